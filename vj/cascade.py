@@ -1,0 +1,295 @@
+"""The model: a cascade of boosted stages, flat, frozen and validated.
+
+Everything that runs a cascade trusts a `Cascade`: it cannot be built with a rectangle outside its window, an index out
+of range, a cycle in a tree or a number that is not finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.errors import InputError
+from vj.haar import HaarFeatures
+from vj.lbp import SUBSET_WORDS, LbpFeatures
+
+FeatureKind = Literal["haar", "lbp"]
+
+MAX_WINDOW = 1024
+"""Largest side of a window: far above any cascade in use, small enough for 32-bit sums."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """A cascade of stages; a stage is a sum of weak classifiers against a threshold.
+
+    Trees and stages are flat. Stage ``s`` owns the weak trees ``stage_starts[s]:stage_starts[s + 1]``; tree ``t`` owns
+    the nodes ``tree_starts[t]:tree_starts[t + 1]`` and, having one leaf more than it has nodes, the leaves from
+    ``tree_starts[t] + t``. A child above 0 is a node of the same tree; a child c <= 0 is its leaf -c.
+
+    Parameters
+    ----------
+    window : (int, int)
+        Width and height in pixels.
+    features : HaarFeatures or LbpFeatures
+        The features that nodes refer to by index.
+    stage_starts : ndarray of int32, shape (n_stages + 1,)
+    stage_thresholds : ndarray of float32, shape (n_stages,)
+        A window passes a stage if its sum is at least ``float32(threshold) - float32(1e-5)``, as in OpenCV.
+    tree_starts : ndarray of int32, shape (n_trees + 1,)
+    node_features : ndarray of int32, shape (n_nodes,)
+    node_children : ndarray of int32, shape (n_nodes, 2)
+        Left and right child.
+    node_thresholds : ndarray of float32, shape (n_nodes,)
+        Haar: a value below the threshold goes left. Zero for LBP.
+    node_subsets : ndarray of int32, shape (n_nodes, 8) or (0, 8)
+        LBP: code c goes left if bit ``c & 31`` of word ``c >> 5`` is set. No rows for Haar.
+    leaves : ndarray of float32, shape (n_nodes + n_trees,)
+    name : str
+        What the cascade is called in reports.
+    provenance : dict
+        Where it came from: free text by key.
+
+    Raises
+    ------
+    InputError
+        If anything is out of range; the message names the place.
+    """
+
+    window: tuple[int, int]
+    features: HaarFeatures | LbpFeatures
+    stage_starts: npt.NDArray[np.int32]
+    stage_thresholds: npt.NDArray[np.float32]
+    tree_starts: npt.NDArray[np.int32]
+    node_features: npt.NDArray[np.int32]
+    node_children: npt.NDArray[np.int32]
+    node_thresholds: npt.NDArray[np.float32]
+    node_subsets: npt.NDArray[np.int32]
+    leaves: npt.NDArray[np.float32]
+    name: str = "cascade"
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dtypes: dict[str, Any] = {
+            "stage_starts": np.int32,
+            "stage_thresholds": np.float32,
+            "tree_starts": np.int32,
+            "node_features": np.int32,
+            "node_children": np.int32,
+            "node_thresholds": np.float32,
+            "node_subsets": np.int32,
+            "leaves": np.float32,
+        }
+        for name, dtype in dtypes.items():
+            with np.errstate(over="ignore"):
+                array = np.array(getattr(self, name), dtype=dtype, order="C")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "window", (int(self.window[0]), int(self.window[1])))
+        _check_window(self.window)
+        self.features.check(self.window)
+        _check_shapes(self)
+        _check_trees(self)
+        _check_numbers(self)
+
+    @property
+    def kind(self) -> FeatureKind:
+        """Kind of the features: ``haar`` or ``lbp``."""
+        return "haar" if isinstance(self.features, HaarFeatures) else "lbp"
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages."""
+        return len(self.stage_thresholds)
+
+    @property
+    def n_trees(self) -> int:
+        """Number of weak classifiers."""
+        return len(self.tree_starts) - 1
+
+    @property
+    def stage_sizes(self) -> npt.NDArray[np.int32]:
+        """Number of weak classifiers of each stage; shape (n_stages,)."""
+        return np.diff(self.stage_starts)
+
+    @property
+    def has_tilted(self) -> bool:
+        """Whether any feature is tilted."""
+        return isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
+
+    @property
+    def is_stumps(self) -> bool:
+        """Whether every weak classifier is a stump, that is a tree of one node."""
+        return len(self.node_features) == self.n_trees
+
+    def truncated(self, n_stages: int) -> Cascade:
+        """Return the cascade of the first `n_stages` stages (1 to `n_stages`), with the features they use."""
+        if not 1 <= n_stages <= self.n_stages:
+            raise InputError(f"expected 1 to {self.n_stages} stages, got {n_stages}")
+        trees = int(self.stage_starts[n_stages])
+        nodes = int(self.tree_starts[trees])
+        used, index = np.unique(self.node_features[:nodes], return_inverse=True)
+        return replace(
+            self,
+            features=self.features.take(used),
+            stage_starts=self.stage_starts[: n_stages + 1],
+            stage_thresholds=self.stage_thresholds[:n_stages],
+            tree_starts=self.tree_starts[: trees + 1],
+            node_features=index.astype(np.int32),
+            node_children=self.node_children[:nodes],
+            node_thresholds=self.node_thresholds[:nodes],
+            node_subsets=self.node_subsets[:nodes],
+            leaves=self.leaves[: nodes + trees],
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both decide alike: everything equal to the bit but name and provenance."""
+        if not isinstance(other, Cascade):
+            return NotImplemented
+        return self.window == other.window and self.kind == other.kind and all(
+            np.array_equal(a, b) for a, b in zip(_arrays(self), _arrays(other), strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def stump_cascade(
+    window: tuple[int, int],
+    features: HaarFeatures | LbpFeatures,
+    stages: list[StumpStage],
+    *,
+    name: str = "cascade",
+    provenance: dict[str, str] | None = None,
+) -> Cascade:
+    """Build a cascade of stumps from per-stage tables.
+
+    Parameters
+    ----------
+    window, features, name, provenance
+        As for `Cascade`.
+    stages : list of StumpStage
+        Weak classifiers and threshold of each stage.
+
+    Returns
+    -------
+    Cascade
+    """
+    sizes = [len(stage.feature) for stage in stages]
+    n = sum(sizes)
+    lbp = isinstance(features, LbpFeatures)
+    return Cascade(
+        window=window,
+        features=features,
+        stage_starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        stage_thresholds=np.array([stage.stage_threshold for stage in stages], dtype=np.float32),
+        tree_starts=np.arange(n + 1, dtype=np.int32),
+        node_features=np.concatenate([stage.feature for stage in stages]),
+        node_children=np.tile(np.array([0, -1], dtype=np.int32), (n, 1)),
+        node_thresholds=np.zeros(n) if lbp else np.concatenate([stage.threshold for stage in stages]),
+        node_subsets=np.concatenate([stage.subset for stage in stages]) if lbp else np.zeros((0, SUBSET_WORDS)),
+        leaves=np.concatenate([stage.leaves for stage in stages]).reshape(-1),
+        name=name,
+        provenance=provenance or {},
+    )
+
+
+@dataclass(frozen=True)
+class StumpStage:
+    """One stage of stumps.
+
+    Parameters
+    ----------
+    feature : ndarray of int32, shape (n,)
+    threshold : ndarray of float32, shape (n,)
+        Haar: a normalised value below it goes left.
+    leaves : ndarray of float32, shape (n, 2)
+        Left and right value.
+    stage_threshold : float
+    subset : ndarray of int32, shape (n, 8)
+        LBP: the codes that go left.
+    """
+
+    feature: npt.NDArray[np.int32]
+    threshold: npt.NDArray[np.float32]
+    leaves: npt.NDArray[np.float32]
+    stage_threshold: float
+    subset: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, SUBSET_WORDS), dtype=np.int32))
+
+
+def _arrays(cascade: Cascade) -> list[npt.NDArray[Any]]:
+    features = cascade.features
+    table: list[npt.NDArray[Any]] = [features.rects]
+    if isinstance(features, HaarFeatures):
+        table += [features.weights, features.tilted]
+    return [
+        *table,
+        cascade.stage_starts,
+        cascade.stage_thresholds,
+        cascade.tree_starts,
+        cascade.node_features,
+        cascade.node_children,
+        cascade.node_thresholds,
+        cascade.node_subsets,
+        cascade.leaves,
+    ]
+
+
+def _check_window(window: tuple[int, int]) -> None:
+    if not all(3 <= side <= MAX_WINDOW for side in window):
+        raise InputError(f"expected a window of 3 to {MAX_WINDOW} pixels a side, got {window[0]}x{window[1]}")
+
+
+def _check_shapes(c: Cascade) -> None:
+    n_stages, n_trees, n_nodes = len(c.stage_thresholds), len(c.tree_starts) - 1, len(c.node_features)
+    if n_stages < 1:
+        raise InputError("expected at least one stage, got none")
+    for name, starts, count in (("stage", c.stage_starts, n_stages), ("tree", c.tree_starts, n_trees)):
+        if starts.shape != (count + 1,) or count < 1 or starts[0] != 0:
+            raise InputError(f"expected {name}_starts of shape ({count + 1},) from 0, got {starts.shape}")
+        if (np.diff(starts.astype(np.int64)) < 1).any():
+            raise InputError(f"expected at least one item in every {name}, got an empty or negative one")
+    if c.stage_starts[-1] != n_trees or c.tree_starts[-1] != n_nodes:
+        raise InputError(
+            f"expected starts that end at {n_trees} trees and {n_nodes} nodes, "
+            f"got {c.stage_starts[-1]} and {c.tree_starts[-1]}"
+        )
+    n_subsets = n_nodes if isinstance(c.features, LbpFeatures) else 0
+    expected = {
+        "node_children": (n_nodes, 2),
+        "node_thresholds": (n_nodes,),
+        "node_subsets": (n_subsets, SUBSET_WORDS),
+        "leaves": (n_nodes + n_trees,),
+    }
+    for name, shape in expected.items():
+        got = getattr(c, name).shape
+        if got != shape:
+            raise InputError(f"expected {name} of shape {shape}, got {got}")
+
+
+def _check_trees(c: Cascade) -> None:
+    """Every child must be a leaf of its tree or a later node of it: later, so that no path can cycle."""
+    bad = (c.node_features < 0) | (c.node_features >= len(c.features))
+    if bad.any():
+        node = int(np.flatnonzero(bad)[0])
+        raise InputError(f"expected feature indexes 0 to {len(c.features) - 1}, got {c.node_features[node]} at node {node}")
+    sizes = np.diff(c.tree_starts)
+    size = np.repeat(sizes, sizes)[:, None]
+    position = (np.arange(len(c.node_features)) - np.repeat(c.tree_starts[:-1], sizes))[:, None]
+    child = c.node_children.astype(np.int64)
+    bad_child = np.where(child > 0, (child >= size) | (child <= position), -child > size)
+    if bad_child.any():
+        node = int(np.flatnonzero(bad_child.any(axis=1))[0])
+        raise InputError(
+            f"expected children that are later nodes or leaves of a tree of {size[node, 0]} nodes, "
+            f"got {c.node_children[node].tolist()} at node {position[node, 0]}"
+        )
+
+
+def _check_numbers(c: Cascade) -> None:
+    for name in ("stage_thresholds", "node_thresholds", "leaves"):
+        bad = ~np.isfinite(getattr(c, name))
+        if bad.any():
+            raise InputError(f"expected finite {name}, got {getattr(c, name)[bad][0]} at {int(np.flatnonzero(bad)[0])}")

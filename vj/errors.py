@@ -1,0 +1,8 @@
+"""The one exception for input that cannot be used."""
+
+
+class InputError(ValueError):
+    """Raised when something the caller supplied cannot be used.
+
+    The message is one line and names what was expected and what came; the command line prints it as it is.
+    """
