@@ -1,0 +1,436 @@
+"""The model's file format: OpenCV's cascade XML, read and written.
+
+Both layouts are read: the one of OpenCV's current detector (``opencv-cascade-classifier``, Haar and LBP) and the one
+before it (``opencv-haar-classifier``), whose stage trees are flattened to a chain in file order as OpenCV does.
+A file is hostile until proven otherwise: its size is bounded, document types and entities are refused, and nothing
+leaves this module that `Cascade` has not validated.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from vj.cascade import Cascade
+from vj.errors import InputError
+from vj.haar import MAX_RECTANGLES, HaarFeatures
+from vj.lbp import SUBSET_WORDS, LbpFeatures
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Largest file read; the largest cascade known to be in use has 2.7 MB."""
+MAX_STAGES = 1000
+"""Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
+
+
+class _FormatError(Exception):
+    """What is wrong inside a file; `load` puts the file's name in front."""
+
+
+def load(source: str | os.PathLike[str]) -> Cascade:
+    """Read a cascade.
+
+    Parameters
+    ----------
+    source : str or path
+        An XML file written by this package, by OpenCV's trainers or by their converters.
+
+    Returns
+    -------
+    Cascade
+        Named after the file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be opened or does not hold a valid cascade.
+    """
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{path}: expected a cascade of at most {MAX_BYTES} bytes, got {size}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable cascade file, got {error.strerror or error}") from None
+    return parse(data, name=path.stem, place=str(path))
+
+
+def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Cascade:
+    """Read a cascade from the bytes of an XML file.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        Name of the cascade.
+    place : str
+        What error messages call the source.
+
+    Raises
+    ------
+    InputError
+        If the bytes do not hold a valid cascade.
+    """
+    # Imported here: the parser is not needed by those who hold a Cascade already.
+    import xml.etree.ElementTree as ElementTree
+
+    import defusedxml
+    import defusedxml.ElementTree
+
+    try:
+        root = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
+    except defusedxml.DefusedXmlException:
+        raise InputError(f"{place}: expected an XML file without a document type or entities") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{place}: expected an OpenCV cascade in XML, got {_one_line(error)}") from None
+    try:
+        return _read_root(root, name)
+    except (_FormatError, InputError) as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tables:
+    """Flat tables in the making."""
+
+    stage_starts: list[int] = field(default_factory=lambda: [0])
+    stage_thresholds: list[float] = field(default_factory=list)
+    tree_starts: list[int] = field(default_factory=lambda: [0])
+    node_features: list[int] = field(default_factory=list)
+    node_children: list[tuple[int, int]] = field(default_factory=list)
+    node_thresholds: list[float] = field(default_factory=list)
+    node_subsets: list[list[int]] = field(default_factory=list)
+    leaves: list[float] = field(default_factory=list)
+
+    def end_tree(self) -> None:
+        self.tree_starts.append(len(self.node_features))
+
+    def end_stage(self, threshold: float) -> None:
+        self.stage_thresholds.append(threshold)
+        self.stage_starts.append(len(self.tree_starts) - 1)
+
+    def cascade(self, window: tuple[int, int], features: HaarFeatures | LbpFeatures, **more: Any) -> Cascade:
+        return Cascade(
+            window=window,
+            features=features,
+            stage_starts=_int32(self.stage_starts),
+            stage_thresholds=_float32(self.stage_thresholds),
+            tree_starts=_int32(self.tree_starts),
+            node_features=_int32(self.node_features),
+            node_children=_int32(self.node_children).reshape(-1, 2),
+            node_thresholds=_float32(self.node_thresholds),
+            node_subsets=_int32(self.node_subsets).reshape(-1, SUBSET_WORDS),
+            leaves=_float32(self.leaves),
+            **more,
+        )
+
+
+def _int32(values: Any) -> Any:
+    try:
+        return np.array(values, dtype=np.int32)
+    except OverflowError:
+        raise _FormatError("expected integers of 32 bits, got a larger one") from None
+
+
+def _float32(values: list[float]) -> Any:
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=np.float64).astype(np.float32)
+
+
+def _read_root(root: Any, name: str) -> Cascade:
+    node = root[0] if root.tag == "opencv_storage" and len(root) else None
+    if node is None:
+        raise _FormatError(f"expected <opencv_storage> holding a cascade, got <{root.tag[:60]}>")
+    if node.find("stageType") is not None or node.find("featureType") is not None:
+        return _read_new(node, name)
+    if node.find("size") is not None and node.find("stages") is not None:
+        return _read_old(node, name)
+    raise _FormatError(f"expected a cascade classifier, got <{node.tag[:60]}> without featureType or size")
+
+
+def _read_new(node: Any, name: str) -> Cascade:
+    stage_type = _text(node, "stageType", "the cascade")
+    if stage_type != "BOOST":
+        raise _FormatError(f"expected stageType BOOST, got {stage_type[:40]!r}")
+    kind = _text(node, "featureType", "the cascade")
+    if kind not in ("HAAR", "LBP"):
+        raise _FormatError(f"expected featureType HAAR or LBP, got {kind[:40]!r}")
+    window = (_child_int(node, "width"), _child_int(node, "height"))
+    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
+    # and scikit-image's file, where that element is misspelt, can be read.
+    step = 3 + (SUBSET_WORDS if kind == "LBP" else 1)
+    tables = _Tables()
+    for s, stage in enumerate(_stages(node)):
+        for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
+            _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
+        tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+    features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
+    return tables.cascade(window, features, name=name, provenance=_read_provenance(node))
+
+
+def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
+    numbers = _text(tree, "internalNodes", place).split()
+    leaves = _floats(_text(tree, "leafValues", place), place)
+    if not numbers or len(numbers) % step:
+        raise _FormatError(f"expected internalNodes in groups of {step} numbers in {place}, got {len(numbers)}")
+    if len(leaves) != len(numbers) // step + 1:
+        raise _FormatError(f"expected {len(numbers) // step + 1} leafValues in {place}, got {len(leaves)}")
+    for i in range(0, len(numbers), step):
+        left, right, feature = _ints(numbers[i : i + 3], place)
+        tables.node_children.append((left, right))
+        tables.node_features.append(feature)
+        if step == 4:
+            tables.node_thresholds.append(_floats(numbers[i + 3], place)[0])
+        else:
+            tables.node_thresholds.append(0.0)
+            tables.node_subsets.append(_ints(numbers[i + 3 : i + step], place))
+    tables.leaves.extend(leaves)
+    tables.end_tree()
+
+
+def _read_haar(node: Any) -> HaarFeatures:
+    return _haar_table(enumerate(_children(node, "features", "the cascade")), lambda i: f"feature {i}")
+
+
+def _haar_table(items: Iterable[tuple[Any, Any]], place: Callable[[Any], str]) -> HaarFeatures:
+    """Build the table from pairs of (index, element with <rects> and <tilted>)."""
+    rects, weights, tilted = [], [], []
+    for index, element in items:
+        row, weight = [[0, 0, 0, 0]] * MAX_RECTANGLES, [0.0] * MAX_RECTANGLES
+        parts = list(_children(element, "rects", place(index)))
+        if not 1 <= len(parts) <= MAX_RECTANGLES:
+            raise _FormatError(f"expected 1 to {MAX_RECTANGLES} rectangles in {place(index)}, got {len(parts)}")
+        for k, part in enumerate(parts):
+            numbers = (part.text or "").split()
+            if len(numbers) != 5:
+                raise _FormatError(f"expected x, y, width, height and weight in {place(index)}, got {len(numbers)} values")
+            row[k] = _ints(numbers[:4], place(index))
+            weight[k] = _floats(numbers[4], place(index))[0]
+        flag = element.find("tilted")
+        rects.append(row)
+        weights.append(weight)
+        tilted.append(flag is not None and _ints((flag.text or "0").split(), place(index)) != [0])
+    return HaarFeatures(
+        _int32(rects).reshape(-1, MAX_RECTANGLES, 4),
+        _float32(weights).reshape(-1, MAX_RECTANGLES),  # type: ignore[arg-type]
+        np.array(tilted, dtype=np.bool_),
+    )
+
+
+def _read_lbp(node: Any) -> LbpFeatures:
+    rects = []
+    for i, element in enumerate(_children(node, "features", "the cascade")):
+        rect = _ints(_text(element, "rect", f"feature {i}").split(), f"feature {i}")
+        if len(rect) != 4:
+            raise _FormatError(f"expected x, y, width and height in feature {i}, got {len(rect)} values")
+        rects.append(rect)
+    return LbpFeatures(_int32(rects).reshape(-1, 4))
+
+
+def _read_old(node: Any, name: str) -> Cascade:
+    size = _ints(_text(node, "size", "the cascade").split(), "the size")
+    if len(size) != 2:
+        raise _FormatError(f"expected a size of two numbers, got {len(size)}")
+    tables = _Tables()
+    features: list[tuple[str, Any]] = []
+    for s, stage in enumerate(_stages(node)):
+        for t, tree in enumerate(_children(stage, "trees", f"stage {s}")):
+            place = f"stage {s}, tree {t}"
+            n_leaves = 0
+            for item in tree:
+                left, n_leaves = _read_old_child(tables, item, "left", n_leaves, place)
+                right, n_leaves = _read_old_child(tables, item, "right", n_leaves, place)
+                tables.node_children.append((left, right))
+                # Every node has a feature of its own in this layout.
+                tables.node_features.append(len(features))
+                threshold = _floats(_text(item, "threshold", place), place)
+                tables.node_thresholds.append(_one(threshold, place))
+                feature = item.find("feature")
+                if feature is None:
+                    raise _FormatError(f"expected a feature in {place}, got none")
+                features.append((place, feature))
+            tables.end_tree()
+        tables.end_stage(_one(_floats(_text(stage, "stage_threshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+    table = _haar_table(features, str)
+    return tables.cascade((size[0], size[1]), table, name=name)
+
+
+def _read_old_child(tables: _Tables, item: Any, side: str, n_leaves: int, place: str) -> tuple[int, int]:
+    """Return the child in the current layout's numbering and the number of leaves met so far in the tree."""
+    value, node = item.find(f"{side}_val"), item.find(f"{side}_node")
+    if value is not None:
+        tables.leaves.append(_one(_floats(value.text or "", place), place))
+        return -n_leaves, n_leaves + 1
+    if node is None:
+        raise _FormatError(f"expected {side}_val or {side}_node in {place}, got neither")
+    index = _one(_ints((node.text or "").split(), place), place)
+    if index < 1:
+        raise _FormatError(f"expected {side}_node above 0 in {place}, got {index}")
+    return index, n_leaves
+
+
+def _stages(node: Any) -> list[Any]:
+    stages = list(_children(node, "stages", "the cascade"))
+    if not 1 <= len(stages) <= MAX_STAGES:
+        raise _FormatError(f"expected 1 to {MAX_STAGES} stages, got {len(stages)}")
+    return stages
+
+
+def _children(node: Any, tag: str, place: str) -> Iterator[Any]:
+    child = node.find(tag)
+    if child is None:
+        raise _FormatError(f"expected <{tag}> in {place}, got none")
+    return iter(child)
+
+
+def _text(node: Any, tag: str, place: str) -> str:
+    child = node.find(tag)
+    if child is None:
+        raise _FormatError(f"expected <{tag}> in {place}, got none")
+    return (child.text or "").strip()
+
+
+def _child_int(node: Any, tag: str) -> int:
+    return _one(_ints(_text(node, tag, "the cascade").split(), f"<{tag}>"), f"<{tag}>")
+
+
+def _one(values: list[Any], place: str) -> Any:
+    if len(values) != 1:
+        raise _FormatError(f"expected one number in {place}, got {len(values)}")
+    return values[0]
+
+
+def _ints(words: list[str], place: str) -> list[int]:
+    try:
+        values = [int(word) for word in words]
+    except ValueError:
+        raise _FormatError(f"expected integers in {place}, got {' '.join(words)[:60]!r}") from None
+    if any(not -(2**31) <= value < 2**31 for value in values):
+        raise _FormatError(f"expected integers of 32 bits in {place}, got {' '.join(words)[:60]!r}")
+    return values
+
+
+def _floats(text: str, place: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError:
+        raise _FormatError(f"expected numbers in {place}, got {text[:60]!r}") from None
+
+
+def _read_provenance(node: Any) -> dict[str, str]:
+    found = node.find("provenance")
+    return {} if found is None else {item.tag: (item.text or "").strip()[1:-1] for item in found}
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def save(cascade: Cascade, path: str | os.PathLike[str]) -> None:
+    """Write a cascade as XML that OpenCV's `CascadeClassifier` reads; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    path : str or path
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(to_xml(cascade), encoding="utf-8")
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def to_xml(cascade: Cascade) -> str:
+    """Return a cascade as the text of an OpenCV cascade file (its current layout)."""
+    lbp = isinstance(cascade.features, LbpFeatures)
+    out = ['<?xml version="1.0"?>', "<opencv_storage>", '<cascade type_id="opencv-cascade-classifier">']
+    out += [
+        "  <stageType>BOOST</stageType>",
+        f"  <featureType>{'LBP' if lbp else 'HAAR'}</featureType>",
+        f"  <height>{cascade.window[1]}</height>",
+        f"  <width>{cascade.window[0]}</width>",
+        f"  <stageParams><maxWeakCount>{int(cascade.stage_sizes.max())}</maxWeakCount></stageParams>",
+        f"  <featureParams><maxCatCount>{256 if lbp else 0}</maxCatCount></featureParams>",
+        f"  <stageNum>{cascade.n_stages}</stageNum>",
+        "  <stages>",
+    ]
+    for s in range(cascade.n_stages):
+        trees = range(int(cascade.stage_starts[s]), int(cascade.stage_starts[s + 1]))
+        out += [
+            "    <_>",
+            f"      <maxWeakCount>{len(trees)}</maxWeakCount>",
+            f"      <stageThreshold>{_decimal(cascade.stage_thresholds[s])}</stageThreshold>",
+            "      <weakClassifiers>",
+            *(line for t in trees for line in _tree_lines(cascade, t)),
+            "      </weakClassifiers></_>",
+        ]
+    out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
+    if cascade.provenance:
+        out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
+    return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
+
+
+def _decimal(value: Any) -> str:
+    """Nine significant digits: enough for every float32 to come back as it was."""
+    return f"{float(value):.8e}"
+
+
+def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
+    first, last = int(cascade.tree_starts[tree]), int(cascade.tree_starts[tree + 1])
+    nodes = []
+    for n in range(first, last):
+        words = [str(c) for c in cascade.node_children[n]] + [str(cascade.node_features[n])]
+        if len(cascade.node_subsets):
+            words += [str(w) for w in cascade.node_subsets[n]]
+        else:
+            words.append(_decimal(cascade.node_thresholds[n]))
+        nodes.append(" ".join(words))
+    leaves = " ".join(_decimal(v) for v in cascade.leaves[first + tree : last + tree + 1])
+    return [
+        "        <_>",
+        f"          <internalNodes>{' '.join(nodes)}</internalNodes>",
+        f"          <leafValues>{leaves}</leafValues></_>",
+    ]
+
+
+def _feature_lines(cascade: Cascade) -> Iterator[str]:
+    features = cascade.features
+    if isinstance(features, LbpFeatures):
+        for rect in features.rects.tolist():
+            yield f"    <_><rect>{' '.join(map(str, rect))}</rect></_>"
+        return
+    for rects, weights, tilted in zip(features.rects.tolist(), features.weights, features.tilted, strict=True):
+        parts = "".join(
+            f"<_>{' '.join(map(str, rect))} {_decimal(weight)}</_>"
+            for rect, weight in zip(rects, weights, strict=True)
+            if weight != 0
+        )
+        yield f"    <_><rects>{parts}</rects><tilted>{int(tilted)}</tilted></_>"
+
+
+def _provenance_lines(provenance: dict[str, str]) -> Iterator[str]:
+    for key, value in provenance.items():
+        tag = re.sub(r"\W", "_", key, flags=re.ASCII)
+        text = escape(" ".join(str(value).split()), {'"': "&quot;", "'": "&apos;"})
+        yield f'    <{tag}>"{text}"</{tag}>'
