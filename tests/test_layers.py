@@ -1,0 +1,120 @@
+"""Who may import whom, and which compiled functions call which, read from the source itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "vj"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+# Our own modules that each room may import; a room that is not listed here fails, so that a new one is thought about.
+_VALUES = {"errors", "haar", "lbp", "cascade"}
+_RUNTIME = _VALUES | {"integral", "pyramid", "scan", "grouping", "detector", "opencv_xml", "images", "models"}
+ALLOWED = {
+    "__init__": {"_version"} | _RUNTIME | {"boosting"},
+    "_version": set(),
+    "errors": set(),
+    "integral": {"errors"},
+    "haar": {"errors", "integral"},
+    "lbp": {"errors", "integral"},
+    "cascade": {"errors", "haar", "lbp"},
+    "opencv_xml": _VALUES | {"models"},
+    "models": _VALUES,
+    "images": {"errors"},
+    "pyramid": {"errors"},
+    "grouping": {"errors"},
+    "scan": _VALUES | {"integral"},
+    "detector": _RUNTIME,
+    "cv2_compat": _RUNTIME,
+    "boosting": _RUNTIME | {"boosting", "datasets"},
+    "datasets": {"errors", "images", "datasets", "_version"},
+    "evaluation": _RUNTIME | {"evaluation", "datasets", "_version"},
+    "plotting": _RUNTIME | {"evaluation", "boosting", "datasets"},
+}
+# Packages from outside that only one place may import.
+ONLY_IN = {
+    "matplotlib": {"plotting"},
+    "tqdm": {"cli"},
+    "argparse": {"cli"},
+    "defusedxml": {"opencv_xml", "datasets"},
+}
+# Imported inside functions there, so that `--help` never waits for them.
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm"}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(tree: ast.AST) -> list[str]:
+    """Dotted names imported anywhere in the tree, the `from` part with each of its names."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _ids(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_ids)
+def test_imports_only_what_its_room_may(path):
+    room = _room(path)
+    for name in _imports(_parse(path)):
+        parts = name.split(".")
+        if parts[0] == "vj" and room != "cli":
+            # `from vj import x` names the package itself; only its version is light enough to want.
+            assert parts[1] in ALLOWED[room], f"{room} imports vj.{parts[1]}"
+        if parts[0] in ONLY_IN:
+            assert room in ONLY_IN[parts[0]], f"{room} imports {parts[0]}"
+        assert parts[0] not in {"training", "data", "benchmarks", "tests"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if _room(p) == "cli"], ids=_ids)
+def test_command_line_imports_nothing_heavy_at_the_top(path):
+    top = ast.Module([n for n in _parse(path).body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+    for name in _imports(top):
+        parts = name.split(".")
+        assert parts[0] not in HEAVY
+        assert parts[0] != "vj" or parts[1] in {"_version", "errors", "cli"}, f"{name} at the top of {path.name}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if _room(p) != "cli"], ids=_ids)
+def test_only_the_command_line_prints_and_exits(path):
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in {"print", "sys.exit", "exit", "input", "os._exit"}
+
+
+def _is_compiled(node: ast.FunctionDef) -> bool:
+    return any("njit" in ast.unparse(d) or "intrinsic" in ast.unparse(d) for d in node.decorator_list)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_ids)
+def test_compiled_functions_call_compiled_functions_of_their_own_file(path):
+    """A cached kernel does not notice that a compiled function of another file changed (measured with numba 0.68)."""
+    tree = _parse(path)
+    ours = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vj"
+        for alias in node.names
+        # Constants are compiled in by value; they are spelled in capitals.
+        if not alias.name.isupper()
+    }
+    kernels = [n for n in tree.body if isinstance(n, ast.FunctionDef) and _is_compiled(n)]
+    for kernel in kernels:
+        called = {n.func.id for n in ast.walk(kernel) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        assert not called & ours, f"{kernel.name} calls {called & ours}"
+        decorators = " ".join(ast.unparse(d) for d in kernel.decorator_list)
+        assert "parallel=True" not in decorators and "fastmath" not in decorators
