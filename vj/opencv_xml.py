@@ -333,7 +333,7 @@ def _floats(text: str, place: str) -> list[float]:
 
 def _read_provenance(node: Any) -> dict[str, str]:
     found = node.find("provenance")
-    return {} if found is None else {item.tag: (item.text or "").strip()[1:-1] for item in found}
+    return {} if found is None else {item.tag: (item.text or "").strip().removeprefix('"').removesuffix('"') for item in found}
 
 
 # --- writing -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,172 @@
+"""The image pyramid: which scales are scanned, and on which grid of windows.
+
+The rules are those of OpenCV's detector, so that the same cascade with the same settings visits the same windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vj.errors import InputError
+from vj.integral import Axis, Gray, Planes, integral_planes, resampling_axis, resize
+
+__all__ = ["Level", "levels", "resize", "scale_list"]
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One scale of the pyramid.
+
+    Parameters
+    ----------
+    scale : float
+        Factor from this level's pixels to the picture's; a float32 value.
+    source : (int, int)
+        Width and height of the full-size picture.
+    size : (int, int)
+        Width and height of the resampled picture.
+    window : (int, int)
+        Width and height of the cascade's window.
+    stride : int
+        Pixels of this level between neighbouring windows, across and down.
+    end : int
+        Windows start on the rows 0, stride, 2 * stride, ... below `end`.
+    """
+
+    scale: float
+    source: Size
+    size: Size
+    window: Size
+    stride: int
+    end: int
+
+    @property
+    def columns(self) -> int:
+        """Number of windows in a row."""
+        return max(0, (self.size[0] - self.window[0]) // self.stride + 1)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of windows."""
+        return -(-self.end // self.stride)
+
+    @cached_property
+    def _axes(self) -> tuple[Axis, Axis]:
+        return (
+            resampling_axis(self.source[0], self.size[0]),
+            resampling_axis(self.source[1], self.size[1]),
+        )
+
+    def planes(self, gray: Gray, first: int, last: int, tilted: bool) -> Planes:
+        """Return what a scan of the rows of windows ``first <= row < last`` reads.
+
+        Parameters
+        ----------
+        gray : ndarray of uint8, shape (h, w)
+            The full-size picture.
+        first, last : int
+            Rows of windows.
+        tilted : bool
+            Whether the cascade has tilted features.
+        """
+        columns, rows = self._axes
+        top = first * self.stride
+        bottom = (last - 1) * self.stride + self.window[1]
+        return integral_planes(gray, columns, rows, top, bottom, self.stride, tilted)
+
+
+def scale_list(
+    size: Size, window: Size, scale_factor: float, min_size: Size = (0, 0), max_size: Size = (0, 0)
+) -> list[np.float32]:
+    """Return the scales at which a picture is scanned, smallest window first.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Width and height of the picture.
+    window : (int, int)
+        Width and height of the cascade's window.
+    scale_factor : float
+        Ratio of one scale to the next, above 1.
+    min_size, max_size : (int, int)
+        Smallest and largest window, in pixels of the picture; a maximum with a zero means the picture's size. If no
+        scale fits, the one nearest to `min_size` is kept, as OpenCV does.
+
+    Returns
+    -------
+    list of float32
+
+    Raises
+    ------
+    InputError
+        If the scale factor is not above 1.
+    """
+    if not (np.isfinite(scale_factor) and scale_factor > 1):
+        raise InputError(f"expected a scale_factor above 1, got {scale_factor}")
+    limit = size if 0 in max_size else max_size
+    scales: list[np.float32] = []
+    factor = 1.0
+    while np.rint(window[0] * factor) <= size[0] and np.rint(window[1] * factor) <= size[1]:
+        scales.append(np.float32(factor))
+        if factor * scale_factor == factor:
+            break
+        factor *= scale_factor
+    kept: list[np.float32] = []
+    for scale in scales:
+        width, height = _scaled(window, scale)
+        if width > limit[0] or height > limit[1]:
+            break
+        if width >= min_size[0] and height >= min_size[1]:
+            kept.append(scale)
+    if not kept and scales:
+        return [min(scales, key=lambda s: sum((m - v) ** 2 for m, v in zip(min_size, _scaled(window, s), strict=True)))]
+    return kept
+
+
+def _scaled(window: Size, scale: np.float32) -> Size:
+    return int(np.rint(np.float32(window[0]) * scale)), int(np.rint(np.float32(window[1]) * scale))
+
+
+def levels(
+    size: Size,
+    window: Size,
+    scale_factor: float,
+    min_size: Size = (0, 0),
+    max_size: Size = (0, 0),
+    stride: int | None = None,
+) -> list[Level]:
+    """Return the levels of the pyramid.
+
+    Parameters
+    ----------
+    size, window, scale_factor, min_size, max_size
+        As for `scale_list`.
+    stride : int, optional
+        Pixels between neighbouring windows, 1 or 2. By default OpenCV's rule: 2 below scale 2, else 1, and the rows
+        that its division into stripes visits.
+
+    Returns
+    -------
+    list of Level
+    """
+    if stride not in (None, 1, 2):
+        raise InputError(f"expected a stride of 1 or 2, got {stride}")
+    found: list[Level] = []
+    stripes = 0
+    for scale in scale_list(size, window, scale_factor, min_size, max_size):
+        width = int(np.rint(np.float32(size[0]) / scale))
+        height = int(np.rint(np.float32(size[1]) / scale))
+        across, down = max(width + 1 - window[0], 0), max(height + 1 - window[1], 0)
+        step = stride or (1 if scale >= 2 else 2)
+        if stride is None:
+            # OpenCV hands stripes of rows to its threads; the division can leave the last row out.
+            stripes = stripes or -(-across // 32)
+            stripe = max((down // step + stripes - 1) // stripes, 1) * step if stripes else 0
+            down = min(stripes * stripe, down)
+        found.append(Level(float(scale), size, (width, height), window, step, down if across else 0))
+    return found
