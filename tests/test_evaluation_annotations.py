@@ -1,0 +1,103 @@
+"""The project's own annotation file, and the rules that set faces aside."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vj.datasets.annotations import (
+    FRONTAL,
+    LabelledPicture,
+    Wanted,
+    read_annotations,
+    write_annotations,
+)
+from vj.errors import InputError
+
+FACE = {"bbox": [1, 2, 30, 40]}
+
+
+def _write(folder, rows):
+    path = folder / "annotations.json"
+    path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    pictures = [
+        LabelledPicture(
+            tmp_path / "images/a.jpg",
+            np.array([[1, 2, 30, 40], [5.5, 6, 7, 8]]),
+            {"blur": np.array([0, 2]), "pose": np.array([1, 0])},
+            np.array([[20, 15, 0.5, 16, 22], [4, 3.5, 0.1, 9, 10]]),
+            np.array([False, True]),
+        ),
+        LabelledPicture(tmp_path / "b.png", np.zeros((0, 4))),
+    ]
+    write_annotations(tmp_path / "annotations.json", pictures)
+    for source in (tmp_path, tmp_path / "annotations.json"):
+        back = read_annotations(source)
+        assert [p.path for p in back] == [p.path for p in pictures]
+        assert np.array_equal(back[0].boxes, pictures[0].boxes)
+        assert np.array_equal(back[0].ellipses, pictures[0].ellipses)
+        assert back[0].ignored.tolist() == [False, True]
+        assert {k: v.tolist() for k, v in back[0].attributes.items()} == {"blur": [0, 2], "pose": [1, 0]}
+        assert len(back[1].boxes) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["annotations.json"]
+
+
+def test_frontal_rule_of_wider_face(tmp_path):
+    """One face for each rule that sets it aside, after two that are wanted."""
+    fine = {"bbox": [0, 0, 20, 30], "blur": 1, "occlusion": 1, "pose": 0, "invalid": 0, "expression": 1}
+    changes = [{}, {"blur": 0}, {"bbox": [0, 0, 99, 29]}, {"blur": 2}, {"occlusion": 2}, {"pose": 1}, {"invalid": 1}]
+    _write(tmp_path, [{"file": "a.jpg", "faces": [fine | change for change in changes]}])
+    (picture,) = read_annotations(tmp_path)
+    assert FRONTAL.ignored(picture).tolist() == [False, False, True, True, True, True, True]
+    assert Wanted().ignored(picture).tolist() == [False] * 6 + [True]
+
+
+def test_unknown_attributes_and_own_marks():
+    picture = LabelledPicture(
+        "a", np.array([[0, 0, 50, 50], [0, 0, 50, 50], [0, 0, 0, 50]]), ignored=[False, True, False]
+    )
+    assert FRONTAL.ignored(picture).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("{", "expected JSON"),
+        ("[" * 100_000, "expected JSON"),
+        ({"file": "a"}, "expected a list of pictures, got dict"),
+        ([["a.jpg"]], "picture 0: expected an object with 'file' and 'faces'"),
+        ([{"file": "a.jpg", "faces": [1]}], "picture 0: expected faces that are objects"),
+        (
+            [{"file": "a.jpg", "faces": [FACE]}, {"file": "b.jpg", "faces": [{}]}],
+            "picture 1: expected bbox as 4 numbers",
+        ),
+        ([{"file": "a.jpg", "faces": [{"bbox": [1, 2, 3]}]}], "expected bbox as 4 numbers"),
+        ([{"file": "a.jpg", "faces": [{"bbox": [1, 2, 3, "4"]}]}], "expected bbox as 4 numbers"),
+        ('[{"file": "a.jpg", "faces": [{"bbox": [1, 2, 3, NaN]}]}]', "expected bbox as 4 numbers"),
+        ([{"file": "a.jpg", "faces": [{"bbox": [1, 2, -3, 4]}]}], "sizes of 0 or more"),
+        ([{"file": "a.jpg", "faces": [FACE | {"ellipse": [1, 2]}]}], "expected ellipse as 5 numbers"),
+        ([{"file": "../a.jpg", "faces": []}], "expected a picture below"),
+        ([{"file": "/etc/a.jpg", "faces": []}], "expected a picture below"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, rows, message):
+    path = _write(tmp_path, rows)
+    with pytest.raises(InputError, match=message) as caught:
+        read_annotations(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith((str(path), "a.jpg"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.json: expected a readable annotation file"):
+        read_annotations(tmp_path / "nowhere.json")
+
+
+def test_pictures_outside_the_folder_are_not_written(tmp_path):
+    with pytest.raises(InputError, match="expected pictures below"):
+        write_annotations(tmp_path / "annotations.json", [LabelledPicture("/elsewhere/a.jpg", np.zeros((0, 4)))])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Measuring detectors: matching, curves, what a cascade rejects and costs."""

@@ -1,0 +1,116 @@
+"""Recall against false positives, precision against recall, and the figures read off them.
+
+References
+----------
+P. Viola and M. Jones, CVPR 2001, table 2: recall at a count of false detections over the whole set.
+M. Everingham et al., IJCV 2010, section 4.2: average precision as the area under the precision envelope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.errors import InputError
+from vj.evaluation.matching import NEITHER, TRUE, Matches
+
+FALSE_POSITIVES = (0, 10, 31, 50, 65, 78, 95, 167, 422)
+"""Counts of false positives at which recall is told: the columns of Viola and Jones, and 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What a detector finds as its threshold falls: one point for each distinct score.
+
+    Detections of equal score stand or fall together, so that no figure depends on their order.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n,)
+        Distinct scores, falling.
+    true, false : ndarray of float64, shape (n,)
+        Faces found (or the sum of their overlaps, see `vj.evaluation.fddb`) and false detections with a score at
+        least as high.
+    n_wanted : int
+        Faces that should be found.
+    n_pictures : int
+    """
+
+    scores: npt.NDArray[np.float64]
+    true: npt.NDArray[np.float64]
+    false: npt.NDArray[np.float64]
+    n_wanted: int
+    n_pictures: int
+
+    @property
+    def recall(self) -> npt.NDArray[np.float64]:
+        """Share of the wanted faces found, at each point; rises."""
+        return self.true / self.n_wanted
+
+    @property
+    def precision(self) -> npt.NDArray[np.float64]:
+        """Share of the detections that are true, at each point."""
+        return self.true / np.maximum(self.true + self.false, 1)
+
+    def recall_at(self, false_positives: float) -> float:
+        """Highest recall with at most that many false positives in the whole set; 0 if no threshold is so strict."""
+        allowed = self.true[self.false <= false_positives]
+        return float(allowed.max(initial=0.0) / self.n_wanted)
+
+    def threshold_at(self, false_positives: float) -> float:
+        """Lowest score with at most that many false positives; infinity if there is none."""
+        allowed = self.scores[self.false <= false_positives]
+        return float(allowed.min(initial=np.inf))
+
+    @property
+    def average_precision(self) -> float:
+        """Area under the precision envelope over recall, 0 to 1."""
+        envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
+        return float(np.sum(np.diff(self.recall, prepend=0.0) * envelope))
+
+
+def curve(scores: Sequence[npt.NDArray[np.float64]], matches: Sequence[Matches], n_wanted: int) -> Curve:
+    """Pool the matches of all pictures into one `Curve`.
+
+    Parameters
+    ----------
+    scores : sequence of ndarray of float64
+        Scores of the detections of each picture.
+    matches : sequence of Matches
+        What became of them, in the same order.
+    n_wanted : int
+        Faces that should be found in all pictures; at least 1.
+
+    Returns
+    -------
+    Curve
+
+    Raises
+    ------
+    InputError
+        If there is no face to find.
+    """
+    if n_wanted < 1:
+        raise InputError("expected at least one face to find, got none (are all of them ignored?)")
+    empty = np.zeros(0)
+    score = np.concatenate([*scores, empty])
+    outcome = np.concatenate([*(m.outcome for m in matches), empty])
+    counts = outcome != NEITHER
+    return pooled(score[counts], (outcome[counts] == TRUE).astype(np.float64), n_wanted, len(matches))
+
+
+def pooled(scores: npt.NDArray[np.float64], true: npt.NDArray[np.float64], n_wanted: int, n_pictures: int) -> Curve:
+    """Build a `Curve` from the score of each detection and whether it is true (1) or false (0)."""
+    distinct, index = np.unique(-scores, return_inverse=True)
+    n = len(distinct)
+    found = np.bincount(index, weights=true, minlength=n)
+    return Curve(
+        scores=-distinct,
+        true=np.cumsum(found),
+        false=np.cumsum(np.bincount(index, minlength=n) - found),
+        n_wanted=n_wanted,
+        n_pictures=n_pictures,
+    )
