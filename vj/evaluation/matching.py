@@ -107,7 +107,9 @@ def overlaps(a: Floats, b: Floats) -> Floats:
     high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
     both = np.clip(high - low, 0, None).prod(axis=2)
     union = a[:, 2:].prod(axis=1)[:, None] + b[:, 2:].prod(axis=1)[None, :] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    share: Floats = np.zeros_like(both)
+    np.divide(both, union, out=share, where=union > 0)
+    return share
 
 
 def match(found: Found, truth: Truth, iou_threshold: float = 0.5) -> Matches:

@@ -15,6 +15,7 @@ from vj.integral import integral_images, tilted_integral
 from vj.lbp import LbpFeatures
 
 Ints = npt.NDArray[np.int64]
+Rect = tuple[int, int, int, int] | list[int]
 
 # Bits of the code, by row and column of the cell.
 _RING = ((0, 0, 128), (0, 1, 64), (0, 2, 32), (1, 2, 16), (2, 2, 8), (2, 1, 4), (2, 0, 2), (1, 0, 1))
@@ -81,7 +82,7 @@ class _Values:
         self._tilted = tilted_integral(image).astype(np.int64) if cascade.has_tilted else self._sums
 
     def scales(self, windows: Ints) -> npt.NDArray[np.float32]:
-        """What a feature's sum is multiplied with in each window: 1 for LBP, else one over area times deviation."""
+        """Return the factor on a feature's sum in each window: 1 for LBP, else one over area times deviation."""
         if self._cascade.kind == "lbp":
             return np.ones(len(windows), dtype=np.float32)
         width, height = self._cascade.window
@@ -120,13 +121,15 @@ class _Values:
         return code
 
 
-def _rectangle(table: Ints, windows: Ints, rect: tuple[int, int, int, int] | list[int]) -> Ints:
-    x, y, w, h = rect
-    x, y = windows[:, 0] + x, windows[:, 1] + y
-    return table[y, x] - table[y, x + w] - table[y + h, x] + table[y + h, x + w]
+def _rectangle(table: Ints, windows: Ints, rect: Rect) -> Ints:
+    """Sum over a rectangle in each window, from the integral image; shape (n,)."""
+    x, y = windows[:, 0] + rect[0], windows[:, 1] + rect[1]
+    right, bottom = x + rect[2], y + rect[3]
+    return np.asarray(table[y, x] - table[y, right] - table[bottom, x] + table[bottom, right])
 
 
-def _tilted_rectangle(table: Ints, windows: Ints, rect: tuple[int, int, int, int] | list[int]) -> Ints:
-    x, y, w, h = rect
-    x, y = windows[:, 0] + x, windows[:, 1] + y
-    return table[y, x] - table[y + h, x - h] - table[y + w, x + w] + table[y + w + h, x + w - h]
+def _tilted_rectangle(table: Ints, windows: Ints, rect: Rect) -> Ints:
+    """Sum over a rectangle rotated by 45 degrees, from the tilted integral image; shape (n,)."""
+    w, h = rect[2:]
+    x, y = windows[:, 0] + rect[0], windows[:, 1] + rect[1]
+    return np.asarray(table[y, x] - table[y + h, x - h] - table[y + w, x + w] + table[y + w + h, x + w - h])
