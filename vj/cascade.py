@@ -149,8 +149,10 @@ class Cascade:
         """Whether both decide alike: everything equal to the bit but name and provenance."""
         if not isinstance(other, Cascade):
             return NotImplemented
-        return self.window == other.window and self.kind == other.kind and all(
-            np.array_equal(a, b) for a, b in zip(_arrays(self), _arrays(other), strict=True)
+        return (
+            self.window == other.window
+            and self.kind == other.kind
+            and all(np.array_equal(a, b) for a, b in zip(_arrays(self), _arrays(other), strict=True))
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -274,7 +276,9 @@ def _check_trees(c: Cascade) -> None:
     bad = (c.node_features < 0) | (c.node_features >= len(c.features))
     if bad.any():
         node = int(np.flatnonzero(bad)[0])
-        raise InputError(f"expected feature indexes 0 to {len(c.features) - 1}, got {c.node_features[node]} at node {node}")
+        raise InputError(
+            f"expected feature indexes 0 to {len(c.features) - 1}, got {c.node_features[node]} at node {node}"
+        )
     sizes = np.diff(c.tree_starts)
     size = np.repeat(sizes, sizes)[:, None]
     position = (np.arange(len(c.node_features)) - np.repeat(c.tree_starts[:-1], sizes))[:, None]

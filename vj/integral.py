@@ -37,19 +37,20 @@ class Axis(NamedTuple):
 class Planes(NamedTuple):
     """Integral images of one horizontal band of one scale, in the layout that the scan reads.
 
-    Row Y of a plane starts at ``Y * row_stride``. With a window stride of 1, column X is entry X of the row; with 2, the
-    even columns come first and the odd ones from ``odd`` on, so that neighbouring windows are neighbouring entries.
+    Row Y starts at ``Y * row_stride``. With a window stride of 1, column X is entry X of the row; with 2, the even
+    columns come first and the odd ones from ``odd`` on, so that neighbouring windows are neighbouring entries. The
+    tilted integral image, where there is one, follows the upright one in every row, from entry ``tilted`` on.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (rows, width)
         The resampled pixels.
     sums : ndarray of int32, shape (n,)
-        Integral image; from ``tilted`` on, if that is above 0, the tilted one.
-    squares : ndarray of uint32, shape (m,)
+        Integral image.
+    squares : ndarray of uint32, shape (n,)
         Integral image of the squares, modulo 2**32.
     row_stride, odd, tilted : int
-        Entries to the next row, to the odd columns (0 with stride 1), to the tilted plane (0 without).
+        Entries to the next row, to the odd columns (0 with stride 1), to the tilted sums (0 without).
     stride : int
         1 or 2: pixels between neighbouring windows.
     """
@@ -113,7 +114,7 @@ def _resample_band(gray, columns, rows, top, image):  # type: ignore[no-untyped-
 def _integrate(image, sums, squares, row_stride, odd):  # type: ignore[no-untyped-def]
     """Fill the sum and square planes of Planes; `odd` is 0 where columns are not split."""
     height, width = image.shape
-    for x in range(row_stride):
+    for x in range(width + 1 if odd == 0 else odd + (width + 1) // 2 + 1):
         sums[x] = 0
         squares[x] = 0
     for y in range(height):
@@ -190,7 +191,33 @@ def _split_columns(table, row_stride, odd, out):  # type: ignore[no-untyped-def]
             out[y * row_stride + k] = table[y, x]
 
 
-def integral_planes(gray: Gray, columns: Axis, rows: Axis, top: int, bottom: int, stride: int, tilted: bool) -> Planes:
+class Layout(NamedTuple):
+    """How rows of `Planes` are laid out; the same for all levels of a picture, so that tables can be kept.
+
+    Parameters
+    ----------
+    stride : int
+        1 or 2.
+    odd, tilted, row_stride : int
+        As in `Planes`.
+    """
+
+    stride: int
+    odd: int
+    tilted: int
+    row_stride: int
+
+
+def layout(width: int, stride: int, tilted: bool) -> Layout:
+    """Return the layout for levels up to `width` pixels wide."""
+    columns = (width + 1 if stride == 1 else (width + 2) // 2) + SLACK
+    # An odd number of cache lines to the next row: powers of two would map a window's rows to the same cache sets.
+    row = (-(-columns // 16) | 1) * 16
+    across = row * stride
+    return Layout(stride, row if stride == 2 else 0, across if tilted else 0, across * (2 if tilted else 1))
+
+
+def integral_planes(gray: Gray, columns: Axis, rows: Axis, band: tuple[int, int], shape: Layout) -> Planes:
     """Resample a band of a picture and integrate it.
 
     Parameters
@@ -199,32 +226,28 @@ def integral_planes(gray: Gray, columns: Axis, rows: Axis, top: int, bottom: int
         The full-size picture.
     columns, rows : Axis
         From `resampling_axis`, for the width and the height.
-    top, bottom : int
-        Target rows to make, ``top <= y < bottom``.
-    stride : int
-        1 or 2, the window stride the planes are for.
-    tilted : bool
-        Whether to add the tilted integral image.
+    band : (int, int)
+        Target rows to make, ``band[0] <= y < band[1]``.
+    shape : Layout
+        From `layout`, for a width of at least the target's.
 
     Returns
     -------
     Planes
     """
+    top, bottom = band
     height, width = bottom - top, len(columns.first)
     image = np.empty((height, width), dtype=np.uint8)
     _resample_band(gray, columns, rows, top, image)
-    row = (width + 1 if stride == 1 else (width + 2) // 2) + SLACK
-    row = -(-row // 16) * 16
-    row_stride, odd = (row, 0) if stride == 1 else (2 * row, row)
-    plane = (height + 1) * row_stride
-    sums = np.empty(plane * (2 if tilted else 1) + SLACK, dtype=np.int32)
-    squares = np.empty(plane + SLACK, dtype=np.uint32)
-    _integrate(image, sums, squares, row_stride, odd)
-    if tilted:
+    entries = (height + 1) * shape.row_stride + SLACK
+    sums = np.empty(entries, dtype=np.int32)
+    squares = np.empty(entries, dtype=np.uint32)
+    _integrate(image, sums, squares, shape.row_stride, shape.odd)
+    if shape.tilted:
         table = np.empty((height + 1, width + 1), dtype=np.int32)
         _integrate_tilted(image, table)
-        _split_columns(table, row_stride, odd, sums[plane:])
-    return Planes(image, sums, squares, row_stride, odd, plane if tilted else 0, stride)
+        _split_columns(table, shape.row_stride, shape.odd, sums[shape.tilted :])
+    return Planes(image, sums, squares, shape.row_stride, shape.odd, shape.tilted, shape.stride)
 
 
 def resize(gray: Gray, size: tuple[int, int]) -> Gray:

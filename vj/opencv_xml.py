@@ -217,7 +217,9 @@ def _haar_table(items: Iterable[tuple[Any, Any]], place: Callable[[Any], str]) -
         for k, part in enumerate(parts):
             numbers = (part.text or "").split()
             if len(numbers) != 5:
-                raise _FormatError(f"expected x, y, width, height and weight in {place(index)}, got {len(numbers)} values")
+                raise _FormatError(
+                    f"expected x, y, width, height and weight in {place(index)}, got {len(numbers)} values"
+                )
             row[k] = _ints(numbers[:4], place(index))
             weight[k] = _floats(numbers[4], place(index))[0]
         flag = element.find("tilted")
@@ -333,7 +335,11 @@ def _floats(text: str, place: str) -> list[float]:
 
 def _read_provenance(node: Any) -> dict[str, str]:
     found = node.find("provenance")
-    return {} if found is None else {item.tag: (item.text or "").strip().removeprefix('"').removesuffix('"') for item in found}
+    return (
+        {}
+        if found is None
+        else {item.tag: (item.text or "").strip().removeprefix('"').removesuffix('"') for item in found}
+    )
 
 
 # --- writing -----------------------------------------------------------------------------------------------------

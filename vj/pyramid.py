@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from vj.errors import InputError
-from vj.integral import Axis, Gray, Planes, integral_planes, resampling_axis, resize
+from vj.integral import Axis, Gray, Layout, Planes, integral_planes, resampling_axis, resize
 
 __all__ = ["Level", "levels", "resize", "scale_list"]
 
@@ -62,7 +62,7 @@ class Level:
             resampling_axis(self.source[1], self.size[1]),
         )
 
-    def planes(self, gray: Gray, first: int, last: int, tilted: bool) -> Planes:
+    def planes(self, gray: Gray, first: int, last: int, shape: Layout) -> Planes:
         """Return what a scan of the rows of windows ``first <= row < last`` reads.
 
         Parameters
@@ -71,13 +71,13 @@ class Level:
             The full-size picture.
         first, last : int
             Rows of windows.
-        tilted : bool
-            Whether the cascade has tilted features.
+        shape : Layout
+            For a width of at least this level's, and this level's stride.
         """
         columns, rows = self._axes
         top = first * self.stride
         bottom = (last - 1) * self.stride + self.window[1]
-        return integral_planes(gray, columns, rows, top, bottom, self.stride, tilted)
+        return integral_planes(gray, columns, rows, (top, bottom), shape)
 
 
 def scale_list(
