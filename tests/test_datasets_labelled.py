@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vj.datasets.annotations import (
+from vj.datasets.labelled import (
     FRONTAL,
     LabelledPicture,
     Wanted,
@@ -89,7 +89,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, rows, message):
     with pytest.raises(InputError, match=message) as caught:
         read_annotations(path)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith((str(path), "a.jpg"))
+    assert str(caught.value).startswith(str(path))
 
 
 def test_a_missing_file_is_named(tmp_path):
