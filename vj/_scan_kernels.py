@@ -47,12 +47,12 @@ class _Block(types.Type):
 
 @register_model(_Block)
 class _BlockModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):  # type: ignore[no-untyped-def]
+    def __init__(self, manager, kind):
         vector = ir.VectorType(F32 if kind.element == "f32" else I32, LANES)
         super().__init__(manager, kind, ir.ArrayType(vector, kind.groups))
 
 
-def _map(context, builder, kind, operation, *blocks):  # type: ignore[no-untyped-def]
+def _map(context, builder, kind, operation, *blocks):
     """Apply `operation` to the vectors of each group and collect the results in a block of `kind`."""
     result = cgutils.get_null_value(context.get_value_type(kind))
     for g in range(kind.groups):
@@ -61,37 +61,37 @@ def _map(context, builder, kind, operation, *blocks):  # type: ignore[no-untyped
     return result
 
 
-def _vector(element: str):  # type: ignore[no-untyped-def]
+def _vector(element: str):
     return ir.VectorType(F32 if element == "f32" else I32, LANES)
 
 
-def _pointer(context, builder, array_type, array):  # type: ignore[no-untyped-def]
+def _pointer(context, builder, array_type, array):
     return context.make_array(array_type)(context, builder, array).data
 
 
-def _load_vector(builder, pointer, index, element):  # type: ignore[no-untyped-def]
+def _load_vector(builder, pointer, index, element):
     place = builder.bitcast(builder.gep(pointer, [index]), _vector(element).as_pointer())
     loaded = builder.load(place)
     loaded.align = 4
     return loaded
 
 
-def _splat(builder, scalar, element):  # type: ignore[no-untyped-def]
+def _splat(builder, scalar, element):
     vector = ir.Constant(_vector(element), ir.Undefined)
     vector = builder.insert_element(vector, scalar, ir.Constant(I32, 0))
     return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
 
-def _element(array_type) -> str:  # type: ignore[no-untyped-def]
+def _element(array_type) -> str:
     return "f32" if array_type.dtype == types.float32 else "i32"
 
 
 @intrinsic
-def _load(typing, array, bases):  # type: ignore[no-untyped-def]
+def _load(typing, array, bases):
     """Load eight neighbours from each base of a tuple of positions."""
     kind = _Block(_element(array), bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         pointer = _pointer(context, builder, signature.args[0], args[0])
         result = cgutils.get_null_value(context.get_value_type(kind))
         for g in range(kind.groups):
@@ -103,11 +103,11 @@ def _load(typing, array, bases):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _load_block(typing, array, index, bases):  # type: ignore[no-untyped-def]
+def _load_block(typing, array, index, bases):
     """Load a block that `_store_block` wrote; `bases` says how many groups it has."""
     kind = _Block(_element(array), bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         pointer = _pointer(context, builder, signature.args[0], args[0])
         result = cgutils.get_null_value(context.get_value_type(kind))
         for g in range(kind.groups):
@@ -119,8 +119,8 @@ def _load_block(typing, array, index, bases):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _store_block(typing, array, index, block):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _store_block(typing, array, index, block):
+    def generate(context, builder, signature, args):
         pointer = _pointer(context, builder, signature.args[0], args[0])
         for g in range(block.groups):
             start = builder.add(args[1], ir.Constant(args[1].type, g * LANES))
@@ -132,12 +132,12 @@ def _store_block(typing, array, index, block):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _fill(typing, value, bases):  # type: ignore[no-untyped-def]
-    """A block with one int32 or float32 in every lane."""
+def _fill(typing, value, bases):
+    """Put one int32 or float32 in every lane of a block."""
     element = "f32" if value == types.float32 else "i32"
     kind = _Block(element, bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         vector = _splat(builder, args[0], element)
         return _map(context, builder, kind, lambda: vector)
 
@@ -145,29 +145,29 @@ def _fill(typing, value, bases):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _add(typing, a, b):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _add(typing, a, b):
+    def generate(context, builder, signature, args):
         return _map(context, builder, a, builder.add, *args)
 
     return a(a, b), generate
 
 
 @intrinsic
-def _and(typing, a, b):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _and(typing, a, b):
+    def generate(context, builder, signature, args):
         return _map(context, builder, a, builder.and_, *args)
 
     return a(a, b), generate
 
 
 @intrinsic
-def _select(typing, mask, a, b):  # type: ignore[no-untyped-def]
+def _select(typing, mask, a, b):
     """Lanes of `a` where the mask is set, of `b` elsewhere."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         zero = ir.Constant(_vector("i32"), [0] * LANES)
 
-        def choose(m, x, y):  # type: ignore[no-untyped-def]
+        def choose(m, x, y):
             return builder.select(builder.icmp_signed("!=", m, zero), x, y)
 
         return _map(context, builder, a, choose, *args)
@@ -176,10 +176,10 @@ def _select(typing, mask, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _at_least(typing, block, value):  # type: ignore[no-untyped-def]
+def _at_least(typing, block, value):
     """Bit i of the result says whether lane i, counted over all groups, is at least `value`; uint32."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         limit = _splat(builder, args[1], "i32")
         bits = ir.Constant(I32, 0)
         for g in range(block.groups):
@@ -192,14 +192,14 @@ def _at_least(typing, block, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _below(typing, values, norms, threshold):  # type: ignore[no-untyped-def]
+def _below(typing, values, norms, threshold):
     """Mask (-1 or 0 per lane) of ``float32(values * norms) < threshold``; integer values are converted first."""
     kind = _Block("i32", values.groups)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         limit = _splat(builder, args[2], "f32")
 
-        def compare(value, norm):  # type: ignore[no-untyped-def]
+        def compare(value, norm):
             if values.element == "i32":
                 value = builder.sitofp(value, _vector("f32"))
             return builder.sext(builder.fcmp_ordered("<", builder.fmul(value, norm), limit), _vector("i32"))
@@ -209,7 +209,7 @@ def _below(typing, values, norms, threshold):  # type: ignore[no-untyped-def]
     return kind(values, norms, threshold), generate
 
 
-def _corner_loader(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _corner_loader(context, builder, signature, args):
     """Return corner(g, c): the vector at the base of group g plus entry c of the offsets from `first` on.
 
     Arguments of the intrinsic: sums, offsets, first, bases, ...
@@ -218,7 +218,7 @@ def _corner_loader(context, builder, signature, args):  # type: ignore[no-untype
     table = _pointer(context, builder, signature.args[1], args[1])
     offsets = {}
 
-    def corner(g, c):  # type: ignore[no-untyped-def]
+    def corner(g, c):
         if c not in offsets:
             place = builder.gep(table, [builder.add(args[2], ir.Constant(args[2].type, c))])
             offsets[c] = builder.zext(builder.load(place), args[2].type)
@@ -227,7 +227,7 @@ def _corner_loader(context, builder, signature, args):  # type: ignore[no-untype
     return corner
 
 
-def _collect(context, builder, kind, vector_of):  # type: ignore[no-untyped-def]
+def _collect(context, builder, kind, vector_of):
     result = cgutils.get_null_value(context.get_value_type(kind))
     for g in range(kind.groups):
         result = builder.insert_value(result, vector_of(g), g)
@@ -235,14 +235,14 @@ def _collect(context, builder, kind, vector_of):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _edge(typing, sums, offsets, first, bases):  # type: ignore[no-untyped-def]
+def _edge(typing, sums, offsets, first, bases):
     """(c0 + c1) - (c2 + c3) + 2 * (c4 - c5)."""
     kind = _Block("i32", bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         corner = _corner_loader(context, builder, signature, args)
 
-        def value(g):  # type: ignore[no-untyped-def]
+        def value(g):
             ones = builder.add(
                 builder.sub(corner(g, 0), corner(g, 2)),
                 builder.sub(corner(g, 1), corner(g, 3)),
@@ -256,15 +256,15 @@ def _edge(typing, sums, offsets, first, bases):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _line(typing, sums, offsets, first, bases, weight):  # type: ignore[no-untyped-def]
+def _line(typing, sums, offsets, first, bases, weight):
     """(c0 + c1) - (c2 + c3) + weight * ((c4 + c5) - (c6 + c7))."""
     kind = _Block("i32", bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         corner = _corner_loader(context, builder, signature, args)
         factor = _splat(builder, args[4], "i32")
 
-        def rectangle(g, c):  # type: ignore[no-untyped-def]
+        def rectangle(g, c):
             return builder.add(
                 builder.sub(corner(g, c), corner(g, c + 2)),
                 builder.sub(corner(g, c + 1), corner(g, c + 3)),
@@ -281,19 +281,19 @@ def _line(typing, sums, offsets, first, bases, weight):  # type: ignore[no-untyp
 
 
 @intrinsic
-def _checker(typing, sums, offsets, first, bases):  # type: ignore[no-untyped-def]
+def _checker(typing, sums, offsets, first, bases):
     """(c0 + c1 + c2 + c3) - 2 * (c4 + c5 + c6 + c7) + 4 * c8."""
     kind = _Block("i32", bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         corner = _corner_loader(context, builder, signature, args)
 
-        def four(g, c):  # type: ignore[no-untyped-def]
+        def four(g, c):
             return builder.add(
                 builder.add(corner(g, c), corner(g, c + 1)), builder.add(corner(g, c + 2), corner(g, c + 3))
             )
 
-        def value(g):  # type: ignore[no-untyped-def]
+        def value(g):
             centre = builder.add(corner(g, 8), corner(g, 8))
             twos = builder.sub(centre, four(g, 4))
             return builder.add(four(g, 0), builder.add(twos, twos))
@@ -304,15 +304,15 @@ def _checker(typing, sums, offsets, first, bases):  # type: ignore[no-untyped-de
 
 
 @intrinsic
-def _general(typing, sums, offsets, first, bases, weights):  # type: ignore[no-untyped-def]
+def _general(typing, sums, offsets, first, bases, weights):
     """Three rectangles with float weights, rounded to float32 after every step as OpenCV does."""
     kind = _Block("f32", bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         corner = _corner_loader(context, builder, signature, args)
         factors = [_splat(builder, builder.extract_value(args[4], k), "f32") for k in range(3)]
 
-        def part(g, k):  # type: ignore[no-untyped-def]
+        def part(g, k):
             total = builder.sub(
                 builder.sub(corner(g, 4 * k), corner(g, 4 * k + 1)),
                 builder.sub(corner(g, 4 * k + 2), corner(g, 4 * k + 3)),
@@ -330,14 +330,14 @@ def _general(typing, sums, offsets, first, bases, weights):  # type: ignore[no-u
 
 
 @intrinsic
-def _lbp_inside(typing, sums, offsets, first, bases, words, word):  # type: ignore[no-untyped-def]
+def _lbp_inside(typing, sums, offsets, first, bases, words, word):
     """Mask of the lanes whose code is in the set held by the eight int32 from `words[word]` on.
 
     The offsets are the 16 corners of the 3x3 cells, row by row.
     """
     kind = _Block("i32", bases.count)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         corner = _corner_loader(context, builder, signature, args)
         table = _pointer(context, builder, signature.args[4], args[4])
         subset = [
@@ -348,10 +348,10 @@ def _lbp_inside(typing, sums, offsets, first, bases, words, word):  # type: igno
         ]
         vector = _vector("i32")
 
-        def value(g):  # type: ignore[no-untyped-def]
+        def value(g):
             grid = [corner(g, c) for c in range(16)]
 
-            def cell(r, c):  # type: ignore[no-untyped-def]
+            def cell(r, c):
                 k = 4 * r + c
                 return builder.sub(builder.sub(grid[k], grid[k + 1]), builder.sub(grid[k + 4], grid[k + 5]))
 
@@ -377,8 +377,8 @@ def _lbp_inside(typing, sums, offsets, first, bases, words, word):  # type: igno
 # --- one window at a time ----------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _goes_left(sums, base, norm, node, tables, offsets):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _goes_left(sums, base, norm, node, tables, offsets):
     """Whether the window at `base` goes left at a node."""
     feature = tables.node_features[node]
     if tables.lbp:
@@ -395,13 +395,13 @@ def _goes_left(sums, base, norm, node, tables, offsets):  # type: ignore[no-unty
     return np.float32(value * norm) < tables.node_thresholds[node]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _cell(sums, base, o, k):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _cell(sums, base, o, k):
     return np.int32(sums[base + o[k]] - sums[base + o[k + 1]] - sums[base + o[k + 4]] + sums[base + o[k + 5]])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _stage_sum(sums, base, norm, stage, tables, offsets):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _stage_sum(sums, base, norm, stage, tables, offsets):
     """Sum of a stage's leaves for one window: float64, in file order, as OpenCV adds them."""
     total = 0.0
     for tree in range(tables.stage_starts[stage], tables.stage_starts[stage + 1]):
@@ -417,8 +417,8 @@ def _stage_sum(sums, base, norm, stage, tables, offsets):  # type: ignore[no-unt
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _norm(sums, squares, base, corners, area):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _norm(sums, squares, base, corners, area):
     """1 / (area * standard deviation) of the inner rectangle as float32; 0 where the window is too flat to be scanned.
 
     OpenCV's rule: the standard deviation must exceed 10 grey levels.
@@ -431,8 +431,8 @@ def _norm(sums, squares, base, corners, area):  # type: ignore[no-untyped-def]
     return norm if variance > 0 and area * np.float64(norm) < 0.1 else np.float32(0)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _run_window(sums, squares, base, grid, tables, offsets):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _run_window(sums, squares, base, grid, tables, offsets):
     """Return the depth of a window (-1 if it is flat) and the sum of the last stage it reached."""
     norm = np.float32(1) if tables.lbp else _norm(sums, squares, base, grid.corners, tables.area)
     if norm == 0:
@@ -447,8 +447,8 @@ def _run_window(sums, squares, base, grid, tables, offsets):  # type: ignore[no-
     return passed, total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum):
     """Fill `depth` (int16) and `last_sum` (float64), both (rows, columns), for every window of the grid."""
     for r in range(grid.rows):
         for i in range(grid.columns):
@@ -457,8 +457,8 @@ def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum):  # type
             last_sum[r, i] = total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, entered):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, entered):
     """Scan a grid of windows; return the number of survivors and of windows visited.
 
     Survivors go to `hits` (row, column) and `hit_sums`, in row order; `entered` counts the windows entering each stage.
@@ -485,8 +485,8 @@ def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, enter
 # --- eight windows at a time -------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _left_lanes(sums, bases, norms, node, tables):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _left_lanes(sums, bases, norms, node, tables):
     """Mask of the lanes that go left at a node."""
     if tables.lbp:
         return _lbp_inside(sums, tables.offsets, node * np.uintp(16), bases, tables.words, node * np.uintp(8))
@@ -503,17 +503,17 @@ def _left_lanes(sums, bases, norms, node, tables):  # type: ignore[no-untyped-de
     return _below(_general(sums, tables.offsets, first, bases, weights), norms, threshold)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _branch(child, leaf, tables, scratch, bases):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _branch(child, leaf, tables, scratch, bases):
     """Values below a node on one side: those of a later node, already in `scratch`, or of a leaf."""
     if child > 0:
         return _load_block(scratch, np.uintp(child) * np.uintp(LANES * BATCH), bases)
     return _fill(tables.leaves[leaf - child], bases)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _stage_lanes(sums, bases, norms, stage, tables, scratch):  # type: ignore[no-untyped-def]
-    """Sums of a stage for a batch of groups, in units of the stage's scale."""
+@njit(cache=True, nogil=True)
+def _stage_lanes(sums, bases, norms, stage, tables, scratch):
+    """Return the sums of a stage for a batch of groups, in units of the stage's scale."""
     total = _fill(tables.bases[stage], bases)
     for tree in range(tables.stage_starts[stage], tables.stage_starts[stage + 1]):
         root = tables.tree_starts[tree]
@@ -531,8 +531,8 @@ def _stage_lanes(sums, bases, norms, stage, tables, scratch):  # type: ignore[no
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):
     """Decide the lanes in `unsure` of one group exactly; return those that pass."""
     bits = np.uint32(0)
     for lane in range(LANES):
@@ -543,8 +543,8 @@ def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):  # typ
     return bits
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _count(bits):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _count(bits):
     n = 0
     while bits:
         bits &= bits - np.uint32(1)
@@ -552,8 +552,8 @@ def _count(bits):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _prepare_tile(sums, squares, grid, area, lbp, top, bottom, norms, alive):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _prepare_tile(sums, squares, grid, area, lbp, top, bottom, norms, alive):
     """Fill the norms of a tile's windows and each group's byte of windows that are not flat."""
     width = (grid.columns + LANES - 1) // LANES
     for r in range(top, bottom):
@@ -570,8 +570,8 @@ def _prepare_tile(sums, squares, grid, area, lbp, top, bottom, norms, alive):  #
             alive[(r - top) * width + g] = byte
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, offsets, scratch):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, offsets, scratch):
     """Run one stage over the listed groups: keep in `alive` the lanes that pass."""
     width = np.uintp(LANES)
     mask = np.uint32(255)
@@ -596,8 +596,8 @@ def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, of
             alive[group] &= passed
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _visit(start_bits, alive, width, columns, skip, entered):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _visit(start_bits, alive, width, columns, skip, entered):
     """Drop the windows of one row that OpenCV does not visit; return the number visited.
 
     `start_bits` holds each group's windows that entered stage 0, `alive` those that passed it. After a window that
@@ -621,8 +621,8 @@ def _visit(start_bits, alive, width, columns, skip, entered):  # type: ignore[no
     return visited
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums, entered):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums, entered):
     """Like `scan_plain`, in groups of neighbouring windows."""
     width = (grid.columns + LANES - 1) // LANES
     norms = np.empty(ROWS * width * LANES, np.float32)

@@ -181,7 +181,11 @@ def stump_cascade(
     """
     sizes = [len(stage.feature) for stage in stages]
     n = sum(sizes)
-    lbp = isinstance(features, LbpFeatures)
+    thresholds, subsets = np.zeros(n, dtype=np.float32), np.zeros((0, SUBSET_WORDS), dtype=np.int32)
+    if isinstance(features, LbpFeatures):
+        subsets = np.concatenate([stage.subset for stage in stages])
+    else:
+        thresholds = np.concatenate([stage.threshold for stage in stages])
     return Cascade(
         window=window,
         features=features,
@@ -190,8 +194,8 @@ def stump_cascade(
         tree_starts=np.arange(n + 1, dtype=np.int32),
         node_features=np.concatenate([stage.feature for stage in stages]),
         node_children=np.tile(np.array([0, -1], dtype=np.int32), (n, 1)),
-        node_thresholds=np.zeros(n) if lbp else np.concatenate([stage.threshold for stage in stages]),
-        node_subsets=np.concatenate([stage.subset for stage in stages]) if lbp else np.zeros((0, SUBSET_WORDS)),
+        node_thresholds=thresholds,
+        node_subsets=subsets,
         leaves=np.concatenate([stage.leaves for stage in stages]).reshape(-1),
         name=name,
         provenance=provenance or {},

@@ -31,8 +31,8 @@ class Groups(NamedTuple):
     scores: npt.NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _similar(a, b, eps):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _similar(a, b, eps):
     delta = eps * (min(a[2], b[2]) + min(a[3], b[3])) * 0.5
     return (
         abs(a[0] - b[0]) <= delta
@@ -42,16 +42,16 @@ def _similar(a, b, eps):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _root(parent, i):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
     return i
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _partition(boxes, order, eps):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _partition(boxes, order, eps):
     """Label the connected components of similarity, numbered by first appearance.
 
     `order` sorts the boxes by x: two similar boxes lie within eps * (w + h) / 2 of each other in x, so the inner loop
@@ -118,7 +118,7 @@ def group_rectangles(
     # float32 throughout: the rounding of OpenCV's average.
     means = np.rint(sums.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
     keep = np.flatnonzero(counts > min_neighbors)
-    keep = np.array([i for i in keep if not _swallowed(i, keep, means, counts, eps)], dtype=np.int64)
+    keep = np.array([i for i in keep if not _swallowed(int(i), keep, means, counts, eps)], dtype=np.int64)
     return Groups(means[keep].astype(np.int32), counts[keep].astype(np.int32), best[keep])
 
 

@@ -124,7 +124,7 @@ class HaarFeatures:
             )
 
 
-def _first(mask: npt.NDArray[np.bool_]) -> int:
+def _first(mask: npt.ArrayLike) -> int:
     return int(np.flatnonzero(mask)[0])
 
 

@@ -123,7 +123,7 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         beside.write_bytes(data.tobytes())
-        os.replace(beside, target)
+        beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -140,3 +140,28 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder of pictures, got {'a file' if root.exists() else 'nothing there'}")
     return sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def draw_boxes(
+    image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], color: tuple[int, int, int] = (0, 220, 0)
+) -> npt.NDArray[np.uint8]:
+    """Return a copy of a picture with boxes drawn on it.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+        BGR.
+    boxes : ndarray of int32, shape (n, 4)
+        x, y, width, height.
+    color : (int, int, int)
+        Blue, green, red.
+    """
+    import cv2
+
+    out = np.ascontiguousarray(image).copy()
+    # Lines of about 1/250 of the picture stay visible when it is shown smaller; a dark rim sets them off.
+    thickness = max(2, round(max(out.shape[:2]) / 250))
+    for x, y, w, h in np.asarray(boxes).tolist():
+        for line, tone in ((thickness + 2, (0, 0, 0)), (thickness, color)):
+            cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), tone, line)
+    return out

@@ -80,8 +80,8 @@ def resampling_axis(source: int, target: int) -> Axis:
     return Axis(first.astype(np.int32), (256 - w1).astype(np.int32), w1.astype(np.int32))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _blend_rows(gray, y, w0, w1, out):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _blend_rows(gray, y, w0, w1, out):
     """Blend source rows y and y + 1 into `out` (8.8 fixed point): exact, so it may come before the horizontal pass."""
     width = gray.shape[1]
     if w1 == 0:
@@ -93,16 +93,16 @@ def _blend_rows(gray, y, w0, w1, out):  # type: ignore[no-untyped-def]
             out[x] = np.uint16(np.uint16(gray[y, x]) * a + np.uint16(gray[y + 1, x]) * b)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _resample_row(blended, first, w0, w1, out):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _resample_row(blended, first, w0, w1, out):
     for x in range(len(first)):
         i = np.uintp(first[x])
         value = np.uint32(w0[x]) * np.uint32(blended[i]) + np.uint32(w1[x]) * np.uint32(blended[i + np.uintp(1)])
         out[x] = np.uint8((value + np.uint32(32768)) >> np.uint32(16))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _resample_band(gray, columns, rows, top, image):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _resample_band(gray, columns, rows, top, image):
     """Resample target rows `top` and on into `image`, shape (n, width)."""
     blended = np.zeros(gray.shape[1] + 1, np.uint16)
     for r in range(image.shape[0]):
@@ -110,8 +110,8 @@ def _resample_band(gray, columns, rows, top, image):  # type: ignore[no-untyped-
         _resample_row(blended, columns.first, columns.w0, columns.w1, image[r])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _integrate(image, sums, squares, row_stride, odd):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _integrate(image, sums, squares, row_stride, odd):
     """Fill the sum and square planes of Planes; `odd` is 0 where columns are not split."""
     height, width = image.shape
     for x in range(width + 1 if odd == 0 else odd + (width + 1) // 2 + 1):
@@ -152,9 +152,9 @@ def _integrate(image, sums, squares, row_stride, odd):  # type: ignore[no-untype
                     squares[here + k] = np.uint32(squares[above + k] + square)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _integrate_tilted(image, out):  # type: ignore[no-untyped-def]
-    """Fill the tilted integral image, shape (h + 1, w + 1), of the pixels (x, y) with y < Y and |x - X + 1| <= Y - y - 1.
+@njit(cache=True, nogil=True)
+def _integrate_tilted(image, out):
+    """Fill the tilted integral image, shape (h + 1, w + 1), as `tilted_integral` defines it.
 
     One row of the recursion T(Y, X) = T(Y-1, X-1) + T(Y-1, X+1) - T(Y-2, X) + I(Y-1, X-1) + I(Y-2, X-1) needs columns
     beyond both borders; they are carried in rows that are wider by the picture's height on either side.
@@ -181,8 +181,8 @@ def _integrate_tilted(image, out):  # type: ignore[no-untyped-def]
             out[y, x] = last[margin + x]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _split_columns(table, row_stride, odd, out):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _split_columns(table, row_stride, odd, out):
     """Copy an (h + 1, w + 1) integral image into the layout of Planes."""
     height, width = table.shape
     for y in range(height):

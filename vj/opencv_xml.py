@@ -13,11 +13,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from xml.sax.saxutils import escape
 
 import numpy as np
 
+from vj import models
 from vj.cascade import Cascade
 from vj.errors import InputError
 from vj.haar import MAX_RECTANGLES, HaarFeatures
@@ -27,6 +28,9 @@ MAX_BYTES = 64 * 1024 * 1024
 """Largest file read; the largest cascade known to be in use has 2.7 MB."""
 MAX_STAGES = 1000
 """Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
+
+
+_T = TypeVar("_T")
 
 
 class _FormatError(Exception):
@@ -39,7 +43,8 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     Parameters
     ----------
     source : str or path
-        An XML file written by this package, by OpenCV's trainers or by their converters.
+        An XML file written by this package, by OpenCV's trainers or by their converters; or the name of a cascade
+        that `vj.models.find` knows, such as ``frontalface`` or ``frontalface_alt2``.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     InputError
         If the file cannot be opened or does not hold a valid cascade.
     """
-    path = Path(source)
+    path = _resolve(source)
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -60,6 +65,14 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     except OSError as error:
         raise InputError(f"{path}: expected a readable cascade file, got {error.strerror or error}") from None
     return parse(data, name=path.stem, place=str(path))
+
+
+def _resolve(source: str | os.PathLike[str]) -> Path:
+    """Return the path meant: a plain word that is no file is a name."""
+    path = Path(source)
+    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not path.is_file():
+        return models.find(source)
+    return path
 
 
 def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Cascade:
@@ -310,7 +323,7 @@ def _child_int(node: Any, tag: str) -> int:
     return _one(_ints(_text(node, tag, "the cascade").split(), f"<{tag}>"), f"<{tag}>")
 
 
-def _one(values: list[Any], place: str) -> Any:
+def _one(values: list[_T], place: str) -> _T:
     if len(values) != 1:
         raise _FormatError(f"expected one number in {place}, got {len(values)}")
     return values[0]
@@ -362,7 +375,7 @@ def save(cascade: Cascade, path: str | os.PathLike[str]) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(to_xml(cascade), encoding="utf-8")
-        os.replace(beside, target)
+        beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core import config
 
 from vj import _scan_kernels as kernels
 from vj.cascade import Cascade
@@ -140,7 +140,7 @@ class Scanner:
         entered = np.zeros(self.cascade.n_stages, dtype=np.int64)
         args = (self._plain, plain, skip, hits, hit_sums, entered)
         # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        if numba.config.BOUNDSCHECK:
+        if config.BOUNDSCHECK:  # type: ignore[attr-defined]
             found, windows = kernels.scan_plain(planes.sums, planes.squares, grid, *args)
         else:
             found, windows = kernels.scan_lanes(planes.sums, planes.squares, grid, lanes, *args)
