@@ -1,0 +1,40 @@
+"""How much memory a run may take, and how much it took."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def memory_budget(limit_mb: int = 0) -> int:
+    """Return the bytes to stay within: `limit_mb` MiB or, if 0, half of what is free (2 GiB where nobody can tell)."""
+    if limit_mb:
+        return limit_mb << 20
+    free = _free()
+    return free // 2 if free else 2 << 30
+
+
+def _free() -> int:
+    """Bytes that Linux says are available, and no more than the control group allows; 0 if unknown."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) << 10)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
+        if limit != "max":
+            found.append(max(int(limit) - int(used), 0))
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(found, default=0)
+
+
+def peak_memory() -> int:
+    """Return the most bytes this process has held at once; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak << 10)

@@ -1,0 +1,272 @@
+"""Mining: windows of backgrounds that the cascade so far takes for the object, found by the detector's own scan.
+
+A visit looks at one picture at all scales, on the dense grid. While the cascade still lets much through, a visit sees
+only a random part of the picture, so that the negatives of early stages come from many pictures and cost little. When
+all pictures have been visited, the next pass mirrors them and shifts the scales, so that it sees new windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.values import Windows, has_contrast
+from vj.boosting.workers import Workers
+from vj.cascade import Cascade
+from vj.datasets.backgrounds import Backgrounds
+from vj.errors import InputError
+from vj.images import Gray
+from vj.integral import layout, resize
+from vj.pyramid import levels
+from vj.scan import Scanner
+
+MAX_PASSES = 8
+"""Passes over all pictures in one stage before backgrounds count as used up."""
+
+# A pass starts at the scale that many golden sections of a scale step further: no two passes see the same scales.
+_GOLDEN = 0.618033988749895
+
+
+@dataclass
+class MiningState:
+    """Where mining stands; what a checkpoint needs to go on exactly here.
+
+    Parameters
+    ----------
+    visits : int
+        Pictures visited since the beginning of the run.
+    unreadable : dict
+        Numbers of pictures that could not be used, with the reason.
+    """
+
+    visits: int = 0
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What a stage's mining brought.
+
+    Parameters
+    ----------
+    windows : ndarray of uint8, shape (n, height, width)
+    scanned : int
+        Windows that the scan visited.
+    accepted : int
+        Windows that passed the cascade; more than `windows` if only a part of them was taken.
+    seconds : float
+    exhausted : bool
+        Whether the backgrounds were used up before enough was found.
+    """
+
+    windows: Windows
+    scanned: int
+    accepted: int
+    seconds: float
+    exhausted: bool
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the windows scanned that passed."""
+        return self.accepted / self.scanned if self.scanned else 0.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    visit: int
+    picture: int
+    mirror: bool
+    offset: float
+    cap: int
+    share: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    windows: Windows
+    scanned: int
+    accepted: int
+    error: str | None = None
+
+
+class Miner:
+    """Finds negatives in backgrounds.
+
+    Parameters
+    ----------
+    backgrounds : Backgrounds
+    window : (int, int)
+        Width and height.
+    workers : Workers
+    seed : int
+    scale_factor : float
+    lbp : bool
+        LBP has no contrast gate.
+    """
+
+    def __init__(
+        self,
+        backgrounds: Backgrounds,
+        window: tuple[int, int],
+        workers: Workers,
+        *,
+        seed: int,
+        scale_factor: float,
+        lbp: bool,
+    ) -> None:
+        self.backgrounds, self.window, self.workers = backgrounds, window, workers
+        self.seed, self.scale_factor, self.lbp = seed, scale_factor, lbp
+        self.state = MiningState()
+
+    def mine(
+        self,
+        cascade: Cascade | None,
+        wanted: int,
+        expected: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Mined:
+        """Find `wanted` windows that pass `cascade`, or as many as the backgrounds hold.
+
+        Parameters
+        ----------
+        cascade : Cascade or None
+            None takes any window with contrast.
+        wanted : int
+        expected : float
+            Estimate of the share of windows that pass; decides how much of a picture a visit scans.
+        progress : callable, optional
+            Called with the windows found and scanned so far.
+
+        Returns
+        -------
+        Mined
+        """
+        start = perf_counter()
+        scanner = Scanner(cascade) if cascade is not None else None
+        parts: list[Windows] = []
+        found = scanned = accepted = 0
+        jobs = self._jobs(wanted, expected)
+        results = self.workers.map(lambda job: (job, self._visit(scanner, job)), jobs)
+        for job, result in results:
+            self.state.visits = job.visit + 1
+            if result.error is not None:
+                self.state.unreadable.setdefault(job.picture, result.error)
+            scanned += result.scanned
+            accepted += result.accepted
+            if len(result.windows):
+                parts.append(result.windows[: wanted - found])
+                found += len(parts[-1])
+            if progress is not None:
+                progress(found, scanned)
+            if found >= wanted:
+                break
+        results.close()  # type: ignore[attr-defined]
+        windows = np.concatenate(parts) if parts else np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)
+        return Mined(windows, scanned, accepted, perf_counter() - start, found < wanted)
+
+    def _jobs(self, wanted: int, expected: float) -> Iterator[_Job]:
+        """Visits from where the last stage stopped; caps keep one picture from supplying most negatives."""
+        n = len(self.backgrounds)
+        cap = max(2, -(-4 * wanted // n))
+        first = self.state.visits
+        order = self._order(first // n)
+        for visit in range(first, first + MAX_PASSES * n):
+            lap, place = divmod(visit, n)
+            if place == 0:
+                order = self._order(lap)
+            picture = int(order[place])
+            if picture in self.state.unreadable:
+                continue
+            # Later passes of one stage take all they find: by then negatives are scarce.
+            room = cap if visit < first + n else wanted
+            yield _Job(visit, picture, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
+
+    def _order(self, lap: int) -> npt.NDArray[np.int64]:
+        """Order in which a pass visits the pictures."""
+        return np.random.default_rng((self.seed, 2, lap)).permutation(len(self.backgrounds))
+
+    def _visit(self, scanner: Scanner | None, job: _Job) -> _Found:
+        empty = np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)
+        try:
+            gray: Gray = self.backgrounds[job.picture]
+        except InputError as error:
+            return _Found(empty, 0, 0, str(error))
+        if gray.shape[0] < self.window[1] or gray.shape[1] < self.window[0]:
+            name = self.backgrounds.name(job.picture)
+            size = f"{gray.shape[1]}x{gray.shape[0]}"
+            return _Found(empty, 0, 0, f"{name}: expected a picture at least as large as the window, got {size}")
+        rng = np.random.default_rng((self.seed, 3, job.visit))
+        if job.mirror:
+            gray = np.ascontiguousarray(gray[:, ::-1])
+        gray = self._shrunk(gray, job.offset)
+        if scanner is None:
+            return self._sample(gray, job.cap, rng)
+        return self._scan(scanner, self._part(gray, job, rng), job.cap, rng)
+
+    def _shrunk(self, gray: Gray, offset: float) -> Gray:
+        """Shrink by a part of a scale step, so that all scales of the pyramid are new ones."""
+        if offset == 0.0:
+            return gray
+        factor = self.scale_factor**offset
+        width, height = round(gray.shape[1] / factor), round(gray.shape[0] / factor)
+        if width < self.window[0] or height < self.window[1]:
+            return gray
+        return resize(gray, (width, height))
+
+    def _part(self, gray: Gray, job: _Job, rng: np.random.Generator) -> Gray:
+        """Cut out a random part, as large as should yield twice what may be taken from it."""
+        height, width = gray.shape
+        # At a scale factor of 1.1 a picture has 5.8 windows for each pixel.
+        likely = width * height * job.share / (1 - self.scale_factor**-2)
+        side = np.sqrt(min(1.0, 2 * job.cap / max(likely, 1e-9)))
+        w = min(width, max(4 * self.window[0], int(side * width)))
+        h = min(height, max(4 * self.window[1], int(side * height)))
+        x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        return np.ascontiguousarray(gray[y : y + h, x : x + w])
+
+    def _sample(self, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
+        """Take windows at random places and scales, as often at each scale as it has windows."""
+        size = (gray.shape[1], gray.shape[0])
+        grid = levels(size, self.window, self.scale_factor, stride=1)
+        counts = np.array([level.rows * level.columns for level in grid])
+        picks = np.sort(rng.choice(int(counts.sum()), min(cap, int(counts.sum())), replace=False))
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        windows = []
+        for k, level in enumerate(grid):
+            here = picks[(picks >= starts[k]) & (picks < starts[k + 1])] - starts[k]
+            if len(here):
+                ys, xs = np.divmod(here, level.columns)
+                windows.append(_cut(resize(gray, level.size), xs, ys, self.window))
+        taken = np.concatenate(windows)
+        taken = taken if self.lbp else taken[has_contrast(taken)]
+        return _Found(taken, len(picks), len(taken))
+
+    def _scan(self, scanner: Scanner, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
+        size = (gray.shape[1], gray.shape[0])
+        windows, scanned = [], 0
+        for level in levels(size, self.window, self.scale_factor, stride=1):
+            if not level.rows or not level.columns:
+                continue
+            planes = level.planes(gray, 0, level.rows, layout(level.size[0], 1, scanner.cascade.has_tilted))
+            result = scanner.scan_planes(planes, level.rows, level.columns, False)
+            scanned += result.windows
+            if len(result.xs):
+                windows.append((planes.image, result.xs, result.ys))
+        total = sum(len(xs) for _, xs, _ in windows)
+        picks = np.sort(rng.choice(total, cap, replace=False)) if total > cap else np.arange(total)
+        taken, start = [np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)], 0
+        for image, xs, ys in windows:
+            here = picks[(picks >= start) & (picks < start + len(xs))] - start
+            start += len(xs)
+            taken.append(_cut(image, xs[here], ys[here], self.window))
+        return _Found(np.concatenate(taken), scanned, total)
+
+
+def _cut(image: Gray, xs: npt.NDArray[np.integer], ys: npt.NDArray[np.integer], window: tuple[int, int]) -> Windows:
+    width, height = window
+    views = np.lib.stride_tricks.sliding_window_view(image, (height, width))
+    return np.ascontiguousarray(views[ys, xs])

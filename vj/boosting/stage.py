@@ -1,0 +1,130 @@
+"""One stage: rounds of boosting until it lets few enough negatives through at the hit rate wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.config import TrainingConfig
+from vj.boosting.search import Search
+from vj.boosting.values import FeatureTable, Samples
+from vj.boosting.weak import WeakTree, grow_tree, sample_weights
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A trained stage.
+
+    Parameters
+    ----------
+    trees : tuple of WeakTree
+    threshold : numpy.float32
+        What a cascade file stores; see `limit`.
+    """
+
+    trees: tuple[WeakTree, ...]
+    threshold: np.float32
+
+    def sums(self, table: FeatureTable, samples: Samples) -> Floats:
+        """Return each sample's sum, added up as the detector does: float32 leaves in float64, in order."""
+        total = np.zeros(samples.count, dtype=np.float64)
+        for tree in self.trees:
+            total += tree.responses(table, samples)
+        return total
+
+
+def limit(threshold: np.float32) -> float:
+    """Return the smallest sum that passes a stage threshold: OpenCV's detector subtracts 1e-5, in float32."""
+    return float(np.float32(threshold) - np.float32(1e-5))
+
+
+def stage_threshold(sums: Floats, min_hit_rate: float) -> np.float32:
+    """Return the highest stage threshold that at least `min_hit_rate` of `sums` pass."""
+    ordered = np.sort(sums)
+    lowest = ordered[int((1.0 - min_hit_rate) * len(ordered) + 1e-9)]
+    threshold = np.float32(lowest)
+    while limit(threshold) > lowest:
+        threshold = np.nextafter(threshold, np.float32(-np.inf))
+    return threshold
+
+
+@dataclass(frozen=True)
+class Round:
+    """Progress within a stage, after one weak classifier.
+
+    Parameters
+    ----------
+    weak_count : int
+    hit_rate : float
+        On positives held out, or on the training positives if none were.
+    training_hit_rate : float
+    false_alarm_rate : float
+    """
+
+    weak_count: int
+    hit_rate: float
+    training_hit_rate: float
+    false_alarm_rate: float
+
+
+def train_stage(
+    search: Search,
+    held: Samples | None,
+    config: TrainingConfig,
+    *,
+    trees: tuple[WeakTree, ...] = (),
+    progress: Callable[[Round, tuple[WeakTree, ...]], None] | None = None,
+) -> tuple[Stage, Round] | None:
+    """Boost one stage.
+
+    Parameters
+    ----------
+    search : Search
+        Over the stage's positives and negatives.
+    held : Samples, optional
+        Positives that boosting does not see and that the threshold is set on; by default the training positives.
+    config : TrainingConfig
+    trees : tuple of WeakTree
+        Weak classifiers that an interrupted run had already found.
+    progress : callable, optional
+        Called after every weak classifier.
+
+    Returns
+    -------
+    (Stage, Round) or None
+        None if not even one weak classifier tells the samples apart.
+    """
+    table, (positives, negatives) = search.table, search.groups
+    sums = [np.zeros(positives.count), np.zeros(negatives.count), np.zeros(held.count if held else 0)]
+    grown: list[WeakTree] = []
+    result: tuple[Stage, Round] | None = None
+    groups = [positives, negatives, *([held] if held else [])]
+    while len(grown) < config.max_weak_count:
+        if len(grown) < len(trees):
+            tree: WeakTree | None = trees[len(grown)]
+        else:
+            weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
+            tree = grow_tree(search, weights, config.max_depth)
+        if tree is None:
+            break
+        grown.append(tree)
+        for total, samples in zip(sums, groups, strict=False):
+            total += tree.responses(table, samples)
+        threshold = stage_threshold(sums[2] if held else sums[0], config.min_hit_rate)
+        done = Round(
+            len(grown),
+            float((sums[2 if held else 0] >= limit(threshold)).mean()),
+            float((sums[0] >= limit(threshold)).mean()),
+            float((sums[1] >= limit(threshold)).mean()),
+        )
+        result = Stage(tuple(grown), threshold), done
+        if progress is not None and len(grown) > len(trees):
+            progress(done, tuple(grown))
+        if done.false_alarm_rate <= config.max_false_alarm_rate:
+            break
+    return result

@@ -1,0 +1,189 @@
+"""Weak classifiers: trees of splits, their leaves, and the sample weights of the AdaBoost variants.
+
+References
+----------
+J. Friedman, T. Hastie and R. Tibshirani, "Additive logistic regression: a statistical view of boosting", Annals of
+Statistics 28(2), 2000: discrete, real, logit and gentle AdaBoost are its algorithms 1, 2, 3 and 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Search, Split, goes_left
+from vj.boosting.values import FeatureTable, Samples
+
+Floats = npt.NDArray[np.float64]
+
+CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION, "logit": MOMENT}
+
+# Logit's responses are clipped where a probability nears 0 or 1, as the paper advises and OpenCV does.
+_MAX_RESPONSE = 10.0
+
+
+@dataclass(frozen=True)
+class WeakTree:
+    """A tree of splits; a stump has one.
+
+    Parameters
+    ----------
+    splits : tuple of Split
+    children : ndarray of int32, shape (n_splits, 2)
+        As in `vj.cascade.Cascade`: above 0 a split, otherwise leaf -child.
+    leaves : ndarray of float32, shape (n_splits + 1,)
+    """
+
+    splits: tuple[Split, ...]
+    children: npt.NDArray[np.int32]
+    leaves: npt.NDArray[np.float32]
+
+    def responses(self, table: FeatureTable, samples: Samples) -> npt.NDArray[np.float32]:
+        """Return the leaf value that each sample reaches, as the detector finds it; shape (n_samples,)."""
+        sides = [goes_left(table, split, samples) for split in self.splits]
+        return self.leaves[self._leaf_of(sides, samples.count)]
+
+    def _leaf_of(self, sides: list[npt.NDArray[np.bool_]], n: int) -> npt.NDArray[np.int64]:
+        at, done = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
+        for node, left in enumerate(sides):
+            here = ~done & (at == node)
+            child = np.where(left, self.children[node, 0], self.children[node, 1])
+            at[here] = child[here]
+            done |= here & (at <= 0)
+        return -at
+
+
+@dataclass
+class Weights:
+    """Sample weights of one round, as the integers that the search sums up.
+
+    Parameters
+    ----------
+    first, second : ndarray of int32
+        Weights of positives and of negatives; for logit weights and weighted responses of all, positives first.
+    criterion : int
+    """
+
+    first: npt.NDArray[np.int32]
+    second: npt.NDArray[np.int32]
+    criterion: int
+
+    def within(self, mask: npt.NDArray[np.bool_], n_positives: int) -> Weights:
+        """Return the weights with samples outside `mask` (positives first) set to zero."""
+        if self.criterion == MOMENT:
+            return Weights(np.where(mask, self.first, 0), np.where(mask, self.second, 0), self.criterion)
+        return Weights(
+            np.where(mask[:n_positives], self.first, 0), np.where(mask[n_positives:], self.second, 0), self.criterion
+        )
+
+    def sums(self) -> tuple[int, int]:
+        """Return the sums of both."""
+        return int(self.first.sum(dtype=np.int64)), int(self.second.sum(dtype=np.int64))
+
+
+def sample_weights(boosting: str, positives: Floats, negatives: Floats, trim: float = 1.0) -> Weights:
+    """Weights of samples whose summed responses so far are `positives` and `negatives`.
+
+    Both classes begin with half of the weight each, whatever their numbers.
+
+    Parameters
+    ----------
+    boosting : str
+    positives, negatives : ndarray of float64
+        Sums of the responses so far.
+    trim : float
+        Share of the weight that stays when the lightest samples are set aside for this round.
+
+    Returns
+    -------
+    Weights
+    """
+    prior = np.concatenate(
+        [np.full(len(positives), 0.5 / max(len(positives), 1)), np.full(len(negatives), 0.5 / max(len(negatives), 1))]
+    )
+    score = np.concatenate([positives, negatives])
+    label = np.concatenate([np.ones(len(positives)), -np.ones(len(negatives))])
+    if boosting == "logit":
+        probability = 1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0)))
+        slope = np.maximum(probability * (1.0 - probability), 1e-12)
+        response = np.clip((np.where(label > 0, 1.0, 0.0) - probability) / slope, -_MAX_RESPONSE, _MAX_RESPONSE)
+        weight = trimmed(prior * slope, trim)
+        # Weighted responses share the weights' unit and reach at most ten times their sum.
+        unit = WEIGHT_SUM / 16 / max(weight.sum(), 1e-300)
+        return Weights(_rounded(weight * unit), _rounded(weight * response * unit), MOMENT)
+    weight = prior * np.exp(np.clip(-label * score, -500.0, 500.0))
+    units = _rounded(trimmed(weight, trim) * (WEIGHT_SUM / weight.sum()))
+    return Weights(units[: len(positives)], units[len(positives) :], CRITERIA[boosting])
+
+
+def trimmed(weight: Floats, rate: float) -> Floats:
+    """Return the weights with the lightest ones, together at most 1 - `rate` of the sum, set to zero."""
+    if rate >= 1.0:
+        return weight
+    order = np.argsort(weight, kind="stable")
+    running = np.cumsum(weight[order])
+    return np.where(weight >= weight[order[np.searchsorted(running, (1.0 - rate) * running[-1])]], weight, 0.0)
+
+
+def _rounded(values: Floats) -> npt.NDArray[np.int32]:
+    return np.rint(values).astype(np.int32)
+
+
+def grow_tree(search: Search, weights: Weights, max_depth: int) -> WeakTree | None:
+    """Grow the weak tree of one round; None if no feature tells the samples apart.
+
+    Parameters
+    ----------
+    search : Search
+    weights : Weights
+    max_depth : int
+
+    Returns
+    -------
+    WeakTree or None
+    """
+    n_positives, n = search.groups[0].count, sum(group.count for group in search.groups)
+    splits: list[Split] = []
+    children: list[list[tuple[str, int]]] = []
+    ends: list[npt.NDArray[np.bool_]] = []
+    # Breadth first: every child is a later split than its parent, as a cascade demands.
+    waiting: list[tuple[npt.NDArray[np.bool_], int, int, int]] = [(np.ones(n, dtype=np.bool_), 1, -1, 0)]
+    while waiting:
+        mask, depth, parent, side = waiting.pop(0)
+        inside = weights if depth == 1 else weights.within(mask, n_positives)
+        split = search.best((inside.first, inside.second), weights.criterion) if depth <= max_depth else None
+        if split is None:
+            if parent < 0:
+                return None
+            children[parent][side] = ("leaf", len(ends))
+            ends.append(mask)
+            continue
+        if parent >= 0:
+            children[parent][side] = ("split", len(splits))
+        splits.append(split)
+        children.append([("leaf", -1), ("leaf", -1)])
+        left = np.concatenate([goes_left(search.table, split, group) for group in search.groups])
+        waiting.append((mask & left, depth + 1, len(splits) - 1, 0))
+        waiting.append((mask & ~left, depth + 1, len(splits) - 1, 1))
+    table = np.array([[k if kind == "split" else -k for kind, k in pair] for pair in children], dtype=np.int32)
+    return WeakTree(tuple(splits), table, _leaves(weights, ends, n_positives))
+
+
+def _leaves(weights: Weights, ends: list[npt.NDArray[np.bool_]], n_positives: int) -> npt.NDArray[np.float32]:
+    """Leaf values from the integer sums of the samples in each leaf."""
+    a, b = np.array([weights.within(mask, n_positives).sums() for mask in ends], dtype=np.float64).T
+    if weights.criterion == MOMENT:
+        values = b / np.maximum(a, 1.0)
+    elif weights.criterion == REGRESSION:
+        values = (a - b) / np.maximum(a + b, 1.0)
+    elif weights.criterion == PARTITION:
+        # A leaf without samples of a class would be infinitely sure; a ten-thousandth of the weight smooths it.
+        smooth = WEIGHT_SUM * 1e-4
+        values = 0.5 * np.log((a + smooth) / (b + smooth))
+    else:
+        error = np.minimum(a, b).sum() / max(a.sum() + b.sum(), 1.0)
+        error = min(max(error, 1e-6), 0.5)
+        values = np.where(a >= b, 1.0, -1.0) * 0.5 * np.log((1.0 - error) / error)
+    return np.asarray(values, dtype=np.float32)

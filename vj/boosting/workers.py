@@ -1,0 +1,55 @@
+"""Threads for compiled code that releases the interpreter's lock."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """A pool of threads; what it computes does not depend on how many there are.
+
+    Parameters
+    ----------
+    threads : int
+        0 takes one for each core this process may use.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        self.threads = threads or _cores()
+        self._pool = ThreadPoolExecutor(self.threads)
+
+    def spread(self, work: Callable[[int, int], Any], n: int, block: int = 1024) -> None:
+        """Call ``work(first, last)`` over ranges of at most `block` that cover ``range(n)``."""
+        for future in [self._pool.submit(work, a, min(a + block, n)) for a in range(0, n, block)]:
+            future.result()
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield ``work(item)`` in the order of `items`, computing only a few items ahead of the consumer."""
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._pool.submit(work, item))
+                if len(waiting) > 2 * self.threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """Stop the threads; work not begun is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,97 @@
+"""Backgrounds: pictures without the object, read one at a time and only when they are wanted."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
+from vj.errors import InputError
+from vj.images import Gray, list_images, read_gray, to_gray
+
+
+class Backgrounds(Sequence[Gray]):
+    """Pictures by number, as 8-bit grey.
+
+    Parameters
+    ----------
+    items : sequence of path or ndarray of uint8
+        Files are read when asked for and not kept.
+    """
+
+    def __init__(self, items: Sequence[str | os.PathLike[str] | npt.NDArray[np.uint8]]) -> None:
+        self.items = list(items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the picture; raises `InputError` if it cannot be read."""
+        item = self.items[index]
+        return to_gray(item) if isinstance(item, np.ndarray) else read_gray(item)
+
+    def name(self, index: int) -> str:
+        """Return what to call a picture in a message."""
+        item = self.items[index]
+        return f"picture {index}" if isinstance(item, np.ndarray) else os.fspath(item)
+
+
+def find_backgrounds(places: Sequence[str]) -> Backgrounds:
+    """Find backgrounds.
+
+    Parameters
+    ----------
+    places : sequence of str
+        Each a folder (searched recursively), a picture, a pattern with ``*``, or a text file that lists pictures, one
+        a line, relative to the list's folder or else to the working directory; ``#`` begins a comment.
+
+    Returns
+    -------
+    Backgrounds
+        In the order given, each folder sorted by path.
+
+    Raises
+    ------
+    InputError
+        If a place does not exist or holds no pictures.
+    """
+    paths: list[str | npt.NDArray[np.uint8]] = []
+    for place in places:
+        found = _expand(place)
+        if not found:
+            raise InputError(f"{place}: expected pictures as backgrounds, got none")
+        paths += found
+    return Backgrounds(paths)
+
+
+def _expand(place: str) -> Sequence[str | npt.NDArray[np.uint8]]:
+    if place == BACKGROUNDS:
+        return packaged_backgrounds()
+    path = Path(place)
+    if path.is_dir():
+        return [str(p) for p in list_images(path)]
+    if path.is_file():
+        return _read_list(path) if path.suffix.lower() in {".txt", ".lst", ".dat"} else [place]
+    if glob.has_magic(place):
+        return sorted(glob.glob(place, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    raise InputError(f"{place}: expected a folder, a list or a pattern of backgrounds, got nothing there")
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a list of pictures as text, got {error}") from None
+    names = [line.strip() for line in lines]
+    found = []
+    for name in names:
+        if name and not name.startswith("#"):
+            beside = path.parent / name
+            found.append(str(beside if beside.exists() or not Path(name).exists() else Path(name)))
+    return found
