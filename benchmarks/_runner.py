@@ -67,6 +67,15 @@ def data_hash(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+def array_hash(arrays: Iterable[Any]) -> str:
+    """SHA-256 over the shape and bytes of arrays, in order: for pictures that come out of a package."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.shape} {array.dtype}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
 def environment() -> dict[str, Any]:
     """Where and when: to be stored with every figure."""
     return {

@@ -5,7 +5,7 @@ Everything here is read off depth maps: how many stages each window of a level p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.cascade import Cascade
+from vj.detector import Detector, WindowMap
 from vj.errors import InputError
 from vj.evaluation.paths import nodes_evaluated
-from vj.pyramid import Level, levels, resize
-from vj.scan import Scanner
+from vj.pyramid import resize
 
 Gray = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -88,44 +88,6 @@ class RejectionProfile:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class DepthMap:
-    """How deep each window of one level of a picture gets.
-
-    Parameters
-    ----------
-    level : Level
-        Scale, stride and window; row r and column c start at pixel (r * stride, c * stride) of the level.
-    image : ndarray of uint8, shape (h, w)
-        The resampled picture.
-    depth : ndarray of int16, shape (rows, columns)
-        Stages passed; -1 for a window dropped before the first for its low contrast.
-    """
-
-    level: Level
-    image: Gray
-    depth: npt.NDArray[np.int16]
-
-
-def depth_maps(
-    scanner: Scanner, gray: Gray, scale_factor: float = 1.1, min_size: tuple[int, int] = (0, 0)
-) -> Iterator[DepthMap]:
-    """Yield the depth map of each level of a picture, smallest window first.
-
-    Parameters
-    ----------
-    scanner : Scanner
-    gray : ndarray of uint8, shape (h, w)
-    scale_factor : float
-    min_size : (int, int)
-        Smallest window in pixels of the picture.
-    """
-    for level in levels((gray.shape[1], gray.shape[0]), scanner.cascade.window, scale_factor, min_size):
-        image = resize(gray, level.size)
-        depth, _ = scanner.depths(image, level.stride)
-        yield DepthMap(level, image, depth[: level.rows, : level.columns])
-
-
 def visited(depth: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
     """Return which windows OpenCV's detector looks at; shape as `depth`.
 
@@ -172,15 +134,15 @@ def rejection_profile(
     """
     if rule not in get_args(Rule):
         raise InputError(f"expected the rule opencv or grid, got {rule!r}")
-    scanner = Scanner(cascade)
+    detector = Detector(cascade, scale_factor=scale_factor, min_size=min_size)
     total = _empty(cascade)
     for gray in pictures:
-        for one in depth_maps(scanner, gray, scale_factor, min_size):
-            total = total + _profile(cascade, one, rule)
+        for one in detector.windows(gray):
+            total = total + _profile(cascade, gray, one, rule)
     return total
 
 
-def _profile(cascade: Cascade, one: DepthMap, rule: Rule) -> RejectionProfile:
+def _profile(cascade: Cascade, gray: Gray, one: WindowMap, rule: Rule) -> RejectionProfile:
     seen = visited(one.depth) if rule == "opencv" else np.ones(one.depth.shape, dtype=np.bool_)
     counts = np.bincount(one.depth[seen].astype(np.int64) + 1, minlength=cascade.n_stages + 2)
     # counts[0] are flat windows, counts[k + 1] those that passed exactly k stages.
@@ -191,7 +153,7 @@ def _profile(cascade: Cascade, one: DepthMap, rule: Rule) -> RejectionProfile:
     if not cascade.is_stumps:
         rows, columns = np.nonzero(seen & (one.depth >= 0))
         corners = np.column_stack([columns, rows]) * one.level.stride
-        evaluated = nodes_evaluated(cascade, one.image, corners, one.depth[rows, columns])
+        evaluated = nodes_evaluated(cascade, resize(gray, one.level.size), corners, one.depth[rows, columns])
     return RejectionProfile(cascade.name, sizes, int(reached[0]), entered, passed, evaluated)
 
 

@@ -1,0 +1,257 @@
+"""Plots: what cascades reject and cost, how detectors compare, and a look inside one cascade.
+
+The one module that imports matplotlib. Every function writes one picture file, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from vj.cascade import Cascade
+from vj.detector import WindowMap
+from vj.errors import InputError
+from vj.evaluation.curves import Curve
+from vj.evaluation.rejection import RejectionProfile
+from vj.haar import HaarFeatures
+
+Gray = npt.NDArray[np.uint8]
+
+# Okabe and Ito's palette, told apart by colour-blind eyes too; yellow left out, it vanishes on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def plot_rejection(path: str | os.PathLike[str], profiles: Mapping[str, RejectionProfile]) -> None:
+    """Plot, for cascades on the same pictures, how fast they reject and what that costs.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    profiles : mapping of str to RejectionProfile
+        By the cascade's name.
+    """
+    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
+    alive, stages, cost = figure.subplots(1, 3)
+    for k, (name, profile) in enumerate(profiles.items()):
+        style: dict[str, Any] = {"color": _color(k), "marker": ".", "lw": 1.5, "label": name}
+        share = np.concatenate([[profile.entered[0]], profile.passed]) / profile.windows
+        drawn = share > 0
+        weak = np.concatenate([[0], np.cumsum(profile.stage_sizes)])
+        alive.plot(weak[drawn], 100 * share[drawn], **style)
+        numbers = np.arange(1, len(profile.entered) + 1)
+        stages.plot(numbers, 100 * profile.rejection_rates, **style)
+        cost.plot(numbers, np.cumsum(profile.evaluated) / profile.windows, **style)
+    alive.set(yscale="log", xlabel="weak classifiers up to here", ylabel="windows still alive, %")
+    alive.yaxis.set_major_formatter("{x:g}")
+    alive.set_xscale("symlog", linthresh=10)
+    alive.set_xticks([0, 3, 10, 100, 1000], ["0", "3", "10", "100", "1000"])
+    alive.minorticks_off()
+    alive.set_xlim(0, None)
+    alive.set_title("How fast windows are rejected")
+    stages.set(xlabel="stage", ylabel="rejected of those entering, %", ylim=(0, 100), xlim=(0, None))
+    stages.set_title("What each stage rejects")
+    cost.set(xlabel="stage", ylabel="features evaluated per window, up to here", ylim=(0, None), xlim=(0, None))
+    cost.set_title("What that costs")
+    for axes in (alive, stages, cost):
+        _tidy(axes)
+    stages.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> None:
+    """Plot recall against false positives, and precision against recall.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    curves : mapping of str to Curve
+        By the detector's name, on the same pictures.
+    """
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    roc, pr = figure.subplots(1, 2)
+    most = max([10.0, *(float(c.false[-1]) for c in curves.values() if len(c.false))])
+    for k, (name, curve) in enumerate(curves.items()):
+        label = f"{name} (AP {100 * curve.average_precision:.1f})"
+        color = _color(k)
+        false = np.concatenate([[0.0], curve.false, [most]])
+        recall = 100 * np.concatenate([[0.0], curve.recall, [curve.recall[-1] if len(curve.recall) else 0.0]])
+        roc.step(false, recall, where="post", color=color, lw=1.5, label=label)
+        pr.plot(100 * curve.recall, 100 * curve.precision, color=color, lw=1.5, label=label)
+    roc.set_xscale("symlog", linthresh=10)
+    roc.set(xlabel="false positives in the whole set", ylabel="faces found, %", ylim=(0, 100), xlim=(0, most))
+    ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if t <= most]
+    roc.set_xticks(ticks, [str(t) for t in ticks])
+    roc.minorticks_off()
+    roc.set_title("Recall against false positives")
+    pr.set(xlabel="faces found, %", ylabel="detections that are faces, %", xlim=(0, 100), ylim=(0, 101))
+    pr.set_title("Precision against recall")
+    for axes in (roc, pr):
+        _tidy(axes)
+    roc.legend(frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def plot_features(
+    path: str | os.PathLike[str], cascade: Cascade, background: Gray | None = None, n_features: int = 12
+) -> None:
+    """Draw the first features of a cascade, in the order in which they are evaluated.
+
+    Light parts are added, dark parts subtracted. For an LBP feature the nine cells are outlined.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    cascade : Cascade
+    background : ndarray of uint8, shape (h, w), optional
+        What to draw on, stretched over the window: the mean of the objects that the cascade finds.
+    n_features : int
+        How many; at most as many as there are nodes.
+    """
+    n = min(n_features, len(cascade.node_features))
+    if n < 1:
+        raise InputError(f"expected at least one feature to draw, got {n_features}")
+    columns = min(n, 6)
+    rows = -(-n // columns)
+    width, height = cascade.window
+    figure = Figure(figsize=(1.9 * columns, 2.15 * rows * max(1.0, height / width)), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    stage_of_node = np.searchsorted(cascade.tree_starts[cascade.stage_starts], np.arange(n), side="right")
+    for k, axes in enumerate(grid):
+        axes.set_axis_off()
+        if k >= n:
+            continue
+        _draw_background(axes, cascade, background)
+        _draw_feature(axes, cascade, int(cascade.node_features[k]))
+        axes.set_title(f"stage {stage_of_node[k]}, no. {k + 1}", fontsize=8)
+    _save(figure, path)
+
+
+def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMap], n_stages: int) -> None:
+    """Show how deep the windows of a picture get: over the picture, and at four of its scales.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    gray : ndarray of uint8, shape (h, w)
+    maps : sequence of WindowMap
+        Of all scales, see `vj.Detector.windows`.
+    n_stages : int
+        Stages of the cascade.
+    """
+    if not maps:
+        raise InputError("expected a picture of at least the size of the window, got a smaller one")
+    height, width = gray.shape
+    # The largest windows leave a handful of positions and nothing to see.
+    large_enough = [one for one in maps if one.depth.size >= 400] or list(maps)
+    picked = sorted({round(k * (len(large_enough) - 1) / 3) for k in range(4)})
+    shown = [large_enough[k] for k in picked]
+    figure = Figure(figsize=(11, 5.2 * min(1.6, max(0.6, height / width))), layout="constrained")
+    grid = figure.add_gridspec(2, 4)
+    large = figure.add_subplot(grid[:, :2])
+    large.imshow(gray, cmap="gray", vmin=0, vmax=255)
+    deepest = _deepest(gray.shape, maps)
+    overlay = np.ma.masked_less(deepest, 1)
+    image = large.imshow(overlay, cmap="inferno", alpha=0.6, vmin=0, vmax=n_stages)
+    large.set_title("Deepest window centred on each pixel, all scales", fontsize=10)
+    for k, one in enumerate(shown):
+        axes = figure.add_subplot(grid[k // 2, 2 + k % 2])
+        side = round(one.level.window[0] * one.level.scale)
+        axes.imshow(np.maximum(one.depth, 0), cmap="inferno", vmin=0, vmax=n_stages, interpolation="nearest")
+        passed = int((one.depth == n_stages).sum())
+        axes.set_title(f"{side} px: {one.depth.size:,} windows, {passed} pass", fontsize=8)
+        axes.set_axis_off()
+    large.set_axis_off()
+    figure.colorbar(image, ax=large, label=f"stages passed (of {n_stages})", shrink=0.8, location="left")
+    _save(figure, path)
+
+
+def _deepest(shape: tuple[int, ...], maps: Sequence[WindowMap]) -> npt.NDArray[np.int16]:
+    """Depth of the deepest window whose centre falls on each pixel, spread over the window's stride; shape as given."""
+    out = np.full(shape[:2], -1, dtype=np.int16)
+    for one in maps:
+        scale, stride = one.level.scale, one.level.stride
+        rows, columns = one.depth.shape
+        centre_x = (np.arange(columns) * stride + one.level.window[0] / 2) * scale
+        centre_y = (np.arange(rows) * stride + one.level.window[1] / 2) * scale
+        reach = max(1, round(stride * scale))
+        row, column = np.mgrid[0:rows, 0:columns]
+        order = np.argsort(one.depth, axis=None)
+        y = np.rint(centre_y[row.ravel()[order]] - reach / 2).astype(int)
+        x = np.rint(centre_x[column.ravel()[order]] - reach / 2).astype(int)
+        level = np.full(shape[:2], -1, dtype=np.int16)
+        for dy in range(reach):
+            for dx in range(reach):
+                yy, xx = np.clip(y + dy, 0, shape[0] - 1), np.clip(x + dx, 0, shape[1] - 1)
+                # Assigned in order of depth: where two windows meet, the deeper one stays.
+                level[yy, xx] = np.maximum(level[yy, xx], one.depth.ravel()[order])
+        np.maximum(out, level, out=out)
+    return out
+
+
+def _draw_background(axes: Axes, cascade: Cascade, background: Gray | None) -> None:
+    width, height = cascade.window
+    if background is None:
+        axes.imshow(np.full((height, width), 150), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    else:
+        axes.imshow(background, cmap="gray", extent=(0, width, height, 0), interpolation="bilinear")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+
+
+def _draw_feature(axes: Axes, cascade: Cascade, index: int) -> None:
+    features = cascade.features
+    if isinstance(features, HaarFeatures):
+        for rect, weight in zip(features.rects[index].tolist(), features.weights[index].tolist(), strict=True):
+            if weight:
+                corners = _corners(rect, bool(features.tilted[index]))
+                face = "white" if weight > 0 else "black"
+                axes.add_patch(Polygon(corners, facecolor=face, edgecolor="#D55E00", alpha=0.62, lw=1))
+        return
+    x, y, w, h = features.rects[index].tolist()
+    for row in range(3):
+        for column in range(3):
+            middle = row == column == 1
+            corners = _corners([x + column * w, y + row * h, w, h], False)
+            color = "#D55E00" if middle else "none"
+            axes.add_patch(Polygon(corners, facecolor=color, edgecolor="#D55E00", alpha=0.6, lw=1))
+
+
+def _corners(rect: list[int], tilted: bool) -> list[tuple[int, int]]:
+    x, y, w, h = rect
+    if tilted:
+        return [(x, y), (x + w, y + w), (x + w - h, y + w + h), (x - h, y + h)]
+    return [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
+
+
+def _color(k: int) -> str:
+    return _COLORS[k % len(_COLORS)]
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    target = Path(path)
+    known = figure.canvas.get_supported_filetypes()
+    if target.suffix.lower().lstrip(".") not in known:
+        raise InputError(f"{target}: expected an ending such as .png or .svg, got {target.suffix!r}")
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(beside, format=target.suffix.lower().lstrip("."), dpi=120)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
