@@ -26,3 +26,164 @@ def match(boxes, scores, faces, ignored, threshold):
         else:
             outcome[k] = 0
     return outcome, owner
+
+
+def integral(gray, value=lambda p: p):
+    """Sum of value(pixel) above row Y and left of column X, entry by entry."""
+    height, width = len(gray), len(gray[0])
+    return [
+        [sum(value(int(gray[y][x])) for y in range(row) for x in range(column)) for column in range(width + 1)]
+        for row in range(height + 1)
+    ]
+
+
+def tilted_integral(gray):
+    """Sum over the cone of pixels (x, y) with y < Y and |x - X + 1| <= Y - y - 1."""
+    height, width = len(gray), len(gray[0])
+    return [
+        [
+            sum(
+                int(gray[y][x])
+                for y in range(height)
+                for x in range(width)
+                if y < row and abs(x - column + 1) <= row - y - 1
+            )
+            for column in range(width + 1)
+        ]
+        for row in range(height + 1)
+    ]
+
+
+def rectangle_pixels(x, y, w, h, tilted):
+    """Pixels (x, y) of a rectangle; of a tilted one, those between its four diagonal edges."""
+    if not tilted:
+        return [(i, j) for j in range(y, y + h) for i in range(x, x + w)]
+    # From the corner's own pixel (x - 1, y - 1), steps along the two diagonals are numbered 1 to 2w and 1 to 2h.
+    found = []
+    for j in range(y - 1, y + w + h):
+        for i in range(x - h - 1, x + w + 1):
+            right, left = (i - x + 1) + (j - y + 1), (j - y + 1) - (i - x + 1)
+            if 1 <= right <= 2 * w and 1 <= left <= 2 * h:
+                found.append((i, j))
+    return found
+
+
+def feature_count(width, height, shapes):
+    """How many placements of the given (columns, rows) shapes fit a window, one loop inside the other."""
+    n = 0
+    for columns, rows in shapes:
+        for w in range(columns, width + 1, columns):
+            for h in range(rows, height + 1, rows):
+                n += (width - w + 1) * (height - h + 1)
+    return n
+
+
+def resize(gray, width, height):
+    """Bilinear with weights of 1/256 from float64 positions, each pixel on its own."""
+
+    def weights(source, target):
+        out = []
+        for d in range(target):
+            f = (1.0 / (target / source)) * (d + 0.5) - 0.5
+            i = int(f // 1)
+            if i < 0 or source == 1:
+                out.append([(0, 256)])
+            elif i >= source - 1:
+                out.append([(source - 1, 256)])
+            else:
+                w = round((f - i) * 256)
+                out.append([(i, 256 - w), (i + 1, w)])
+        return out
+
+    across, down = weights(len(gray[0]), width), weights(len(gray), height)
+    return [
+        [(sum(wy * wx * int(gray[y][x]) for y, wy in rows for x, wx in columns) + 32768) >> 16 for columns in across]
+        for rows in down
+    ]
+
+
+def group(boxes, min_neighbors, eps=0.2):
+    """Similar boxes merged, by comparing every pair until nothing changes."""
+    label = list(range(len(boxes)))
+
+    def similar(a, b):
+        delta = eps * (min(a[2], b[2]) + min(a[3], b[3])) * 0.5
+        return (
+            abs(a[0] - b[0]) <= delta
+            and abs(a[1] - b[1]) <= delta
+            and abs(a[0] + a[2] - b[0] - b[2]) <= delta
+            and abs(a[1] + a[3] - b[1] - b[3]) <= delta
+        )
+
+    changed = True
+    while changed:
+        changed = False
+        for i, a in enumerate(boxes):
+            for j, b in enumerate(boxes):
+                if label[i] < label[j] and similar(a, b):
+                    label[j] = label[i]
+                    changed = True
+    classes = [[b for b, own in zip(boxes, label, strict=True) if own == first] for first in sorted(set(label))]
+    return [members for members in classes if len(members) > min_neighbors]
+
+
+def suppress(boxes, scores, limit):
+    """Greedy non-maximum suppression, box by box."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda k: -scores[k]):
+        if all(overlap(boxes[i], boxes[k]) <= limit for k in kept):
+            kept.append(i)
+    return kept
+
+
+def window_depth(cascade, pixels):
+    """Depth and last sum of one window, from its pixels: sums over pixels, no integral images.
+
+    `pixels` is a uint8 array of the window's size; float32 steps as in the definition of a stump's value.
+    """
+    import numpy as np
+
+    width, height = cascade.window
+    norm = np.float32(1)
+    if cascade.kind == "haar":
+        inner = pixels[1 : height - 1, 1 : width - 1].astype(np.int64)
+        variance = inner.size * float((inner**2).sum()) - float(inner.sum()) ** 2
+        if variance <= 0:
+            return -1, 0.0
+        norm = np.float32(1 / np.sqrt(variance))
+        if not inner.size * float(norm) < 0.1:
+            return -1, 0.0
+    total = 0.0
+    for stage in range(cascade.n_stages):
+        total = 0.0
+        for tree in range(cascade.stage_starts[stage], cascade.stage_starts[stage + 1]):
+            root = node = int(cascade.tree_starts[tree])
+            while True:
+                child = int(cascade.node_children[node, 0 if _left(cascade, node, pixels, norm) else 1])
+                if child <= 0:
+                    break
+                node = root + child
+            total += float(cascade.leaves[root + tree - child])
+        if total < float(cascade.stage_thresholds[stage] - np.float32(1e-5)):
+            return stage, total
+    return cascade.n_stages, total
+
+
+def _left(cascade, node, pixels, norm):
+    import numpy as np
+
+    feature = int(cascade.node_features[node])
+    if cascade.kind == "lbp":
+        x, y, w, h = (int(v) for v in cascade.features.rects[feature])
+        cells = [[int(pixels[y + r * h : y + r * h + h, x + c * w : x + c * w + w].sum()) for c in range(3)] for r in range(3)]
+        code = 0
+        for r, c in ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)):
+            code = 2 * code + (cells[r][c] >= cells[1][1])
+        return bool(int(cascade.node_subsets[node, code // 32]) >> (code % 32) & 1)
+    features = cascade.features
+    value = np.float32(0)
+    for rect, weight in zip(features.rects[feature].tolist(), features.weights[feature], strict=True):
+        if weight:
+            total = sum(int(pixels[j, i]) for i, j in rectangle_pixels(*rect, features.tilted[feature]))
+            value = np.float32(value + np.float32(weight * np.float32(total)))
+    return bool(np.float32(value * norm) < cascade.node_thresholds[node])

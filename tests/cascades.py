@@ -1,0 +1,74 @@
+"""Cascades for tests: stock ones where OpenCV has them, and small random ones of every shape."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import skimage
+
+from vj.cascade import Cascade
+from vj.haar import HaarFeatures, feature_pool
+from vj.lbp import lbp_pool
+
+LBP_FILE = Path(skimage.__file__).parent / "data" / "lbpcascade_frontalface_opencv.xml"
+
+
+@cache
+def stock(name):
+    """A cascade by name, read once."""
+    import vj
+
+    return vj.load(name)
+
+
+def random_cascade(seed, *, kind="basic", nodes=(1,), window=(8, 9), stages=4, fractions=False):
+    """A cascade of random trees whose node counts are drawn from `nodes`, with thresholds near the middle.
+
+    `fractions` gives features weights that are no integers.
+    """
+    rng = np.random.default_rng(seed)
+    pool = lbp_pool(window) if kind == "lbp" else feature_pool(window, kind)
+    features = pool.take(rng.choice(len(pool), 40))
+    if fractions:
+        scale = rng.uniform(0.5, 1.5, (len(features), 1)).astype(np.float32)
+        features = HaarFeatures(features.rects, features.weights * scale, features.tilted)
+    sizes, children = [], []
+    stage_sizes = rng.integers(1, 6, stages)
+    for _ in range(stage_sizes.sum()):
+        size = int(rng.choice(nodes))
+        slots = _random_tree(rng, size)
+        sizes.append(size)
+        children.extend(slots)
+    n_nodes, n_trees = len(children), len(sizes)
+    lbp = kind == "lbp"
+    leaves = rng.normal(0, 1, n_nodes + n_trees).astype(np.float32)
+    return Cascade(
+        window=window,
+        features=features,
+        stage_starts=np.concatenate([[0], np.cumsum(stage_sizes)]),
+        stage_thresholds=rng.normal(-0.8, 0.3, stages),
+        tree_starts=np.concatenate([[0], np.cumsum(sizes)]),
+        node_features=rng.integers(0, len(features), n_nodes),
+        node_children=children,
+        node_thresholds=np.zeros(n_nodes) if lbp else rng.normal(0, 0.02, n_nodes),
+        node_subsets=rng.integers(-(2**31), 2**31, (n_nodes if lbp else 0, 8)),
+        leaves=leaves,
+        name=f"random {seed}",
+    )
+
+
+def _random_tree(rng, size):
+    """Children of a random tree: node by node, each new one takes a free place of an earlier one."""
+    places = [[0, side] for side in (0, 1)]
+    children = [[None, None] for _ in range(size)]
+    for node in range(1, size):
+        parent, side = places.pop(rng.integers(len(places)))
+        children[parent][side] = node
+        places += [[node, 0], [node, 1]]
+    leaf = 0
+    for pair in children:
+        for side in (0, 1):
+            if pair[side] is None:
+                pair[side] = -leaf
+                leaf += 1
+    return children

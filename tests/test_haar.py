@@ -1,0 +1,96 @@
+import naive
+import numpy as np
+import pytest
+from pictures import gray
+from skimage.feature import haar_like_feature, haar_like_feature_coord
+
+from vj.errors import InputError
+from vj.haar import HaarFeatures, feature_pool
+from vj.integral import integral_images
+from vj.lbp import LbpFeatures, lbp_pool
+
+UPRIGHT = [(2, 1), (1, 2), (3, 1), (1, 3), (2, 2)]
+
+
+# The counts of OpenCV's trainer (24x24 as its program prints them).
+@pytest.mark.parametrize(
+    "window, counts", [((20, 20), (78_460, 101_329, 125_199, 3_969)), ((24, 24), (162_336, 210_400, 261_600, 8_464))]
+)
+def test_pools_hold_as_many_features_as_opencvs(window, counts):
+    assert tuple(len(feature_pool(window, kind)) for kind in ("basic", "core", "all")) == counts[:3]
+    assert len(lbp_pool(window)) == counts[3]
+
+
+@pytest.mark.parametrize("window", [(3, 3), (7, 4), (5, 9)])
+def test_pools_equal_an_independent_count(window):
+    assert len(feature_pool(window)) == naive.feature_count(*window, UPRIGHT)
+    assert len(lbp_pool(window)) == naive.feature_count(*window, [(3, 3)])
+
+
+@pytest.mark.parametrize("kind", ["basic", "core", "all"])
+def test_features_are_distinct_inside_the_window_and_vanish_on_a_flat_one(kind):
+    pool = feature_pool((9, 11), kind)
+    pool.check((9, 11))
+    rows = {(r.tobytes(), w.tobytes(), bool(t)) for r, w, t in zip(pool.rects, pool.weights, pool.tilted, strict=True)}
+    assert len(rows) == len(pool)
+    for rects, weights, tilted in zip(pool.rects.tolist(), pool.weights, pool.tilted, strict=True):
+        sizes = [len(naive.rectangle_pixels(*rect, tilted)) if weight else 0 for rect, weight in zip(rects, weights, strict=True)]
+        assert np.dot(sizes, weights) == 0
+
+
+def test_values_equal_scikit_images():
+    """Every two- and four-part feature has the size of scikit-image's on the same pixels, and vice versa."""
+    image = np.array(gray("camera", (40, 40))[5:14, 3:12])
+    sums, _ = integral_images(image)
+    pool = feature_pool((9, 9))
+    ours = {}
+    for rects, weights in zip(pool.rects, pool.weights, strict=True):
+        value = 0
+        for (x, y, w, h), weight in zip(rects.tolist(), weights.tolist(), strict=True):
+            value += weight * int(sums[y, x] - sums[y, x + w] - sums[y + h, x] + sums[y + h, x + w])
+        (w, h), (inner_w, inner_h) = rects[0, 2:], rects[1, 2:]
+        kind = {(2, 1): "type-2-x", (1, 2): "type-2-y", (2, 2): "type-4"}.get((w // inner_w, h // inner_h))
+        ours[tuple(rects[0].tolist()), kind] = value
+    checked = 0
+    whole = np.asarray(sums[1:, 1:], dtype=np.int64)
+    for kind in ("type-2-x", "type-2-y", "type-4"):
+        coordinates, _ = haar_like_feature_coord(9, 9, kind)
+        kinds = np.array([kind] * len(coordinates), dtype=object)
+        theirs = haar_like_feature(whole, 0, 0, 9, 9, feature_type=kinds, feature_coord=coordinates)
+        for parts, value in zip(coordinates, theirs, strict=True):
+            boxes = [(a[1], a[0], b[1] - a[1] + 1, b[0] - a[0] + 1) for a, b in parts]
+            x, y = min(b[0] for b in boxes), min(b[1] for b in boxes)
+            outer = (x, y, max(b[0] + b[2] for b in boxes) - x, max(b[1] + b[3] for b in boxes) - y)
+            # Ours is twice the inner part minus the whole: one part minus the other; the sign is a convention.
+            assert abs(ours[outer, kind]) == abs(value), (kind, parts)
+            checked += 1
+    assert checked == naive.feature_count(9, 9, [(2, 1), (1, 2), (2, 2)])
+
+
+@pytest.mark.parametrize("window", [(2, 24), (24, 129)])
+def test_windows_out_of_range_are_refused(window):
+    for pool in (feature_pool, lbp_pool):
+        with pytest.raises(InputError, match="3 to 128 pixels"):
+            pool(window)
+
+
+def test_unknown_pools_are_refused():
+    with pytest.raises(InputError, match="basic, core or all, got 'haar'"):
+        feature_pool((24, 24), "haar")
+
+
+@pytest.mark.parametrize(
+    "rect, tilted",
+    [((-1, 0, 4, 4), False), ((0, 0, 9, 4), False), ((0, 5, 4, 4), False), ((1, 0, 2, 2), True), ((2, 0, 7, 2), True), ((3, 3, 4, 3), True)],
+)
+def test_rectangles_outside_the_window_are_refused(rect, tilted):
+    rects = np.zeros((1, 3, 4), np.int32)
+    rects[0, :2] = rect
+    features = HaarFeatures(rects, [[-1, 2, 0]], [tilted])
+    with pytest.raises(InputError, match="inside the 8x8 window"):
+        features.check((8, 8))
+
+
+def test_cells_outside_the_window_are_refused():
+    with pytest.raises(InputError, match="inside the 8x8 window"):
+        LbpFeatures([[0, 0, 3, 1]]).check((8, 8))
