@@ -25,25 +25,6 @@ _CELLS = 64
 """Cells a side into which an ellipse's frame is cut to measure areas: overlaps are right to about 0.002."""
 
 
-def ellipse_boxes(ellipses: Floats) -> Floats:
-    """Return the boxes around ellipses.
-
-    Parameters
-    ----------
-    ellipses : ndarray of float64, shape (n, 5)
-        Major radius, minor radius, angle in radians, centre x, centre y.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 4)
-        x, y, width, height.
-    """
-    major, minor, angle, x, y = np.asarray(ellipses, dtype=np.float64).reshape(-1, 5).T
-    half_w = np.hypot(major * np.cos(angle), minor * np.sin(angle))
-    half_h = np.hypot(major * np.sin(angle), minor * np.cos(angle))
-    return np.stack([x - half_w, y - half_h, 2 * half_w, 2 * half_h], axis=1)
-
-
 def ellipse_overlaps(boxes: Floats, ellipses: Floats) -> Floats:
     """Intersection over union of boxes (n, 4) with ellipses (m, 5); shape (n, m).
 

@@ -1,0 +1,179 @@
+"""The same three faces in two pictures, written by hand in every format, must come out the same."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vj.datasets.labelled_formats import FORMATS, landmark_box, read_labelled
+from vj.errors import InputError
+from vj.images import write_image
+
+BOXES = {"a.png": [[10, 20, 30, 40], [60, 10, 20, 20]], "b.png": [[0, 0, 50, 50]], "none.png": []}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in BOXES:
+        write_image(tmp_path / "images" / name, np.zeros((80, 100), np.uint8))
+    return tmp_path
+
+
+def _check(pictures, folder, names=tuple(BOXES), tolerance=1e-6):
+    assert sorted(p.path.name for p in pictures) == sorted(names)
+    for picture in pictures:
+        assert picture.path.resolve() == (folder / "images" / picture.path.name).resolve()
+        assert picture.path.is_file()
+        expected = np.array(BOXES[picture.path.name], float).reshape(-1, 4)
+        assert picture.boxes.shape == expected.shape
+        assert picture.boxes == pytest.approx(expected, abs=tolerance)
+    return {p.path.name: p for p in pictures}
+
+
+def _write(path, text):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text)
+    return path
+
+
+def test_annotations(folder):
+    rows = [{"file": f"images/{name}", "faces": [{"bbox": b} for b in boxes]} for name, boxes in BOXES.items()]
+    _write(folder / "annotations.json", json.dumps(rows))
+    _check(read_labelled(folder), folder)
+    _check(read_labelled(folder / "annotations.json"), folder)
+
+
+def test_coco(folder):
+    table = {"images": [{"id": k, "file_name": n} for k, n in enumerate(BOXES)], "annotations": []}
+    for k, boxes in enumerate(BOXES.values()):
+        table["annotations"] += [{"image_id": k, "bbox": b, "iscrowd": int(b[0] == 60)} for b in boxes]
+    found = _check(read_labelled(_write(folder / "faces.json", json.dumps(table))), folder)
+    assert found["a.png"].ignored.tolist() == [False, True]
+
+
+def test_voc(folder):
+    for name, boxes in BOXES.items():
+        objects = "".join(
+            f"<object><name>face</name><difficult>{int(x == 60)}</difficult><bndbox><xmin>{x + 1}</xmin>"
+            f"<ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+            for x, y, w, h in boxes
+        )
+        _write(
+            folder / "Annotations" / f"{name[:-4]}.xml",
+            f"<annotation><filename>{name}</filename>{objects}</annotation>",
+        )
+    found = _check(read_labelled(folder), folder)
+    assert found["a.png"].ignored.tolist() == [False, True]
+
+
+def test_yolo(folder):
+    for name, boxes in BOXES.items():
+        lines = [f"0 {(x + w / 2) / 100} {(y + h / 2) / 80} {w / 100} {h / 80}" for x, y, w, h in boxes]
+        if lines:
+            _write(folder / "labels" / f"{name[:-4]}.txt", "\n".join(lines))
+    _check(read_labelled(folder), folder)
+
+
+def test_csv(folder):
+    lines = [",".join(map(str, [name, *box])) for name, boxes in BOXES.items() for box in boxes or [["", "", "", ""]]]
+    _check(read_labelled(_write(folder / "boxes.csv", "file,x,y,w,h\n" + "\n".join(lines))), folder)
+
+
+def test_wider(folder):
+    codes = {10: "2 0 0 0 1 1", 60: "0 0 0 1 0 0", 0: "0 0 0 0 0 0"}
+    text = ""
+    for name, boxes in BOXES.items():
+        rows = [" ".join(map(str, box)) + " " + codes[box[0]] for box in boxes]
+        text += f"{name}\n{len(boxes)}\n" + "\n".join(rows or ["0 0 0 0 0 0 0 0 0 0"]) + "\n"
+    found = _check(read_labelled(_write(folder / "wider.txt", text)), folder)
+    a = found["a.png"].attributes
+    assert (a["blur"].tolist(), a["pose"].tolist(), a["invalid"].tolist()) == ([2, 0], [1, 0], [0, 1])
+
+
+def test_fddb(folder):
+    """Ellipses with level axes: the box around them is theirs; FDDB leaves the ending away."""
+    text = ""
+    for name, boxes in BOXES.items():
+        rows = [f"{h / 2} {w / 2} 1.5707963267948966 {x + w / 2} {y + h / 2}  1" for x, y, w, h in boxes]
+        text += f"{name}\n{len(boxes)}\n" + "".join(row + "\n" for row in rows)
+    found = _check(read_labelled(_write(folder / "fold-ellipseList.txt", text)), folder)
+    assert found["a.png"].ellipses.shape == (2, 5)
+    short = _write(folder / "short.txt", "2002/07/img\n1\n20 15 0.1 50 50 1\n")
+    assert read_labelled(short, "fddb")[0].path.name == "img.jpg"
+
+
+def test_mitcmu(folder):
+    """Eyes 40 apart, mouth 30 below: u = 40, so the square is 106.4 wide and centred 12.2 below the eyes."""
+    line = "a.png 30 30 70 30 50 45 40 60 50 60 60 60"
+    (picture,) = read_labelled(_write(folder / "groundtruth.txt", line + "\n"))
+    assert picture.path == folder / "images" / "a.png"
+    assert picture.boxes == pytest.approx(np.array([[50 - 53.2, 30 + 12.2 - 53.2, 106.4, 106.4]]))
+
+
+def test_landmark_box_turns_with_the_face():
+    """A face on its side: below the eyes is to their left."""
+    x, y, w, h = landmark_box([[50, 30], [50, 70]], [[20, 40], [20, 60]])
+    assert [x + w / 2, y + h / 2, w, h] == pytest.approx([50 - 12.2, 50, 106.4, 106.4])
+
+
+def test_images_may_lie_elsewhere(folder):
+    source = _write(folder / "far" / "away" / "boxes.csv", "file,x,y,w,h\nb.png,0,0,50,50\n")
+    (picture,) = read_labelled(source, images=folder / "images")
+    assert picture.path == folder / "images" / "b.png"
+
+
+BAD = [
+    ("coco", '{"images": 3}', "expected 'images' and 'annotations'"),
+    (
+        "coco",
+        '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [1]}]}',
+        "annotation 0",
+    ),
+    ("coco", '{"images": [{"id": 1, "file_name": "../a"}], "annotations": []}', "expected a picture below"),
+    ("voc", "<annotation><filename>a</filename>", "expected Pascal VOC XML"),
+    ("voc", "<svg/>", "expected an <annotation>"),
+    ("voc", '<!DOCTYPE a [<!ENTITY b "c">]><annotation><filename>&b;</filename></annotation>', "Pascal VOC XML"),
+    ("voc", "<annotation><filename>a</filename><object/></annotation>", "object 0: expected xmin, ymin, xmax, ymax"),
+    ("csv", "name,x\n", "expected the columns file, x, y, w, h"),
+    ("csv", "file,x,y,w,h\na.png,1,2,3,four\n", "line 2: expected x, y, w, h as 4 numbers"),
+    ("wider", "a.png\n3\n1 2 3 4 0 0 0 0 0 0\n", "expected 3 lines of faces, got 1"),
+    ("wider", "a.png\nmany\n", "expected a number of faces, got 'many'"),
+    ("wider", "a.png\n1\n1 2 3\n", "expected a face as 10 numbers"),
+    ("fddb", "a\n1\n20 15 nan 50 50 1\n", "expected a face as 5 numbers"),
+    ("mitcmu", "a.png 1 2 3\n", "line 1: expected six landmarks as 12 numbers"),
+    ("csv", "file,x,y,w,h\n", "expected labelled pictures, got none"),
+    ("tfrecord", "", "expected a format out of"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "message"), BAD)
+def test_other_content_is_refused_in_one_line(tmp_path, kind, text, message):
+    path = _write(tmp_path / "labels.any", text)
+    with pytest.raises(InputError) as caught:
+        read_labelled(path, kind)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in ("annotations", "coco")])
+def test_bytes_that_are_no_text_are_refused(tmp_path, kind):
+    path = tmp_path / ("labels" if kind == "yolo" else "labels.any")
+    if kind == "yolo":
+        path.mkdir()
+        write_image(tmp_path / "a.png", np.zeros((9, 9), np.uint8))
+        (path / "a.txt").write_bytes(b"\xff\xfe\x00\xd8")
+        path = tmp_path
+    else:
+        path.write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(InputError, match="expected"):
+        read_labelled(path, kind)
+
+
+def test_what_cannot_be_told_apart_is_asked_for(tmp_path):
+    with pytest.raises(InputError, match="--format"):
+        read_labelled(_write(tmp_path / "labels.txt", "one two three\n"))
+    with pytest.raises(InputError, match="got none of them"):
+        read_labelled(tmp_path)
+    with pytest.raises(InputError, match="nothing there"):
+        read_labelled(tmp_path / "missing")
