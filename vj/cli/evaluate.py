@@ -1,0 +1,185 @@
+"""``vj-evaluate``: how good are cascades on labelled pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vj.cli import _common
+
+if TYPE_CHECKING:
+    from vj.datasets.labelled import LabelledPicture, Wanted
+    from vj.evaluation.measure import Detect, Evaluation, PictureRun
+
+PROGRAM = "vj-evaluate"
+FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "wider", "fddb", "mitcmu")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see `_common.run`."""
+    return _common.run(PROGRAM, _evaluate, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Measure cascades on labelled pictures: recall at counts of false positives, average precision, "
+        "time. Each detection, in order of score, takes at most one face; ignored faces count neither way.",
+    )
+    parser.add_argument(
+        "cascades",
+        nargs="*",
+        metavar="CASCADE",
+        help="a file, a name such as frontalface_alt2, or yunet:MODEL.onnx (default: the cascade of this package)",
+    )
+    data = parser.add_argument_group("labels")
+    data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
+    data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")
+    data.add_argument("--images", metavar="DIR", help="folder that picture names are relative to")
+    data.add_argument(
+        "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
+    )
+    data.add_argument("--min-height", type=float, metavar="PX", help="ignore lower faces")
+    for name in ("blur", "occlusion", "pose", "invalid"):
+        data.add_argument(f"--max-{name}", type=int, metavar="CODE", help=f"ignore faces with a higher {name} code")
+    data.add_argument("--iou", type=float, default=0.5, metavar="T", help="overlap that makes a match (default: 0.5)")
+    data.add_argument("--align", action="store_true", help="fit one shift and scale for each detector's boxes first")
+    run = parser.add_argument_group("detection")
+    run.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
+    run.add_argument(
+        "--min-neighbors",
+        type=int,
+        default=1,
+        metavar="N",
+        help="keep boxes with more raw hits than this (default: 1; a curve needs the doubtful boxes too)",
+    )
+    run.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object (default: the window)")
+    run.add_argument("--stride", type=int, choices=(1, 2), help="pixels between windows (default: as OpenCV)")
+    run.add_argument("--suppression", type=float, metavar="IOU", help="suppress overlapping boxes instead of grouping")
+    run.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each processor)")
+    out = parser.add_argument_group("results")
+    out.add_argument("--json", metavar="FILE", help="write all figures and curves")
+    out.add_argument("--csv", metavar="FILE", help="write the table")
+    out.add_argument("--plot", metavar="FILE", help="draw recall against false positives and precision against recall")
+    out.add_argument("--errors", metavar="DIR", help="write contact sheets of false positives and missed faces")
+    return parser
+
+
+def _evaluate(argv: Sequence[str] | None) -> int:
+    args = _parser().parse_args(argv)
+    from vj.datasets.labelled_formats import read_labelled
+    from vj.evaluation.measure import Rules, evaluate
+
+    for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot) if f)):
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    pictures = read_labelled(args.dataset, args.format, args.images)
+    rules = Rules(_wanted(args), args.iou, args.align)
+    detectors = [_detector(given, args) for given in args.cascades or [_default()]]
+    results: list[Evaluation] = []
+    failed: dict[str, str] = {}
+    for name, detect, cost in detectors:
+        runs = list(_progress(name, detect, pictures))
+        failed |= {str(run.picture.path): run.error for run in runs if run.error}
+        results.append(evaluate(_distinct(name, results), runs, rules, cost(pictures) if cost else None))
+        if args.errors:
+            _write_errors(Path(args.errors), results[-1], [run.picture.path for run in runs if run.found is not None])
+    for message in failed.values():
+        _common.report(PROGRAM, message)
+    _tell(args, results)
+    return _common.SOME_FAILED if failed else _common.OK
+
+
+def _default() -> str:
+    from vj import models
+
+    return models.DEFAULT
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    from dataclasses import replace
+
+    from vj.datasets.labelled import FRONTAL, Wanted
+
+    names = ("min_height", "max_blur", "max_occlusion", "max_pose", "max_invalid")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return replace(FRONTAL if args.frontal else Wanted(), **given)
+
+
+def _detector(
+    given: str, args: argparse.Namespace
+) -> tuple[str, Detect, Callable[[list[LabelledPicture]], float] | None]:
+    """Name, detector and, for a cascade, what tells the weak classifiers it evaluates for a window."""
+    from vj.evaluation.measure import cascade_detector, weak_classifiers_per_window, yunet_detector
+    from vj.opencv_xml import load
+
+    if given.startswith("yunet:"):
+        return "YuNet", yunet_detector(given.removeprefix("yunet:")), None
+    cascade = load(given)
+    settings: dict[str, Any] = {
+        "scale_factor": args.scale_factor,
+        "min_neighbors": args.min_neighbors,
+        "min_size": args.min_size or cascade.window,
+        "stride": args.stride,
+        "suppression": args.suppression,
+        "threads": args.threads,
+    }
+    return (
+        cascade.name.removeprefix("haarcascade_"),
+        cascade_detector(cascade, **settings),
+        lambda pictures: weak_classifiers_per_window(cascade, pictures, **settings),
+    )
+
+
+def _distinct(name: str, results: list[Evaluation]) -> str:
+    taken = {result.name for result in results}
+    names = [name, *(f"{name} ({k})" for k in range(2, len(taken) + 2))]
+    return next(candidate for candidate in names if candidate not in taken)
+
+
+def _progress(name: str, detect: Detect, pictures: list[LabelledPicture]) -> Iterator[PictureRun]:
+    from tqdm import tqdm
+
+    from vj.evaluation.measure import run_detector
+
+    yield from tqdm(
+        run_detector(detect, pictures),
+        name,
+        len(pictures),
+        unit="picture",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _tell(args: argparse.Namespace, results: list[Evaluation]) -> None:
+    from vj.evaluation.report import csv_table, figures, text_table
+
+    print(text_table(results))
+    if args.json:
+        _common.write_text(args.json, json.dumps(figures(results), indent=1) + "\n")
+    if args.csv:
+        _common.write_text(args.csv, csv_table(results))
+    if args.plot:
+        from vj.plotting import plot_curves
+
+        plot_curves(args.plot, {result.name: result.curve for result in results})
+
+
+def _write_errors(folder: Path, result: Evaluation, paths: list[Path]) -> None:
+    from vj.evaluation.sheets import false_positives, missed_faces
+    from vj.images import write_image
+
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.name)
+    sheets = (("false-positives", false_positives(result, paths)), ("missed", missed_faces(result, paths)))
+    for kind, sheet in sheets:
+        if sheet is not None:
+            write_image(folder / f"{stem}-{kind}.png", sheet)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""Run a detector over labelled pictures and say how good it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.cascade import Cascade
+from vj.datasets.labelled import LabelledPicture, Wanted
+from vj.detector import Detector
+from vj.errors import InputError
+from vj.evaluation.curves import FALSE_POSITIVES, Curve, curve
+from vj.evaluation.fddb import fddb_curves
+from vj.evaluation.matching import TRUE, Alignment, Found, Matches, Truth, fit_alignment, match
+from vj.images import read_bgr
+
+Detect = Callable[[npt.NDArray[np.uint8]], Found]
+"""From a BGR picture (h, w, 3) to what is found in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRun:
+    """What a detector found in one picture.
+
+    Parameters
+    ----------
+    picture : LabelledPicture
+    found : Found or None
+        None if the picture could not be read.
+    seconds : float
+        Wall time of the detector alone.
+    error : str
+        Why the picture could not be read.
+    """
+
+    picture: LabelledPicture
+    found: Found | None
+    seconds: float = 0.0
+    error: str = ""
+
+
+def run_detector(detect: Detect, pictures: Iterable[LabelledPicture]) -> Iterator[PictureRun]:
+    """Yield what a detector finds in each picture; one that cannot be read is reported, not raised.
+
+    Parameters
+    ----------
+    detect : callable
+        From a BGR picture to `Found`.
+    pictures : iterable of LabelledPicture
+    """
+    for picture in pictures:
+        try:
+            image = read_bgr(picture.path)
+        except InputError as error:
+            yield PictureRun(picture, None, error=str(error))
+            continue
+        start = time.perf_counter()
+        found = detect(image)
+        yield PictureRun(picture, found, time.perf_counter() - start)
+
+
+def cascade_detector(cascade: Cascade, **settings: Any) -> Detect:
+    """Return a cascade as a detector to be measured; settings as for `vj.Detector`."""
+    detector = Detector(cascade, **settings)
+
+    def detect(image: npt.NDArray[np.uint8]) -> Found:
+        found = detector.detect(image)
+        return Found(found.boxes.astype(np.float64), found.scores)
+
+    return detect
+
+
+def yunet_detector(path: str, score_threshold: float = 0.02) -> Detect:
+    """Return OpenCV's neural face detector as a yardstick.
+
+    Parameters
+    ----------
+    path : str
+        The model's ONNX file, such as ``face_detection_yunet_2023mar.onnx``.
+    score_threshold : float
+        Lowest score reported: low, since a curve wants the doubtful ones too.
+
+    Raises
+    ------
+    InputError
+        If the file is no such model, or this OpenCV has no ``FaceDetectorYN``.
+    """
+    import cv2
+
+    if not hasattr(cv2, "FaceDetectorYN"):
+        raise InputError(f"expected an OpenCV with FaceDetectorYN to run {path}, got {cv2.__version__}")
+    try:
+        model = cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold, 0.3, 5000)
+    except cv2.error as error:
+        raise InputError(f"{path}: expected a YuNet model, got {' '.join(str(error).split())[:160]}") from None
+
+    def detect(image: npt.NDArray[np.uint8]) -> Found:
+        model.setInputSize((image.shape[1], image.shape[0]))
+        rows = model.detect(image)[1]
+        if rows is None:
+            return Found(np.zeros((0, 4)), np.zeros(0))
+        boxes = np.concatenate([rows[:, :2], np.maximum(rows[:, 2:4], 0)], axis=1)
+        return Found(boxes.astype(np.float64), rows[:, 14].astype(np.float64))
+
+    return detect
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How good a detector is on a set of pictures.
+
+    Parameters
+    ----------
+    name : str
+        Of the detector.
+    curve : Curve
+    alignment : Alignment
+        Applied to its boxes before they were matched.
+    found : list of Found
+        Detections of each picture, aligned.
+    truth : list of Truth
+    matches : list of Matches
+    milliseconds : float
+        Mean wall time of the detector for a picture.
+    fddb : (Curve, Curve) or None
+        Discrete and continuous scores, where every picture has ellipses.
+    weak_classifiers_per_window : float or None
+        For a cascade: weak classifiers evaluated for each window visited.
+    """
+
+    name: str
+    curve: Curve
+    alignment: Alignment
+    found: list[Found]
+    truth: list[Truth]
+    matches: list[Matches]
+    milliseconds: float
+    fddb: tuple[Curve, Curve] | None = None
+    weak_classifiers_per_window: float | None = None
+
+    def missed(self, k: int) -> npt.NDArray[np.int64]:
+        """Return the wanted faces of picture `k` that no detection found, however low its score."""
+        found = self.matches[k].face[self.matches[k].outcome == TRUE]
+        wanted = np.flatnonzero(~self.truth[k].ignored)
+        return np.setdiff1d(wanted, found)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How detections are compared with labels.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        Which faces are asked for.
+    iou_threshold : float
+        Overlap that makes a match.
+    align : bool
+        Whether to fit one constant shift and scale first: box conventions differ.
+    """
+
+    wanted: Wanted = field(default_factory=Wanted)
+    iou_threshold: float = 0.5
+    align: bool = False
+
+
+def evaluate(
+    name: str, runs: Sequence[PictureRun], rules: Rules, weak_classifiers_per_window: float | None = None
+) -> Evaluation:
+    """Compare what a detector found with the labels.
+
+    Parameters
+    ----------
+    name : str
+        Of the detector.
+    runs : sequence of PictureRun
+        Pictures that could not be read are left out, faces and all.
+    rules : Rules
+    weak_classifiers_per_window : float, optional
+        Told with the result.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InputError
+        If no picture could be read, or no face is asked for.
+    """
+    usable = [(run.picture, run.found, run.seconds) for run in runs if run.found is not None]
+    if not usable:
+        raise InputError(f"expected pictures that can be read, got none of {len(runs)}")
+    truth = [Truth(picture.boxes, rules.wanted.ignored(picture)) for picture, _, _ in usable]
+    found = [one for _, one, _ in usable]
+    alignment = fit_alignment(found, truth, rules.iou_threshold) if rules.align else Alignment()
+    found = [Found(alignment.apply(one.boxes), one.scores) for one in found]
+    matches = [match(f, t, rules.iou_threshold) for f, t in zip(found, truth, strict=True)]
+    result = curve([f.scores for f in found], matches, sum(t.n_wanted for t in truth))
+    return Evaluation(
+        name=name,
+        curve=result,
+        alignment=alignment,
+        found=found,
+        truth=truth,
+        matches=matches,
+        milliseconds=1000 * float(np.mean([seconds for _, _, seconds in usable])),
+        fddb=_fddb(found, [picture for picture, _, _ in usable]),
+        weak_classifiers_per_window=weak_classifiers_per_window,
+    )
+
+
+def _fddb(found: list[Found], pictures: list[LabelledPicture]) -> tuple[Curve, Curve] | None:
+    ellipses = [np.zeros((0, 5)) if p.ellipses is None else p.ellipses for p in pictures]
+    # Scored only where every face has its ellipse.
+    if any(len(e) != len(p.boxes) for e, p in zip(ellipses, pictures, strict=True)):
+        return None
+    return fddb_curves(found, ellipses)
+
+
+def weak_classifiers_per_window(cascade: Cascade, pictures: Iterable[LabelledPicture], **settings: Any) -> float:
+    """Return how many weak classifiers a cascade evaluates for each window it visits, on pictures that can be read."""
+    detector = Detector(cascade, **settings)
+    windows = evaluated = 0
+    for picture in pictures:
+        try:
+            cost = detector.cost(read_bgr(picture.path))
+        except InputError:
+            continue
+        windows += int(cost.windows.sum())
+        evaluated += int(cost.evaluated.sum())
+    return evaluated / max(windows, 1)
+
+
+def as_figures(result: Evaluation, false_positives_per_image: Sequence[float] = (0.1, 1.0)) -> dict[str, Any]:
+    """Return the plain figures of an evaluation: what goes into JSON and tables.
+
+    Parameters
+    ----------
+    result : Evaluation
+    false_positives_per_image : sequence of float
+        Rates at which recall is told besides the counts of `FALSE_POSITIVES`.
+    """
+    found = result.curve
+    figures: dict[str, Any] = {
+        "name": result.name,
+        "average_precision": round(found.average_precision, 5),
+        "recall_at": {str(k): round(found.recall_at(k), 5) for k in FALSE_POSITIVES},
+        "recall_at_per_image": {
+            f"{rate:g}": round(found.recall_at(rate * found.n_pictures), 5) for rate in false_positives_per_image
+        },
+        "detections": {"true": int(found.true[-1]), "false": int(found.false[-1])} if len(found.true) else None,
+        "alignment": {"dx": result.alignment.dx, "dy": result.alignment.dy, "scale": result.alignment.scale},
+        "milliseconds_per_picture": round(result.milliseconds, 3),
+    }
+    if result.weak_classifiers_per_window is not None:
+        figures["weak_classifiers_per_window"] = round(result.weak_classifiers_per_window, 3)
+    if result.fddb is not None:
+        for kind, scores in zip(("discrete", "continuous"), result.fddb, strict=True):
+            figures[f"fddb_{kind}_at"] = {str(k): round(scores.recall_at(k), 5) for k in FALSE_POSITIVES}
+    return figures

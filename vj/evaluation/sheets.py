@@ -1,0 +1,113 @@
+"""Contact sheets of a detector's errors: what a person looks at next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.errors import InputError
+from vj.evaluation.matching import FALSE
+from vj.evaluation.measure import Evaluation
+from vj.images import read_bgr
+
+_TILE = 112
+"""Side of a picture on the sheet, in pixels; below it a line of text."""
+_LINE = 16
+_COLUMNS = 10
+
+
+def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
+    """Return a sheet of the strongest false positives, strongest first: score, and overlap with the nearest face.
+
+    Parameters
+    ----------
+    result : Evaluation
+    paths : sequence of Path
+        Of the pictures, in the order of the evaluation.
+    limit : int
+        Most tiles.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3), or None
+        BGR; None if there are none.
+    """
+    rows = [
+        (float(found.scores[i]), paths[k], found.boxes[i], f"{found.scores[i]:.3g} iou {matches.overlap[i]:.2f}")
+        for k, (found, matches) in enumerate(zip(result.found, result.matches, strict=True))
+        for i in np.flatnonzero(matches.outcome == FALSE)
+    ]
+    rows.sort(key=lambda row: -row[0])
+    return _sheet([row[1:] for row in rows[:limit]])
+
+
+def missed_faces(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
+    """Return a sheet of the faces that nothing found, largest first: size, and the best overlap of any detection.
+
+    Parameters
+    ----------
+    result : Evaluation
+    paths : sequence of Path
+        Of the pictures, in the order of the evaluation.
+    limit : int
+        Most tiles.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3), or None
+        BGR; None if there are none.
+    """
+    from vj.evaluation.matching import overlaps
+
+    rows = []
+    for k, (found, truth) in enumerate(zip(result.found, result.truth, strict=True)):
+        for i in result.missed(k):
+            box = truth.boxes[i]
+            nearest = overlaps(box[None], found.boxes).max(initial=0.0)
+            rows.append((float(box[3]), paths[k], box, f"{box[2]:.0f}x{box[3]:.0f} iou {nearest:.2f}"))
+    rows.sort(key=lambda row: -row[0])
+    return _sheet([row[1:] for row in rows[:limit]])
+
+
+def _sheet(rows: Sequence[tuple[Path, npt.NDArray[np.float64], str]]) -> npt.NDArray[np.uint8] | None:
+    import cv2
+
+    if not rows:
+        return None
+    lines = -(-len(rows) // _COLUMNS)
+    height = _TILE + _LINE
+    sheet = np.full((lines * height, _COLUMNS * _TILE, 3), 255, dtype=np.uint8)
+    for k, (path, box, text) in enumerate(rows):
+        top, left = k // _COLUMNS * height, k % _COLUMNS * _TILE
+        sheet[top : top + _TILE, left : left + _TILE] = _tile(path, box)
+        cv2.putText(
+            sheet, text, (left + 2, top + _TILE + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return sheet
+
+
+def _tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Cut a box out with as much again around it, and outline it; beyond the picture it is grey."""
+    import cv2
+
+    try:
+        image = read_bgr(path)
+    except InputError:
+        return np.full((_TILE, _TILE, 3), 128, dtype=np.uint8)
+    side = 1.8 * max(float(box[2]), float(box[3]), 4.0)
+    centre = box[:2] + box[2:] / 2
+    scale = _TILE / side
+    # From picture to tile; averaging while shrinking, which warping does not do by itself.
+    if scale < 0.5:
+        shrink = 2.0 * scale
+        image = np.asarray(cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        centre, scale = centre * shrink, scale / shrink
+        box = box * shrink
+    move = np.array([[scale, 0, _TILE / 2 - scale * centre[0]], [0, scale, _TILE / 2 - scale * centre[1]]])
+    tile = cv2.warpAffine(image, move, (_TILE, _TILE), borderMode=cv2.BORDER_CONSTANT, borderValue=(128, 128, 128))
+    corners = [(v * scale + move[:, 2]).round().astype(int).tolist() for v in (box[:2], box[:2] + box[2:])]
+    cv2.rectangle(tile, corners[0], corners[1], (0, 200, 255), 1)
+    return np.asarray(tile, dtype=np.uint8)
