@@ -79,7 +79,7 @@ def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> No
     """
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     roc, pr = figure.subplots(1, 2)
-    most = max([10.0, *(float(c.false[-1]) for c in curves.values() if len(c.false))])
+    most = min(1000.0, max([10.0, *(float(c.false[-1]) for c in curves.values() if len(c.false))]))
     for k, (name, curve) in enumerate(curves.items()):
         label = f"{name} (AP {100 * curve.average_precision:.1f})"
         color = _color(k)
@@ -89,7 +89,7 @@ def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> No
         pr.plot(100 * curve.recall, 100 * curve.precision, color=color, lw=1.5, label=label)
     roc.set_xscale("symlog", linthresh=10)
     roc.set(xlabel="false positives in the whole set", ylabel="faces found, %", ylim=(0, 100), xlim=(0, most))
-    ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if t <= most]
+    ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if t <= most]
     roc.set_xticks(ticks, [str(t) for t in ticks])
     roc.minorticks_off()
     roc.set_title("Recall against false positives")

@@ -1,0 +1,160 @@
+"""Recall and precision of cascades on labelled pictures, with cv2's own detector and YuNet as yardsticks.
+
+    python -m benchmarks.accuracy DATASET [--frontal] [--yunet MODEL.onnx] [CASCADE ...]
+
+A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is the number of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _runner
+from vj.datasets.labelled import FRONTAL, Wanted
+from vj.datasets.labelled_formats import FORMATS, read_labelled
+from vj.errors import InputError
+from vj.evaluation import report
+from vj.evaluation.bootstrap import interval
+from vj.evaluation.matching import Found
+from vj.evaluation.measure import (
+    Detect,
+    Evaluation,
+    Rules,
+    as_figures,
+    cascade_detector,
+    evaluate,
+    run_detector,
+    weak_classifiers_per_window,
+    yunet_detector,
+)
+from vj.images import to_gray
+from vj.opencv_xml import load
+
+CASCADES = ("frontalface", "frontalface_default", "frontalface_alt", "frontalface_alt2", "cv2:frontalface_alt2")
+
+
+def opencv_detector(given: str, scale_factor: float, min_neighbors: int) -> Detect:
+    """cv2's own detector, with the cascade's own window as the smallest size."""
+    import cv2
+
+    from vj import models
+
+    if not hasattr(cv2, "CascadeClassifier"):
+        raise InputError(f"expected opencv-python 4 to run {given}, got {cv2.__version__}")
+    path = given if Path(given).is_file() else str(models.find(given))
+    peer = cv2.CascadeClassifier(path)
+
+    def detect(image: Any) -> Found:
+        size = peer.getOriginalWindowSize()
+        boxes, counts = peer.detectMultiScale2(to_gray(image), scale_factor, min_neighbors, 0, size)
+        return Found(np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(counts, np.float64).reshape(-1))
+
+    return detect
+
+
+def measure(
+    given: str, pictures: list[Any], rules: Rules, settings: dict[str, Any]
+) -> tuple[Evaluation, dict[str, Any]]:
+    """Measure one detector; return the evaluation, and its plain figures with 95 % intervals."""
+    weak = None
+    if given.startswith("yunet:"):
+        name, detect = "YuNet", yunet_detector(given.removeprefix("yunet:"))
+    elif given.startswith("cv2:"):
+        name = f"{given.removeprefix('cv2:').removeprefix('haarcascade_')} in cv2"
+        detect = opencv_detector(given.removeprefix("cv2:"), settings["scale_factor"], settings["min_neighbors"])
+    else:
+        cascade = load(given)
+        name = cascade.name.removeprefix("haarcascade_")
+        own = settings | {"min_size": cascade.window}
+        detect = cascade_detector(cascade, **own)
+        weak = weak_classifiers_per_window(cascade, pictures, **own)
+    result = evaluate(name, list(run_detector(detect, pictures)), rules, weak)
+    figures = as_figures(result)
+    figures["interval"] = {
+        "average_precision": interval(result, lambda c: c.average_precision),
+        "10": interval(result, lambda c: c.recall_at(10)),
+        "50": interval(result, lambda c: c.recall_at(50)),
+    }
+    return result, figures
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Markdown table of a result file: a line for each detector."""
+    columns = ("0", "10", "50", "95", "167", "422")
+    rows = []
+    for f in figures["detectors"]:
+        low, high = f["interval"]["average_precision"]
+        weak = f.get("weak_classifiers_per_window")
+        rows.append(
+            [
+                f["name"],
+                f"{100 * f['average_precision']:.1f} ({100 * low:.1f}-{100 * high:.1f})",
+                *(f"{100 * f['recall_at'][k]:.1f}" for k in columns),
+                "" if weak is None else f"{weak:.1f}",
+            ]
+        )
+    return _runner.table(["detector", "AP (95 %)", *(f"at {k}" for k in columns), "weak/window"], rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.split("\n\n")[0])
+    parser.add_argument("dataset", metavar="DATASET", help="labelled pictures; see vj-evaluate")
+    parser.add_argument("cascades", nargs="*", default=list(CASCADES), help="files or names; cv2:NAME for cv2's own")
+    parser.add_argument("--yunet", metavar="MODEL.onnx", help="also measure this model")
+    parser.add_argument("--name", help="of the result file (default: the dataset's)")
+    parser.add_argument("--format", choices=list(FORMATS))
+    parser.add_argument("--frontal", action="store_true", help="ask for WIDER FACE's frontal part alone")
+    parser.add_argument("--no-align", action="store_true", help="take boxes as they are")
+    parser.add_argument("--scale-factor", type=float, default=1.1)
+    parser.add_argument("--min-neighbors", type=int, default=1)
+    parser.add_argument("--stride", type=int, choices=(1, 2))
+    parser.add_argument("--suppression", type=float)
+    parser.add_argument("--threads", type=int, default=1, help="for the times; default 1, as cv2 is set to")
+    parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS), help="where JSON and plot go")
+    try:
+        return _run(parser.parse_args(argv))
+    except InputError as error:
+        print(f"benchmarks.accuracy: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    import cv2
+
+    from vj.plotting import plot_curves
+
+    cv2.setNumThreads(args.threads)
+    pictures = read_labelled(args.dataset, args.format)
+    rules = Rules(FRONTAL if args.frontal else Wanted(), align=not args.no_align)
+    settings = {k: getattr(args, k) for k in ("scale_factor", "min_neighbors", "stride", "suppression", "threads")}
+    given = [*args.cascades, *([f"yunet:{args.yunet}"] if args.yunet else [])]
+    results, rows = [], []
+    for one in given:
+        result, figures = measure(one, pictures, rules, settings)
+        results.append(result)
+        rows.append(figures)
+        print(f"{result.name}: average precision {100 * result.curve.average_precision:.1f}", flush=True)
+    name = args.name or Path(args.dataset).stem
+    data = {
+        "name": name,
+        "pictures": len(results[0].truth),
+        "faces": results[0].curve.n_wanted,
+        "ignored": sum(int(t.ignored.sum()) for t in results[0].truth),
+        "sha256": _runner.data_hash([p.path for p in pictures if p.path.is_file()]),
+    }
+    folder = Path(args.output)
+    figures = {"frontal": args.frontal, "aligned": not args.no_align, "settings": settings, "detectors": rows}
+    path = _runner.write_result(f"accuracy-{name}", figures, data=data, folder=folder)
+    plot = folder / f"accuracy-{name}.png"
+    plot_curves(plot, {result.name: result.curve for result in results})
+    print(f"\n{report.text_table(results)}\n\n{table(figures)}\n\nWritten: {path} and {plot}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
