@@ -17,6 +17,8 @@ Loads inside the vector helpers are not seen by ``NUMBA_BOUNDSCHECK``: the plain
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -65,8 +67,8 @@ def _vector(element: str):
     return ir.VectorType(F32 if element == "f32" else I32, LANES)
 
 
-def _pointer(context, builder, array_type, array):
-    return context.make_array(array_type)(context, builder, array).data
+def _pointer(builder, address, element="i32"):
+    return builder.inttoptr(address, (F32 if element == "f32" else I32).as_pointer())
 
 
 def _load_vector(builder, pointer, index, element):
@@ -82,53 +84,89 @@ def _splat(builder, scalar, element):
     return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
 
-def _element(array_type) -> str:
-    return "f32" if array_type.dtype == types.float32 else "i32"
+def _collect(context, builder, kind, vector_of):
+    result = cgutils.get_null_value(context.get_value_type(kind))
+    for g in range(kind.groups):
+        result = builder.insert_value(result, vector_of(g), g)
+    return result
 
 
 @intrinsic
-def _load(typing, array, bases):
+def _address(typing, array):
+    """Return where an array's data are. The caller keeps the array alive.
+
+    Inside the loops arrays are addresses: numba counts references to an array whenever it is handed on, which cost ten
+    times what the arithmetic does (4.5 against 0.4 ns per weak classifier and window).
+    """
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, context.get_value_type(types.uintp))
+
+    return types.uintp(array), generate
+
+
+def _reader(element, kind):
+    """Make an intrinsic that reads one number at an index from an address."""
+
+    def read(typing, address, index):
+        def generate(context, builder, signature, args):
+            return builder.load(builder.gep(_pointer(builder, args[0], element), [args[1]]))
+
+        return kind(address, index), generate
+
+    return intrinsic(read)
+
+
+_int_at = _reader("i32", types.int32)
+_float_at = _reader("f32", types.float32)
+
+
+@intrinsic
+def _load_floats(typing, address, bases):
     """Load eight neighbours from each base of a tuple of positions."""
-    kind = _Block(_element(array), bases.count)
+    kind = _Block("f32", bases.count)
 
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0])
-        result = cgutils.get_null_value(context.get_value_type(kind))
-        for g in range(kind.groups):
-            vector = _load_vector(builder, pointer, builder.extract_value(args[1], g), kind.element)
-            result = builder.insert_value(result, vector, g)
-        return result
+        pointer = _pointer(builder, args[0], "f32")
+        return _collect(
+            context,
+            builder,
+            kind,
+            lambda g: _load_vector(builder, pointer, builder.extract_value(args[1], g), "f32"),
+        )
 
-    return kind(array, bases), generate
+    return kind(address, bases), generate
 
 
 @intrinsic
-def _load_block(typing, array, index, bases):
-    """Load a block that `_store_block` wrote; `bases` says how many groups it has."""
-    kind = _Block(_element(array), bases.count)
+def _load_block(typing, address, index, bases):
+    """Load an int32 block that `_store_block` wrote; `bases` says how many groups it has."""
+    kind = _Block("i32", bases.count)
 
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0])
-        result = cgutils.get_null_value(context.get_value_type(kind))
-        for g in range(kind.groups):
+        pointer = _pointer(builder, args[0])
+
+        def vector(g):
             place = builder.add(args[1], ir.Constant(args[1].type, g * LANES))
-            result = builder.insert_value(result, _load_vector(builder, pointer, place, kind.element), g)
-        return result
+            return _load_vector(builder, pointer, place, "i32")
 
-    return kind(array, index, bases), generate
+        return _collect(context, builder, kind, vector)
+
+    return kind(address, index, bases), generate
 
 
 @intrinsic
-def _store_block(typing, array, index, block):
+def _store_block(typing, address, index, block):
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0])
+        pointer = _pointer(builder, args[0], block.element)
         for g in range(block.groups):
             start = builder.add(args[1], ir.Constant(args[1].type, g * LANES))
             place = builder.bitcast(builder.gep(pointer, [start]), _vector(block.element).as_pointer())
             builder.store(builder.extract_value(args[2], g), place).align = 4
         return context.get_dummy_value()
 
-    return types.none(array, index, block), generate
+    return types.none(address, index, block), generate
 
 
 @intrinsic
@@ -209,13 +247,12 @@ def _below(typing, values, norms, threshold):
     return kind(values, norms, threshold), generate
 
 
-def _corner_loader(context, builder, signature, args):
+def _corner_loader(builder, args):
     """Return corner(g, c): the vector at the base of group g plus entry c of the offsets from `first` on.
 
-    Arguments of the intrinsic: sums, offsets, first, bases, ...
+    Arguments of the intrinsic: addresses of the sums and the offsets, first, bases, ...
     """
-    sums = _pointer(context, builder, signature.args[0], args[0])
-    table = _pointer(context, builder, signature.args[1], args[1])
+    sums, table = _pointer(builder, args[0]), _pointer(builder, args[1])
     offsets = {}
 
     def corner(g, c):
@@ -227,20 +264,13 @@ def _corner_loader(context, builder, signature, args):
     return corner
 
 
-def _collect(context, builder, kind, vector_of):
-    result = cgutils.get_null_value(context.get_value_type(kind))
-    for g in range(kind.groups):
-        result = builder.insert_value(result, vector_of(g), g)
-    return result
-
-
 @intrinsic
 def _edge(typing, sums, offsets, first, bases):
     """(c0 + c1) - (c2 + c3) + 2 * (c4 - c5)."""
     kind = _Block("i32", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(context, builder, signature, args)
+        corner = _corner_loader(builder, args)
 
         def value(g):
             ones = builder.add(
@@ -261,7 +291,7 @@ def _line(typing, sums, offsets, first, bases, weight):
     kind = _Block("i32", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(context, builder, signature, args)
+        corner = _corner_loader(builder, args)
         factor = _splat(builder, args[4], "i32")
 
         def rectangle(g, c):
@@ -286,7 +316,7 @@ def _checker(typing, sums, offsets, first, bases):
     kind = _Block("i32", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(context, builder, signature, args)
+        corner = _corner_loader(builder, args)
 
         def four(g, c):
             return builder.add(
@@ -309,7 +339,7 @@ def _general(typing, sums, offsets, first, bases, weights):
     kind = _Block("f32", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(context, builder, signature, args)
+        corner = _corner_loader(builder, args)
         factors = [_splat(builder, builder.extract_value(args[4], k), "f32") for k in range(3)]
 
         def part(g, k):
@@ -338,8 +368,8 @@ def _lbp_inside(typing, sums, offsets, first, bases, words, word):
     kind = _Block("i32", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(context, builder, signature, args)
-        table = _pointer(context, builder, signature.args[4], args[4])
+        corner = _corner_loader(builder, args)
+        table = _pointer(builder, args[4])
         subset = [
             _splat(
                 builder, builder.load(builder.gep(table, [builder.add(args[5], ir.Constant(args[5].type, k))])), "i32"
@@ -372,6 +402,64 @@ def _lbp_inside(typing, sums, offsets, first, bases, words, word):
         return _collect(context, builder, kind, value)
 
     return kind(sums, offsets, first, bases, words, word), generate
+
+
+@intrinsic
+def _lane_norms(typing, sums, squares, base, corners, area):
+    """Norms of the eight windows from `base` on, as `_norm` gives them: a block of one group, float32."""
+    kind = _Block("f32", 1)
+    doubles = ir.VectorType(ir.DoubleType(), LANES)
+
+    def generate(context, builder, signature, args):
+        pixels, squared = _pointer(builder, args[0]), _pointer(builder, args[1])
+
+        def inner(pointer):
+            a, b, c, d = (
+                _load_vector(builder, pointer, builder.add(args[2], builder.extract_value(args[3], k)), "i32")
+                for k in range(4)
+            )
+            return builder.sub(builder.sub(a, b), builder.sub(c, d))
+
+        def constant(value):
+            return ir.Constant(doubles, [value] * LANES)
+
+        total = builder.sitofp(inner(pixels), doubles)
+        square = builder.uitofp(inner(squared), doubles)
+        size = builder.insert_element(ir.Constant(doubles, ir.Undefined), args[4], ir.Constant(I32, 0))
+        size = builder.shuffle_vector(size, size, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+        variance = builder.fsub(builder.fmul(size, square), builder.fmul(total, total))
+        varies = builder.fcmp_ordered(">", variance, constant(0.0))
+        name = f"llvm.sqrt.v{LANES}f64"
+        root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(doubles, [doubles]), name)
+        deviation = builder.call(root, [builder.select(varies, variance, constant(1.0))])
+        norm = builder.fptrunc(builder.fdiv(constant(1.0), deviation), _vector("f32"))
+        sharp = builder.fcmp_ordered("<", builder.fmul(size, builder.fpext(norm, doubles)), constant(0.1))
+        norm = builder.select(builder.and_(varies, sharp), norm, ir.Constant(_vector("f32"), [0.0] * LANES))
+        return builder.insert_value(cgutils.get_null_value(context.get_value_type(kind)), norm, 0)
+
+    return kind(sums, squares, base, corners, area), generate
+
+
+@intrinsic
+def _not_zero(typing, block):
+    """Bit i of the result says whether lane i of a block of one float32 group is not zero; uint32."""
+
+    def generate(context, builder, signature, args):
+        zero = ir.Constant(_vector("f32"), [0.0] * LANES)
+        mask = builder.fcmp_unordered("!=", builder.extract_value(args[0], 0), zero)
+        return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), I32)
+
+    return types.uint32(block), generate
+
+
+@intrinsic
+def _count(typing, bits):
+    """Count the bits that are set in a uint32."""
+
+    def generate(context, builder, signature, args):
+        return builder.zext(builder.ctpop(args[0]), ir.IntType(64))
+
+    return types.int64(bits), generate
 
 
 # --- one window at a time ----------------------------------------------------------------------------------------
@@ -485,50 +573,81 @@ def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, enter
 # --- eight windows at a time -------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
-def _left_lanes(sums, bases, norms, node, tables):
+class _At(NamedTuple):
+    """Addresses of what the loops read; see `_LaneTables` in scan.py."""
+
+    sums: int
+    offsets: int
+    words: int
+    kinds: int
+    thresholds: int
+    multipliers: int
+    weights: int
+    tree_starts: int
+    deltas: int
+    children: int
+    leaves: int
+    scratch: int
+
+
+@njit(inline="always")
+def _left_lanes(at, bases, norms, node, lbp):
     """Mask of the lanes that go left at a node."""
-    if tables.lbp:
-        return _lbp_inside(sums, tables.offsets, node * np.uintp(16), bases, tables.words, node * np.uintp(8))
-    first = node * np.uintp(12)
-    threshold = tables.thresholds[node]
-    kind = tables.kinds[node]
-    if kind == EDGE:
-        return _below(_edge(sums, tables.offsets, first, bases), norms, threshold)
-    if kind == LINE:
-        return _below(_line(sums, tables.offsets, first, bases, tables.multipliers[node]), norms, threshold)
-    if kind == CHECKER:
-        return _below(_checker(sums, tables.offsets, first, bases), norms, threshold)
-    weights = (tables.weights[node, 0], tables.weights[node, 1], tables.weights[node, 2])
-    return _below(_general(sums, tables.offsets, first, bases, weights), norms, threshold)
+    if lbp:
+        left = _lbp_inside(at.sums, at.offsets, node * np.uintp(16), bases, at.words, node * np.uintp(8))
+    else:
+        first = node * np.uintp(12)
+        threshold = _float_at(at.thresholds, node)
+        kind = _int_at(at.kinds, node)
+        if kind == EDGE:
+            left = _below(_edge(at.sums, at.offsets, first, bases), norms, threshold)
+        elif kind == LINE:
+            left = _below(_line(at.sums, at.offsets, first, bases, _int_at(at.multipliers, node)), norms, threshold)
+        elif kind == CHECKER:
+            left = _below(_checker(at.sums, at.offsets, first, bases), norms, threshold)
+        else:
+            k = node * np.uintp(3)
+            factors = (
+                _float_at(at.weights, k),
+                _float_at(at.weights, k + np.uintp(1)),
+                _float_at(at.weights, k + np.uintp(2)),
+            )
+            left = _below(_general(at.sums, at.offsets, first, bases, factors), norms, threshold)
+    return left
 
 
-@njit(cache=True, nogil=True)
-def _branch(child, leaf, tables, scratch, bases):
-    """Values below a node on one side: those of a later node, already in `scratch`, or of a leaf."""
+@njit(inline="always")
+def _branch(at, child, leaf, bases):
+    """Values below a node on one side: those of a later node, already in the scratch space, or of a leaf."""
     if child > 0:
-        return _load_block(scratch, np.uintp(child) * np.uintp(LANES * BATCH), bases)
-    return _fill(tables.leaves[leaf - child], bases)
+        below = _load_block(at.scratch, np.uintp(child) * np.uintp(LANES * BATCH), bases)
+    else:
+        below = _fill(_int_at(at.leaves, np.uintp(leaf - child)), bases)
+    return below
 
 
 @njit(cache=True, nogil=True)
-def _stage_lanes(sums, bases, norms, stage, tables, scratch):
-    """Return the sums of a stage for a batch of groups, in units of the stage's scale."""
-    total = _fill(tables.bases[stage], bases)
-    for tree in range(tables.stage_starts[stage], tables.stage_starts[stage + 1]):
-        root = tables.tree_starts[tree]
-        end = tables.tree_starts[tree + 1]
+def _stage_bits(at, bases, norms, trees, base, limits, lbp):
+    """Run a stage over a batch of groups.
+
+    `trees` is its range of trees, `base` what every sum starts from, `limits` the sums from which on a lane surely and
+    perhaps passes. Returns the lanes that do, as two bit sets.
+    """
+    total = _fill(base, bases)
+    for tree in range(trees[0], trees[1]):
+        root = _int_at(at.tree_starts, np.uintp(tree))
+        end = _int_at(at.tree_starts, np.uintp(tree + 1))
         if end - root == 1:
-            left = _left_lanes(sums, bases, norms, np.uintp(root), tables)
-            total = _add(total, _and(left, _fill(tables.deltas[root], bases)))
+            left = _left_lanes(at, bases, norms, np.uintp(root), lbp)
+            total = _add(total, _and(left, _fill(_int_at(at.deltas, np.uintp(root)), bases)))
         else:
             for node in range(end - 1, root - 1, -1):
-                left = _left_lanes(sums, bases, norms, np.uintp(node), tables)
-                a = _branch(tables.children[node, 0], root + tree, tables, scratch, bases)
-                b = _branch(tables.children[node, 1], root + tree, tables, scratch, bases)
-                _store_block(scratch, np.uintp(node - root) * np.uintp(LANES * BATCH), _select(left, a, b))
-            total = _add(total, _load_block(scratch, np.uintp(0), bases))
-    return total
+                left = _left_lanes(at, bases, norms, np.uintp(node), lbp)
+                a = _branch(at, _int_at(at.children, np.uintp(2 * node)), root + tree, bases)
+                b = _branch(at, _int_at(at.children, np.uintp(2 * node + 1)), root + tree, bases)
+                _store_block(at.scratch, np.uintp(node - root) * np.uintp(LANES * BATCH), _select(left, a, b))
+            total = _add(total, _load_block(at.scratch, np.uintp(0), bases))
+    return _at_least(total, limits[0]), _at_least(total, limits[1])
 
 
 @njit(cache=True, nogil=True)
@@ -544,37 +663,53 @@ def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):
 
 
 @njit(cache=True, nogil=True)
-def _count(bits):
-    n = 0
-    while bits:
-        bits &= bits - np.uint32(1)
-        n += 1
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _prepare_tile(sums, squares, grid, area, lbp, top, bottom, norms, alive):
+def _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive):
     """Fill the norms of a tile's windows and each group's byte of windows that are not flat."""
     width = (grid.columns + LANES - 1) // LANES
+    rest = np.uint32((1 << (grid.columns - (width - 1) * LANES)) - 1)
+    c = grid.corners
+    corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
+    at_sums, at_squares, at_norms = _address(sums), _address(squares), _address(norms)
+    lbp, area = plain.lbp, plain.area
+    place = np.uintp(0)
     for r in range(top, bottom):
-        start = (r - top) * width * LANES
-        base = r * grid.row_step
-        for i in range(grid.columns):
-            norms[start + i] = np.float32(1) if lbp else _norm(sums, squares, base + i, grid.corners, area)
-        for i in range(grid.columns, width * LANES):
-            norms[start + i] = 0
+        base = np.uintp(r * grid.row_step)
         for g in range(width):
-            byte = np.uint32(0)
-            for lane in range(LANES):
-                byte |= np.uint32(norms[start + g * LANES + lane] != 0) << np.uint32(lane)
-            alive[(r - top) * width + g] = byte
+            if lbp:
+                _store_block(at_norms, place, _fill(np.float32(1), (base,)))
+                bits = np.uint32(255)
+            else:
+                found = _lane_norms(at_sums, at_squares, base, corners, area)
+                _store_block(at_norms, place, found)
+                bits = _not_zero(found)
+            alive[(r - top) * width + g] = bits & rest if g == width - 1 else bits
+            base += np.uintp(LANES)
+            place += np.uintp(LANES)
 
 
 @njit(cache=True, nogil=True)
 def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, offsets, scratch):
     """Run one stage over the listed groups: keep in `alive` the lanes that pass."""
+    at = _At(
+        _address(sums),
+        _address(tables.offsets),
+        _address(tables.words),
+        _address(tables.kinds),
+        _address(tables.thresholds),
+        _address(tables.multipliers),
+        _address(tables.weights),
+        _address(tables.tree_starts),
+        _address(tables.deltas),
+        _address(tables.children),
+        _address(tables.leaves),
+        _address(scratch),
+    )
+    at_norms = _address(norms)
+    trees = (tables.stage_starts[stage], tables.stage_starts[stage + 1])
+    start = tables.bases[stage]
+    limits = (tables.high[stage], tables.low[stage])
+    lbp = tables.lbp
     width = np.uintp(LANES)
-    mask = np.uint32(255)
     for b in range(0, n, BATCH):
         # A short last batch repeats its first group: four cost hardly more than one.
         k0, k1 = b, b + 1 if b + 1 < n else b
@@ -582,43 +717,82 @@ def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, of
         bases = (group_bases[k0], group_bases[k1], group_bases[k2], group_bases[k3])
         members = (np.uintp(groups[k0]), np.uintp(groups[k1]), np.uintp(groups[k2]), np.uintp(groups[k3]))
         starts = (members[0] * width, members[1] * width, members[2] * width, members[3] * width)
-        total = _stage_lanes(sums, bases, _load(norms, starts), stage, tables, scratch)
-        sure = _at_least(total, tables.high[stage])
-        maybe = _at_least(total, tables.low[stage])
+        sure, maybe = _stage_bits(at, bases, _load_floats(at_norms, starts), trees, start, limits, lbp)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):
             group = groups[b + k]
             shift = np.uint32(LANES * k)
-            passed = (sure >> shift) & mask
-            open_lanes = (unsure >> shift) & mask & alive[group]
+            passed = (sure >> shift) & np.uint32(255)
+            open_lanes = (unsure >> shift) & np.uint32(255) & alive[group]
             if open_lanes:
-                passed |= _exact_bits(sums, group_bases[b + k], norms, group * LANES, open_lanes, stage, plain, offsets)
+                passed |= _exact_bits(
+                    sums, group_bases[b + k], norms, group * LANES, open_lanes, stage, plain, offsets
+                )
             alive[group] &= passed
 
 
+def _skip_table() -> np.ndarray:
+    """What OpenCV visits in a group, by (whether the first window is skipped, windows the first stage rejects).
+
+    Entry: the byte of visited windows, and in bit 8 whether the first window of the next group is skipped.
+    """
+    table = np.zeros((2, 256), dtype=np.uint32)
+    for pending in range(2):
+        for rejected in range(256):
+            skipped, seen = bool(pending), 0
+            for lane in range(LANES):
+                if skipped:
+                    skipped = False
+                else:
+                    seen |= 1 << lane
+                    skipped = bool(rejected >> lane & 1)
+            table[pending, rejected] = seen | skipped << LANES
+    return table
+
+
+_SKIP = _skip_table()
+
+
 @njit(cache=True, nogil=True)
-def _visit(start_bits, alive, width, columns, skip, entered):
+def _visit(began, alive, start, width, columns, skip, entered):
     """Drop the windows of one row that OpenCV does not visit; return the number visited.
 
-    `start_bits` holds each group's windows that entered stage 0, `alive` those that passed it. After a window that
-    entered stage 0 and failed it, the next one is not visited.
+    `began` holds each group's windows that entered stage 0, `alive` those that passed it. After a window that entered
+    stage 0 and failed it, the next one is not visited.
     """
     visited = 0
-    pending = False
+    pending = np.uint32(0)
     for g in range(width):
-        began, passed = start_bits[g], alive[g]
-        seen = np.uint32(0)
-        for lane in range(min(LANES, columns - g * LANES)):
-            if pending:
-                pending = False
-                continue
-            bit = np.uint32(1) << np.uint32(lane)
-            seen |= bit
-            pending = skip and (began & ~passed & bit) != 0
-        alive[g] = passed & seen
+        seen = np.uint32(255)
+        if skip:
+            entry = _SKIP[pending, began[start + g] & ~alive[start + g] & np.uint32(255)]
+            pending = entry >> np.uint32(LANES)
+            seen &= entry
+        if g == width - 1:
+            seen &= np.uint32((1 << (columns - g * LANES)) - 1)
+        alive[start + g] &= seen
         visited += _count(seen)
-        entered[0] += _count(began & seen)
+        entered[0] += _count(began[start + g] & seen)
     return visited
+
+
+@njit(cache=True, nogil=True)
+def _collect_hits(sums, grid, top, norms, alive, plain, offsets, hits, hit_sums, found):
+    """Append the survivors of a tile, with their exact sums of the last stage; return the new count."""
+    width = (grid.columns + LANES - 1) // LANES
+    last = len(plain.limits) - 1
+    for g in range(len(alive)):
+        if alive[g] == 0:
+            continue
+        for lane in range(LANES):
+            if alive[g] >> np.uint32(lane) & np.uint32(1):
+                r, i = top + g // width, g % width * LANES + lane
+                hits[found, 0] = r
+                hits[found, 1] = i
+                base = r * grid.row_step + i
+                hit_sums[found] = _stage_sum(sums, base, norms[g * LANES + lane], last, plain, offsets)
+                found += 1
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -635,7 +809,7 @@ def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums
     visited = 0
     for top in range(0, grid.rows, ROWS):
         bottom = min(top + ROWS, grid.rows)
-        _prepare_tile(sums, squares, grid, plain.area, plain.lbp, top, bottom, norms, alive)
+        _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive)
         total = (bottom - top) * width
         began[:total] = alive[:total]
         for stage in range(len(plain.limits)):
@@ -652,16 +826,6 @@ def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums
             _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, offsets, scratch)
             if stage == 0:
                 for r in range(bottom - top):
-                    row = slice(r * width, (r + 1) * width)
-                    visited += _visit(began[row], alive[row], width, grid.columns, skip, entered)
-        last = len(plain.limits) - 1
-        for g in range(total):
-            for lane in range(LANES):
-                if alive[g] >> np.uint32(lane) & np.uint32(1):
-                    r, i = top + g // width, g % width * LANES + lane
-                    hits[found, 0] = r
-                    hits[found, 1] = i
-                    base = r * grid.row_step + i
-                    hit_sums[found] = _stage_sum(sums, base, norms[g * LANES + lane], last, plain, offsets)
-                    found += 1
+                    visited += _visit(began, alive, r * width, width, grid.columns, skip, entered)
+        found = _collect_hits(sums, grid, top, norms, alive[:total], plain, offsets, hits, hit_sums, found)
     return found, visited

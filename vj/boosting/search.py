@@ -47,6 +47,29 @@ class Split:
     loss: float
 
 
+class Arena:
+    """Memory for bins that is used again from stage to stage.
+
+    Fresh memory is slow: 487 MB of bins took 1.25 s to fill, most of it page faults, and 0.35 s the second time.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, dtype=np.uint8)
+
+    def take(self, rows: int, widths: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], ...]:
+        """Return one array (rows, width) for each width; what was taken before is overwritten."""
+        size = rows * sum(widths)
+        if size > len(self._bytes):
+            # The old block goes first, so that both are never held together.
+            self._bytes = np.empty(0, dtype=np.uint8)
+            self._bytes = np.empty(size, dtype=np.uint8)
+        starts = np.concatenate([[0], np.cumsum(widths)]) * rows
+        return tuple(
+            self._bytes[first:last].reshape(rows, width)
+            for first, last, width in zip(starts[:-1], starts[1:], widths, strict=True)
+        )
+
+
 class Search:
     """The features of a pool, binned on the samples of a stage.
 
@@ -58,14 +81,23 @@ class Search:
     workers : Workers
     memory : int
         Bytes that bins may take; features beyond it are binned anew in every round, with the same result.
+    arena : Arena, optional
+        Holds the bins.
     """
 
-    def __init__(self, table: FeatureTable, groups: tuple[Samples, Samples], workers: Workers, memory: int) -> None:
+    def __init__(
+        self,
+        table: FeatureTable,
+        groups: tuple[Samples, Samples],
+        workers: Workers,
+        memory: int,
+        arena: Arena | None = None,
+    ) -> None:
         self.table, self.groups, self.workers = table, groups, workers
         self.binning: Binning = make_binning(table, list(groups), workers.spread)
         self._widths = tuple(group.tiles.shape[0] * TILE for group in groups)
         self.resident = min(len(table), int(memory // sum(self._widths)) // _BLOCK * _BLOCK)
-        self._bins = tuple(np.empty((self.resident, width), dtype=np.uint8) for width in self._widths)
+        self._bins = (arena or Arena()).take(self.resident, self._widths)
         workers.spread(self._fill, self.resident, _BLOCK)
 
     def _fill(self, first: int, last: int) -> None:
@@ -170,44 +202,50 @@ def _add_one(bins: Any, weights: Any, hist: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _loss(al: Any, bl: Any, ar: Any, br: Any, criterion: int) -> Any:
-    """Loss of a split with sums `al`, `bl` on the left and `ar`, `br` on the right; see `REGRESSION`."""
+def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
+    """Loss of every cut from the sums left of it, see `REGRESSION`; infinite where one side has no weight.
+
+    One plain loop for each criterion: LLVM vectorises them (0.3 us for 256 cuts, against 1.5 us with the choice inside).
+    """
     if criterion == 0:
-        left, right = al + bl, ar + br
-        if left <= 0 or right <= 0:
-            return np.inf
-        return left + right - (al - bl) * (al - bl) / left - (ar - br) * (ar - br) / right
-    if criterion == 1:
-        if al + bl <= 0 or ar + br <= 0:
-            return np.inf
-        return min(al, bl) + min(ar, br)
-    if criterion == 2:
-        if al + bl <= 0 or ar + br <= 0:
-            return np.inf
-        return np.sqrt(al * bl) + np.sqrt(ar * br)
-    if al <= 0 or ar <= 0:
-        return np.inf
-    return -bl * bl / al - br * br / ar
+        for k in range(256):
+            left, right = a[k] + b[k], (total_a - a[k]) + (total_b - b[k])
+            left_moment, right_moment = a[k] - b[k], (total_a - a[k]) - (total_b - b[k])
+            gain = (left_moment * left_moment * right + right_moment * right_moment * left) / max(left * right, 1.0)
+            out[k] = left + right - gain if left * right > 0 else np.inf
+    elif criterion == 1:
+        for k in range(256):
+            right_a, right_b = total_a - a[k], total_b - b[k]
+            loss = min(a[k], b[k]) + min(right_a, right_b)
+            out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
+    elif criterion == 2:
+        for k in range(256):
+            right_a, right_b = total_a - a[k], total_b - b[k]
+            loss = np.sqrt(a[k] * b[k]) + np.sqrt(right_a * right_b)
+            out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
+    else:
+        for k in range(256):
+            right_a, right_b = total_a - a[k], total_b - b[k]
+            gain = (b[k] * b[k] * right_a + right_b * right_b * a[k]) / max(a[k] * right_a, 1.0)
+            out[k] = -gain if a[k] * right_a > 0 else np.inf
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any) -> tuple[float, int]:
+def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) -> tuple[float, int]:
     """Best cut of 256 cells taken in `order`: returns (loss, how many cells go left), the lowest cut among equals."""
+    a, b, losses = sums[0], sums[1], sums[2]
     total_a, total_b = np.int64(0), np.int64(0)
     for k in range(256):
-        total_a += hist_a[k]
-        total_b += hist_b[k]
+        cell = np.uintp(order[k])
+        total_a += hist_a[cell]
+        total_b += hist_b[cell]
+        a[k] = np.float64(total_a)
+        b[k] = np.float64(total_b)
+    _losses(a, b, np.float64(total_a), np.float64(total_b), criterion, losses)
     best, edge = np.inf, 0
-    a, b = np.int64(0), np.int64(0)
     for k in range(255):
-        cell = order[k]
-        if hist_a[cell] == 0 and hist_b[cell] == 0:
-            continue
-        a += hist_a[cell]
-        b += hist_b[cell]
-        loss = _loss(np.float64(a), np.float64(b), np.float64(total_a - a), np.float64(total_b - b), criterion)
-        if loss < best:
-            best, edge = loss, k + 1
+        if losses[k] < best:
+            best, edge = losses[k], k + 1
     return best, edge
 
 
@@ -230,6 +268,7 @@ def _search(bins_a: Any, bins_b: Any, weights: Any, criterion: int, lbp: bool, l
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)
     order = np.arange(256).astype(np.int32)
+    sums = np.empty((3, 256), dtype=np.float64)
     n = bins_a.shape[0]
     for first in range(0, n, 4):
         last = min(first + 4, n)
@@ -251,7 +290,7 @@ def _search(bins_a: Any, bins_b: Any, weights: Any, criterion: int, lbp: bool, l
         for f in range(first, last):
             if lbp:
                 _sort_codes(hist_a[f - first], hist_b[f - first], criterion, order)
-            losses[f], edges[f] = _best_edge(hist_a[f - first], hist_b[f - first], criterion, order)
+            losses[f], edges[f] = _best_edge(hist_a[f - first], hist_b[f - first], criterion, order, sums)
 
 
 @numba.njit(cache=True, nogil=True)

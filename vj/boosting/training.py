@@ -14,7 +14,7 @@ from vj.boosting.config import TrainingConfig
 from vj.boosting.memory import memory_budget
 from vj.boosting.mining import Mined, Miner
 from vj.boosting.positives import Positives, load_positives
-from vj.boosting.search import Search
+from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, train_stage
 from vj.boosting.values import FeatureTable, feature_table, prepare
 from vj.boosting.weak import WeakTree
@@ -126,6 +126,8 @@ class Training:
         self.table: FeatureTable = feature_table(self.features, config.window)
         self._tilted = isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
         self.workers = Workers(config.threads)
+        # Half for bins: samples, pictures and the compiler need their share.
+        self._memory, self._arena = memory_budget(config.memory_mb) // 2, Arena()
         self._given = positives, backgrounds
         self._negatives = np.zeros((0, config.window[1], config.window[0]), dtype=np.uint8)
 
@@ -193,7 +195,7 @@ class Training:
             prepare(self._negatives, tilted=self._tilted),
         )
         held_samples = prepare(self.positives.windows[held], tilted=self._tilted) if len(held) else None
-        search = Search(self.table, groups, self.workers, memory_budget(config.memory_mb) // 2)
+        search = Search(self.table, groups, self.workers, self._memory, self._arena)
         result = train_stage(search, held_samples, config, progress=self._round)
         if result is None:
             self._note("training ends: no feature tells positives and negatives apart")
