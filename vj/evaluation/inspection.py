@@ -1,0 +1,135 @@
+"""A look inside one cascade: what it is made of, where its time goes, what its objects look like on average."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.cascade import Cascade
+from vj.detector import Detector
+from vj.haar import HaarFeatures
+
+Gray = npt.NDArray[np.uint8]
+
+
+def describe(cascade: Cascade) -> dict[str, Any]:
+    """Return what a cascade is made of, as plain values.
+
+    Returns
+    -------
+    dict
+        name, kind, window, stages, weak_classifiers, nodes, features (different ones), depth (of its deepest tree),
+        tilted_share (of its features), weak_per_stage, stage_thresholds, provenance.
+    """
+    features = cascade.features
+    used = np.unique(cascade.node_features)
+    tilted = features.tilted[used] if isinstance(features, HaarFeatures) else np.zeros(len(used), dtype=np.bool_)
+    return {
+        "name": cascade.name,
+        "kind": cascade.kind,
+        "window": list(cascade.window),
+        "stages": cascade.n_stages,
+        "weak_classifiers": cascade.n_trees,
+        "nodes": len(cascade.node_features),
+        "features": len(used),
+        "depth": _depth(cascade),
+        "tilted_share": round(float(tilted.mean()), 4),
+        "weak_per_stage": cascade.stage_sizes.tolist(),
+        "stage_thresholds": [round(float(v), 6) for v in cascade.stage_thresholds],
+        "provenance": dict(cascade.provenance),
+    }
+
+
+def _depth(cascade: Cascade) -> int:
+    """Nodes on the longest path through any tree; a node comes after its parent, so one pass in order will do."""
+    depth = np.ones(len(cascade.node_features), dtype=np.int64)
+    first = np.repeat(cascade.tree_starts[:-1], np.diff(cascade.tree_starts))
+    for node in np.flatnonzero((cascade.node_children > 0).any(axis=1)):
+        for child in cascade.node_children[node]:
+            if child > 0:
+                depth[first[node] + child] = depth[node] + 1
+    return int(depth.max())
+
+
+def stage_seconds(
+    cascade: Cascade, pictures: Sequence[Gray], *, repeats: int = 3, **settings: Any
+) -> npt.NDArray[np.float64]:
+    """Measure where the time goes: seconds that each stage adds to the scan of the pictures, on one thread.
+
+    Scans with the cascade cut off after 1, 2, ... stages, whose last one then lets nothing pass (to collect the hits of
+    an early stage would cost more than the stage), and takes differences of the medians. So the first stage's share
+    holds the pyramid too, and the noise of the clock can make a late stage's share slightly negative.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    pictures : sequence of ndarray of uint8, shape (h, w)
+    repeats : int
+        Runs that each median is taken over, after one that is not counted.
+    **settings
+        As for `vj.Detector`.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_stages,)
+    """
+    totals = [0.0]
+    for k in range(1, cascade.n_stages + 1):
+        cut = cascade.truncated(k)
+        closed = replace(cut, stage_thresholds=np.append(cut.stage_thresholds[:-1], np.float32(1e30)))
+        detector = Detector(closed, **(settings | {"threads": 1}))
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            for gray in pictures:
+                detector.cost(gray)
+            times.append(time.perf_counter() - start)
+        totals.append(statistics.median(times[1:]))
+    return np.diff(totals)
+
+
+def mean_object(
+    detector: Detector, pictures: Iterable[Gray], *, side: int = 96, limit: int = 500
+) -> tuple[Gray | None, int]:
+    """Average the objects that a detector finds.
+
+    Parameters
+    ----------
+    detector : Detector
+    pictures : iterable of ndarray of uint8, shape (h, w)
+    side : int
+        Longer side of the result in pixels.
+    limit : int
+        Most objects averaged.
+
+    Returns
+    -------
+    mean : ndarray of uint8, shape (h, w), or None
+        Each object brought to the same mean and contrast first; None if none was found.
+    count : int
+        Objects averaged.
+    """
+    import cv2
+
+    width, height = detector.cascade.window
+    scale = side / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    total, count = np.zeros(size[::-1]), 0
+    for gray in pictures:
+        for x, y, w, h in detector.detect(gray).boxes[: limit - count].tolist():
+            crop = cv2.resize(gray[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA).astype(np.float64)
+            total += (crop - crop.mean()) / max(float(crop.std()), 1.0)
+            count += 1
+        if count >= limit:
+            break
+    if count == 0:
+        return None, 0
+    mean = total / count
+    spread = max(float(np.ptp(mean)), 1e-9)
+    return np.asarray(np.rint(255 * (mean - mean.min()) / spread), dtype=np.uint8), count
