@@ -1,4 +1,7 @@
 from ._version import __version__ as __version__
+from .boosting.config import TrainingConfig as TrainingConfig
+from .boosting.training import StageReport as StageReport
+from .boosting.training import train as train
 from .cascade import Cascade as Cascade
 from .detector import Detections as Detections
 from .detector import Detector as Detector

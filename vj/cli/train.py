@@ -17,18 +17,18 @@ DEMO = """
 positives = [{ path = "skimage:faces", margin = -0.04 }]
 backgrounds = "skimage:backgrounds"
 window = "20x20"
-stages = 10
-positives_per_stage = 1600
-negatives_per_stage = 3000
-min_hit_rate = 0.995
+stages = 13
+positives_per_stage = 1000
+negatives_per_stage = 2000
+min_hit_rate = 0.98
 max_false_alarm_rate = 0.4
 max_weak_count = 60
 mirror = true
-jitter = 18
-shift = 0.04
-scale = 0.08
-rotation = 8
-contrast = 0.2
+jitter = 8
+shift = 0.02
+scale = 0.04
+rotation = 4
+contrast = 0.1
 """
 
 EXAMPLES = """examples:
