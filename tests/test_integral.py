@@ -64,7 +64,7 @@ def test_resize_equals_opencv():
 def test_planes_hold_the_integral_images_of_a_band(stride, tilted, width):
     image, height, band = gray("camera", (150, 130)), 90, (17, 60)
     axes = resampling_axis(150, width), resampling_axis(130, height)
-    planes = integral_planes(image, *axes, band, layout(width + 7, stride, tilted))
+    planes = integral_planes(image, axes, band, layout(width + 7, stride, tilted))
     part = resize(image, (width, height))[slice(*band)]
     np.testing.assert_array_equal(planes.image, part)
     x = np.arange(width + 1)

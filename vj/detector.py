@@ -15,7 +15,7 @@ from vj.cascade import Cascade
 from vj.errors import InputError
 from vj.grouping import group_rectangles, non_max_suppression
 from vj.images import to_gray
-from vj.integral import layout
+from vj.integral import Workspace, layout
 from vj.pyramid import Level, levels
 from vj.scan import LevelScan, Scanner
 
@@ -170,6 +170,8 @@ class Detector:
         self.suppression = suppression
         self.threads = threads or os.cpu_count() or 1
         self._scanner = Scanner(cascade)
+        # Memory that no thread is using now: taking and putting back are atomic.
+        self._spaces: list[Workspace] = []
 
     def detect(self, image: npt.NDArray[Any]) -> Detections:
         """Find objects in a picture.
@@ -221,7 +223,7 @@ class Detector:
         limits = (self.cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64)
         for level in self._levels(gray):
             shape = layout(level.size[0], level.stride, self.cascade.has_tilted)
-            planes = level.planes(gray, 0, level.rows, shape)
+            planes = level.planes(gray, (0, level.rows), shape)
             depth, sums = self._scanner.depths_planes(planes, level.rows, level.columns)
             reached = np.clip(depth, 0, len(limits) - 1)
             yield WindowMap(level, depth, np.where(depth < 0, 0.0, sums - limits[reached]))
@@ -258,8 +260,14 @@ class Detector:
 
         def run(task: tuple[Level, int, int]) -> LevelScan:
             level, first, last = task
-            planes = level.planes(gray, first, last, shapes[level.stride])
-            return self._scanner.scan_planes(planes, last - first, level.columns, skip)
+            try:
+                space = self._spaces.pop()
+            except IndexError:
+                space = Workspace()
+            planes = level.planes(gray, (first, last), shapes[level.stride], space)
+            scan = self._scanner.scan_planes(planes, last - first, level.columns, skip)
+            self._spaces.append(space)
+            return scan
 
         tasks = [(level, list(_bands(level))) for level in found]
         if self.threads == 1 or sum(len(bands) for _, bands in tasks) < 2:

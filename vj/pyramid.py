@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from vj.errors import InputError
-from vj.integral import Axis, Gray, Layout, Planes, integral_planes, resampling_axis, resize
+from vj.integral import Axis, Gray, Layout, Planes, Workspace, integral_planes, resampling_axis, resize
 
 __all__ = ["Level", "levels", "resize", "scale_list"]
 
@@ -62,22 +62,24 @@ class Level:
             resampling_axis(self.source[1], self.size[1]),
         )
 
-    def planes(self, gray: Gray, first: int, last: int, shape: Layout) -> Planes:
-        """Return what a scan of the rows of windows ``first <= row < last`` reads.
+    def planes(self, gray: Gray, band: tuple[int, int], shape: Layout, space: Workspace | None = None) -> Planes:
+        """Return what a scan of a band of rows of windows reads.
 
         Parameters
         ----------
         gray : ndarray of uint8, shape (h, w)
             The full-size picture.
-        first, last : int
-            Rows of windows.
+        band : (int, int)
+            First row of windows, and the one behind the last.
         shape : Layout
             For a width of at least this level's, and this level's stride.
+        space : Workspace, optional
+            Memory to use; by default new memory.
         """
-        columns, rows = self._axes
+        first, last = band
         top = first * self.stride
         bottom = (last - 1) * self.stride + self.window[1]
-        return integral_planes(gray, columns, rows, (top, bottom), shape)
+        return integral_planes(gray, self._axes, (top, bottom), shape, space)
 
 
 def scale_list(

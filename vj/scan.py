@@ -197,7 +197,7 @@ class Scanner:
             rows = columns = 0
         axes = resampling_axis(width, width), resampling_axis(height, height)
         shape = layout(width, stride, self.cascade.has_tilted)
-        return integral_planes(np.ascontiguousarray(image), *axes, (0, height), shape), rows, columns
+        return integral_planes(np.ascontiguousarray(image), axes, (0, height), shape), rows, columns
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[_Grid, Any, _LaneTables]:
         shape = Layout(planes.stride, planes.odd, planes.tilted, planes.row_stride)
