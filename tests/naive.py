@@ -175,7 +175,10 @@ def _left(cascade, node, pixels, norm):
     feature = int(cascade.node_features[node])
     if cascade.kind == "lbp":
         x, y, w, h = (int(v) for v in cascade.features.rects[feature])
-        cells = [[int(pixels[y + r * h : y + r * h + h, x + c * w : x + c * w + w].sum()) for c in range(3)] for r in range(3)]
+        cells = [
+            [int(pixels[y + r * h : y + r * h + h, x + c * w : x + c * w + w].sum()) for c in range(3)]
+            for r in range(3)
+        ]
         code = 0
         for r, c in ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)):
             code = 2 * code + (cells[r][c] >= cells[1][1])
@@ -187,3 +190,94 @@ def _left(cascade, node, pixels, norm):
             total = sum(int(pixels[j, i]) for i, j in rectangle_pixels(*rect, features.tilted[feature]))
             value = np.float32(value + np.float32(weight * np.float32(total)))
     return bool(np.float32(value * norm) < cascade.node_thresholds[node])
+
+
+def nodes_evaluated(cascade, pixels):
+    """Features that a window costs in each stage, from its pixels, following every tree node by node."""
+    import numpy as np
+
+    counts = [0] * cascade.n_stages
+    depth, _ = window_depth(cascade, pixels)
+    norm = np.float32(1)
+    if cascade.kind == "haar" and depth >= 0:
+        inner = pixels[1:-1, 1:-1].astype(np.int64)
+        norm = np.float32(1 / np.sqrt(inner.size * float((inner**2).sum()) - float(inner.sum()) ** 2))
+    for stage in range(min(depth + 1, cascade.n_stages)):
+        for tree in range(cascade.stage_starts[stage], cascade.stage_starts[stage + 1]):
+            at = 0
+            while True:
+                node = int(cascade.tree_starts[tree]) + at
+                counts[stage] += 1
+                at = int(cascade.node_children[node, 0 if _left(cascade, node, pixels, norm) else 1])
+                if at <= 0:
+                    break
+    return counts
+
+
+def visited(depth):
+    """Which windows OpenCV's detector looks at, from their depths, walking along each row."""
+    rows = []
+    for line in depth.tolist():
+        row, column = [False] * len(line), 0
+        while column < len(line):
+            row[column] = True
+            column += 2 if line[column] == 0 else 1
+        rows.append(row)
+    return rows
+
+
+def haar_value(rects, weights, tilted, pixels):
+    """Normalised value of one feature on one window (nested lists), from its pixels, in exact arithmetic."""
+    height, width = len(pixels), len(pixels[0])
+    inner = [int(pixels[y][x]) for y in range(1, height - 1) for x in range(1, width - 1)]
+    spread = len(inner) * sum(v * v for v in inner) - sum(inner) ** 2
+    if spread <= 0:
+        return 0.0
+    total = 0
+    for (x, y, w, h), weight in zip(rects, weights, strict=True):
+        if weight:
+            total += int(weight) * sum(int(pixels[j][i]) for i, j in rectangle_pixels(x, y, w, h, tilted))
+    return total / spread**0.5
+
+
+def lbp_code(rect, pixels):
+    """Code of one multi-block LBP feature on one window."""
+    x, y, w, h = rect
+    cell = [
+        [sum(int(pixels[y + r * h + j][x + c * w + i]) for j in range(h) for i in range(w)) for c in range(3)]
+        for r in range(3)
+    ]
+    ring = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
+    return sum(128 >> k for k, (r, c) in enumerate(ring) if cell[r][c] >= cell[1][1])
+
+
+def split_loss(boosting, left, right):
+    """Loss of a split; `left` and `right` are lists of (label 1 or -1, weight, response) of the samples there."""
+    loss = 0.0
+    for side in (left, right):
+        a = sum(w for y, w, _ in side if y > 0)
+        b = sum(w for y, w, _ in side if y < 0)
+        if a + b == 0:
+            return float("inf")
+        if boosting == "gentle":
+            mean = (a - b) / (a + b)
+            loss += sum(w * (y - mean) ** 2 for y, w, _ in side)
+        elif boosting == "discrete":
+            loss += min(a, b)
+        elif boosting == "real":
+            loss += (a * b) ** 0.5
+        else:
+            mean = sum(w * z for _, w, z in side) / sum(w for _, w, _ in side)
+            loss += sum(w * (z - mean) ** 2 for _, w, z in side)
+    return loss
+
+
+def best_stump(values, samples, boosting):
+    """Smallest loss over all features and all cuts between two values; `values` holds a list for each feature."""
+    best = float("inf")
+    for row in values:
+        for cut in sorted(set(row))[1:]:
+            left = [s for v, s in zip(row, samples, strict=True) if v < cut]
+            right = [s for v, s in zip(row, samples, strict=True) if v >= cut]
+            best = min(best, split_loss(boosting, left, right))
+    return best
