@@ -18,6 +18,7 @@ from vj.cascade import Cascade
 from vj.errors import InputError
 from vj.haar import HaarFeatures
 from vj.integral import Layout, Planes, integral_planes, layout, resampling_axis
+from vj.lbp import SUBSET_WORDS
 
 FLAT = -1
 """Depth of a window dropped before the first stage: its standard deviation is at most 10 grey levels (Haar only)."""
@@ -76,24 +77,27 @@ class _PlainTables(NamedTuple):
 
 
 class _LaneTables(NamedTuple):
-    """The cascade as `scan_lanes` reads it, one row per node; stumps of a stage are sorted by kind."""
+    """The cascade as `scan_lanes` reads it.
+
+    Stumps of a stage are sorted by kind; `ends` (n_stages, 5) holds their first node and those behind the last of each
+    kind. `records` has a row of 32-bit numbers for each node, see `_scan_kernels.RECORD`. Leaves are in units of their
+    stage; `bases` is what a sum of stumps starts from, `high` and `low` are the sums from which on a window surely and
+    perhaps passes.
+    """
 
     lbp: bool
     scratch: int
     stage_starts: Any
     tree_starts: Any
+    ends: Any
     bases: Any
     low: Any
     high: Any
     kinds: Any
-    offsets: Any
-    multipliers: Any
+    records: Any
     weights: Any
-    thresholds: Any
-    deltas: Any
     children: Any
     leaves: Any
-    words: Any
 
 
 class Scanner:
@@ -204,7 +208,8 @@ class Scanner:
         known = self._offsets.get(shape)
         if known is None:
             plain = _place(self._plain_corners, shape)
-            lanes = _place(self._lane_corners, shape).astype(np.uint32).reshape(-1)
+            lanes = self._lanes.records.copy()
+            lanes[:, : self._lane_corners.shape[1]] = _place(self._lane_corners, shape)
             width, height = self.cascade.window
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
             a, b, c, d = _place(inner, shape).tolist()
@@ -213,7 +218,7 @@ class Scanner:
                 self._offsets.clear()
             self._offsets[shape] = known
         grid = _Grid(rows, columns, planes.row_stride * planes.stride, known[2])
-        return grid, known[0], self._lanes._replace(offsets=known[1])
+        return grid, known[0], self._lanes._replace(records=known[1])
 
 
 def _place(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
@@ -341,19 +346,38 @@ def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]
         scratch=int(sizes.max()) * kernels.LANES * kernels.BATCH,
         stage_starts=np.array(cascade.stage_starts),
         tree_starts=np.array(cascade.tree_starts),
+        ends=_kind_ends(cascade, merged.kinds[features]),
         bases=bases,
         low=np.clip(np.floor(limit - margin), -(2**30), 2**30).astype(np.int32),
         high=np.clip(np.ceil(limit + margin), -(2**30), 2**30).astype(np.int32),
         kinds=merged.kinds[features],
-        offsets=None,
-        multipliers=merged.multipliers[features],
+        records=_records(cascade, merged, order, deltas),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
-        thresholds=cascade.node_thresholds[order],
-        deltas=deltas[order],
         children=np.array(cascade.node_children),
         leaves=rounded,
-        words=(cascade.node_subsets[order] if lbp else np.zeros((1, 8), np.int32)).reshape(-1),
     )
+
+
+def _kind_ends(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    first = cascade.tree_starts[cascade.stage_starts].astype(np.int64)
+    counts = [np.bincount(kinds[a:b], minlength=4) for a, b in zip(first[:-1], first[1:], strict=True)]
+    return np.cumsum(np.column_stack([first[:-1], counts]), axis=1)
+
+
+def _records(
+    cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], deltas: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Return the rows of the nodes in `order`, but for the corners, which depend on the layout."""
+    lbp = cascade.kind == "lbp"
+    records = np.zeros((len(order), int(kernels.LBP_RECORD if lbp else kernels.RECORD)), dtype=np.int32)
+    if lbp:
+        records[:, kernels.LBP_SUBSET : kernels.LBP_SUBSET + SUBSET_WORDS] = cascade.node_subsets[order]
+        records[:, kernels.LBP_DELTA] = deltas[order]
+    else:
+        records[:, kernels.THRESHOLD] = cascade.node_thresholds[order].view(np.int32)
+        records[:, kernels.DELTA] = deltas[order]
+        records[:, kernels.MULTIPLIER] = merged.multipliers[cascade.node_features[order]]
+    return records
 
 
 def _lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

@@ -205,7 +205,7 @@ def _add_one(bins: Any, weights: Any, hist: Any) -> None:
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
     """Loss of every cut from the sums left of it, see `REGRESSION`; infinite where one side has no weight.
 
-    One plain loop for each criterion: LLVM vectorises them (0.3 us for 256 cuts, against 1.5 us with the choice inside).
+    One plain loop for each criterion, which LLVM vectorises.
     """
     if criterion == 0:
         for k in range(256):
