@@ -1,0 +1,111 @@
+"""`vj-evaluate` and `vj-inspect` as a user types them."""
+
+import json
+
+import numpy as np
+import pytest
+from cascades import random_cascade
+from pictures import photo
+
+from vj.cli import evaluate, inspect
+from vj.images import write_image
+from vj.opencv_xml import save
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a cascade, two labelled pictures and one that cannot be read."""
+    save(random_cascade(9, window=(12, 12)), tmp_path / "model.xml")
+    (tmp_path / "set").mkdir()
+    write_image(tmp_path / "set" / "a.png", photo("astronaut")[:120, 150:300])
+    write_image(tmp_path / "set" / "b.png", photo("coffee")[:100, :100])
+    rows = [{"file": "a.png", "faces": [{"bbox": [40, 20, 50, 60]}]}, {"file": "b.png", "faces": []}]
+    (tmp_path / "set" / "annotations.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def test_evaluate_writes_all_it_is_asked_for(place, capsys):
+    out = place / "out"
+    model = str(place / "model.xml")
+    options = ["--json", "r.json", "--csv", "r.csv", "--plot", "r.png", "--errors", "errors"]
+    paths = [option if option.startswith("--") else str(out / option) for option in options]
+    code = evaluate.main([model, model, "--dataset", str(place / "set"), "--min-size", "30", *paths])
+    assert code == 0
+    shown = capsys.readouterr().out
+    assert "2 pictures, 1 faces asked for" in shown
+    table = json.loads((out / "r.json").read_text())
+    assert [row["name"] for row in table["detectors"]] == ["model", "model (2)"]
+    assert table["detectors"][0]["recall_at"] == table["detectors"][1]["recall_at"]
+    assert (out / "r.csv").read_text().startswith("detector,average_precision,recall_at_0,")
+    assert {p.name for p in out.iterdir()} == {"r.json", "r.csv", "r.png", "errors"}
+    assert "model-false-positives.png" in {p.name for p in (out / "errors").iterdir()}
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_the_rest_measured(place, capsys):
+    rows = [*json.loads((place / "set" / "annotations.json").read_text()), {"file": "gone.png", "faces": []}]
+    (place / "set" / "annotations.json").write_text(json.dumps(rows))
+    assert evaluate.main([str(place / "model.xml"), "--dataset", str(place / "set")]) == 1
+    captured = capsys.readouterr()
+    assert "gone.png" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert "2 pictures" in captured.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model.xml", "--dataset", "nowhere"],
+        ["nowhere.xml", "--dataset", "set"],
+        ["model.xml", "--dataset", "set", "--iou", "0"],
+        ["model.xml", "--dataset", "set", "--scale-factor", "1"],
+        ["model.xml", "--dataset", "set", "--min-height", "500"],
+        ["model.xml", "--dataset", "model.xml"],
+        ["yunet:model.xml", "--dataset", "set"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_exit_code_2(place, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(place)
+    assert evaluate.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("vj-evaluate: ")
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_inspect_describes_and_measures(place, capsys):
+    out = place / "plots"
+    code = inspect.main(
+        [str(place / "model.xml"), str(place / "set"), "--plot", str(out), "--json", str(place / "r.json")]
+    )
+    assert code == 0
+    shown = capsys.readouterr().out
+    cascade = random_cascade(9, window=(12, 12))
+    assert f"{cascade.n_stages} stages, {cascade.n_trees} weak classifiers (stumps)" in shown
+    assert {p.name for p in out.iterdir()} == {"features.png", "rejection.png", "depth.png"}
+    table = json.loads((place / "r.json").read_text())
+    counts = table["pictures"]
+    assert counts["entered"][0] + counts["flat"] == counts["windows"]
+    assert counts["entered"][1:] == counts["passed"][:-1]
+    # The printed table shows the same counts.
+    assert f"{counts['windows']:,} windows" in shown
+    assert f"{counts['passed'][-1]:,} windows pass all stages" in shown
+
+
+def test_inspect_without_pictures(place, capsys):
+    assert inspect.main([str(place / "model.xml")]) == 0
+    assert "windows" not in capsys.readouterr().out.replace("window 12x12", "")
+
+
+def test_inspect_refuses_in_one_line(place, capsys):
+    (place / "bad.png").write_bytes(b"no picture")
+    write_image(place / "small.png", np.zeros((5, 5), np.uint8))
+    for arguments in (
+        ["nowhere.xml"],
+        [str(place / "model.xml"), str(place / "bad.png")],
+        [str(place / "model.xml"), str(place / "small.png")],
+    ):
+        assert inspect.main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("vj-inspect: ")
+        assert len(captured.err.splitlines()) == 1
+    assert inspect.main([str(place / "model.xml"), str(place / "bad.png"), str(place / "set")]) == 1
