@@ -131,7 +131,7 @@ def median_seconds(call: Callable[[], object], repeats: int = 5) -> float:
 def table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
     """Markdown table, first column to the left and the others to the right; floats as they come formatted."""
     lines = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    widths = [max(3, *(len(line[k]) for line in lines)) for k in range(len(header))]
 
     def render(line: list[str]) -> str:
         cells = [
@@ -139,5 +139,5 @@ def table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
         ]
         return "| " + " | ".join(cells) + " |"
 
-    rule = ["-" * max(w, 3) if k == 0 else "-" * max(w - 1, 2) + ":" for k, w in enumerate(widths)]
+    rule = ["-" * w if k == 0 else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
     return "\n".join([render(lines[0]), "| " + " | ".join(rule) + " |", *(render(line) for line in lines[1:])])

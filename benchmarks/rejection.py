@@ -64,7 +64,7 @@ def survivors_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: flo
     return counts
 
 
-def figures(profile: RejectionProfile, in_opencv: list[int] | None) -> dict[str, Any]:
+def _figures(profile: RejectionProfile, in_opencv: list[int] | None) -> dict[str, Any]:
     """Plain numbers of a profile."""
     out: dict[str, Any] = {
         "windows": profile.windows,
@@ -88,10 +88,10 @@ def figures(profile: RejectionProfile, in_opencv: list[int] | None) -> dict[str,
     return out
 
 
-def summary(results: dict[str, Any]) -> str:
-    """One line for each cascade: what a window costs, and how soon windows are gone."""
+def table(figures: dict[str, Any]) -> str:
+    """Markdown table of a result file: what a window costs each cascade, and how soon windows are gone."""
     rows = []
-    for name, rules in results.items():
+    for name, rules in figures["cascades"].items():
         for rule, f in rules.items():
             passed = [stage["passed"] for stage in f["stages"]]
             gone = 1 - passed[min(2, len(passed) - 1)] / f["stages"][0]["entered"]
@@ -141,7 +141,7 @@ def measure(cascades: list[str], pictures: list[Any], scale_factor: float, verif
         for rule in ("opencv", "grid"):
             profile = rejection_profile(cascade, pictures, scale_factor=scale_factor, rule=rule)
             in_opencv = survivors_in_opencv(cascade, pictures, scale_factor) if verify and rule == "opencv" else None
-            profiles[name][rule], results[name][rule] = profile, figures(profile, in_opencv)
+            profiles[name][rule], results[name][rule] = profile, _figures(profile, in_opencv)
             print(f"{name}, {rule}: {profile.windows:,} windows, {profile.features_per_window:.2f} features each")
     return profiles, results
 
@@ -179,14 +179,13 @@ def _run(args: argparse.Namespace) -> int:
     verify = hasattr(cv2, "CascadeClassifier")
     profiles, results = measure(args.cascade or list(CASCADES), pictures, args.scale_factor, verify)
     folder = Path(args.output)
-    path = _runner.write_result(
-        "rejection", {"scale_factor": args.scale_factor, "cascades": results}, data=data, folder=folder
-    )
+    result = {"scale_factor": args.scale_factor, "cascades": results}
+    path = _runner.write_result("rejection", result, data=data, folder=folder)
     plot_rejection(folder / "rejection.png", {name: rules["opencv"] for name, rules in profiles.items()})
     if args.stages:
         for name, rules in profiles.items():
             print(f"\n{name}: windows as OpenCV visits them\n{stages(rules['opencv'])}")
-    print(f"\n{summary(results)}\n\nWritten: {path} and {folder / 'rejection.png'}")
+    print(f"\n{table(result)}\n\nWritten: {path} and {folder / 'rejection.png'}")
     equal = all(rules["opencv"].get("equal_to_opencv", True) for rules in results.values())
     return 0 if equal else 1
 

@@ -1,0 +1,55 @@
+"""Run the benchmarks that this machine has data for: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+
+from benchmarks import _runner
+
+# Need nothing but what comes with the packages.
+ALWAYS = ("rejection", "parity", "speed")
+
+
+def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
+    """Benchmarks in order: module, its arguments, and why it is left out (empty if it is run)."""
+    output = ["--output", args.output]
+    steps = [(name, output, "") for name in ALWAYS]
+    if args.accuracy:
+        yunet = ["--yunet", args.yunet] if args.yunet else []
+        for given in args.accuracy:
+            dataset, _, rule = given.partition(":")
+            steps.append(("accuracy", [dataset, *output, *yunet, *(["--frontal"] if rule == "frontal" else [])], ""))
+    else:
+        steps.append(("accuracy", [], "needs labelled pictures: --accuracy DATASET"))
+    training = [args.training, *output] if args.training else []
+    steps.append(("training", training, "" if training else "needs its workload: --training DIR"))
+    missing = "is not in this clone"
+    return [
+        (name, argv, why or ("" if importlib.util.find_spec(f"benchmarks.{name}") else missing))
+        for name, argv, why in steps
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--accuracy", action="append", metavar="DATASET[:frontal]", help="labelled pictures; may be given again"
+    )
+    parser.add_argument("--yunet", metavar="MODEL.onnx", help="neural yardstick for --accuracy")
+    parser.add_argument("--training", metavar="DIR", help="workload of the training benchmark")
+    parser.add_argument("--output", default=str(_runner.RESULTS), metavar="DIR", help="where results go")
+    parser.add_argument("--list", action="store_true", help="say what would run, and stop")
+    args = parser.parse_args(argv)
+    worst = 0
+    for name, arguments, why in plan(args):
+        print(f"== {name} {' '.join(arguments)}{f': left out, {why}' if why else ''}", flush=True)
+        if not why and not args.list:
+            worst = max(worst, importlib.import_module(f"benchmarks.{name}").main(arguments))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

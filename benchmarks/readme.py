@@ -1,0 +1,62 @@
+"""Write the result files' tables into README.md: `python -m benchmarks.readme`.
+
+A block of the README between `<!-- benchmark: NAME -->` and `<!-- end -->` is the table of `results/NAME.json`. It is
+made by `table(figures)` of the benchmark's module: NAME up to the first hyphen. `--check` writes nothing and fails if a
+block differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _runner
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+_BLOCK = re.compile(r"(<!-- benchmark: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def block(name: str, folder: Path = _runner.RESULTS) -> str:
+    """Return the table of a result file and a line that says where its figures come from."""
+    result = _runner.read_result(name, folder)
+    table = importlib.import_module(f"benchmarks.{name.split('-')[0]}").table(result["figures"])
+    return f"{table}\n\n{origin(result)}\n"
+
+
+def origin(result: dict[str, Any]) -> str:
+    """Return one line: pictures, processor, versions, date."""
+    where, data = result["environment"], result["data"]
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items() if name in _SHOWN)
+    counts = [f"{data[key]:,} {key}" for key in ("pictures", "faces") if key in data]
+    named = ": ".join([str(data["name"]), ", ".join(counts)] if counts else [str(data["name"])])
+    return f"<sub>{named}. {where['processor']}, {versions}, {where['date']}.</sub>"
+
+
+_SHOWN = ("python", "numba", "opencv-python")
+
+
+def rendered(text: str, folder: Path = _runner.RESULTS) -> str:
+    """Return a README's text with every block made anew."""
+    return _BLOCK.sub(lambda found: found[1] + block(found["name"], folder) + found[3], text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
+    args = parser.parse_args(argv)
+    old = README.read_text(encoding="utf-8")
+    new = rendered(old)
+    if args.check:
+        print("README.md is up to date" if new == old else "README.md differs from benchmarks/results")
+        return int(new != old)
+    README.write_text(new, encoding="utf-8")
+    print(f"{len(_BLOCK.findall(new))} tables written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

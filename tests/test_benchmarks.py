@@ -1,0 +1,147 @@
+"""The benchmarks run on small input, their files say where they come from, and README shows what the files hold."""
+
+import json
+
+import numpy as np
+import pytest
+from cascades import random_cascade
+from pictures import gray, photo
+
+from benchmarks import __main__ as everything
+from benchmarks import _runner, accuracy, readme, rejection
+from vj.images import write_image
+from vj.opencv_xml import save
+
+
+@pytest.fixture
+def place(tmp_path):
+    save(random_cascade(9, window=(12, 12)), tmp_path / "model.xml")
+    (tmp_path / "set").mkdir()
+    write_image(tmp_path / "set" / "a.png", photo("astronaut")[:120, 150:300])
+    write_image(tmp_path / "set" / "b.png", photo("coffee")[:100, :100])
+    rows = [{"file": "a.png", "faces": [{"bbox": [40, 20, 50, 60]}]}, {"file": "b.png", "faces": []}]
+    (tmp_path / "set" / "annotations.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def test_a_result_says_where_it_comes_from(tmp_path):
+    path = _runner.write_result("some", {"value": 3}, data={"name": "none"}, folder=tmp_path / "new")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["some.json"]
+    result = _runner.read_result("some", path.parent)
+    assert result["figures"] == {"value": 3}
+    where = result["environment"]
+    assert {"date", "processor", "cores", "system", "versions", "commit"} <= set(where)
+    assert where["processor"]
+    assert where["versions"]["numpy"] == np.__version__
+    line = readme.origin(result)
+    assert where["date"] in line
+    assert where["processor"] in line
+
+
+def test_hashes_tell_data_apart_and_not_where_it_lies(tmp_path):
+    first, second = tmp_path / "one", tmp_path / "two"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "a").write_bytes(b"1")
+        (folder / "b").write_bytes(b"2")
+    same = _runner.data_hash([first / "a", first / "b"])
+    assert same == _runner.data_hash([second / "b", second / "a"])
+    (second / "b").write_bytes(b"3")
+    assert same != _runner.data_hash(second.iterdir())
+    flat = np.arange(6, dtype=np.uint8)
+    assert _runner.array_hash([flat.reshape(2, 3)]) != _runner.array_hash([flat.reshape(3, 2)])
+
+
+def test_table_is_markdown():
+    assert _runner.table(["a", "b"], [["x", 1], ["long", 22]]).splitlines() == [
+        "| a    |   b |",
+        "| ---- | --: |",
+        "| x    |   1 |",
+        "| long |  22 |",
+    ]
+
+
+def test_median_leaves_the_first_run_out():
+    calls = []
+    assert _runner.median_seconds(lambda: calls.append(1), repeats=3) >= 0
+    assert len(calls) == 4
+
+
+@pytest.mark.opencv4
+def test_rejection_is_verified_against_opencv(place, capsys):
+    output = place / "out"
+    images = place / "photos"
+    images.mkdir()
+    write_image(images / "a.png", gray("astronaut", (150, 150)))
+    arguments = ["--cascade", "frontalface_alt2", "--images", str(images), "--output", str(output), "--stages"]
+    assert rejection.main(arguments) == 0
+    figures = _runner.read_result("rejection", output)["figures"]["cascades"]["frontalface_alt2"]
+    assert figures["opencv"]["equal_to_opencv"] is True
+    assert len(figures["opencv"]["passed_in_opencv"]) == 20
+    assert figures["grid"]["windows"] > figures["opencv"]["windows"]
+    assert (output / "rejection.png").stat().st_size > 10_000
+    shown = capsys.readouterr().out
+    assert "| stage |" in shown
+    assert "equal" in rejection.table({"cascades": {"x": figures}})
+
+
+def test_rejection_says_so_if_opencv_differs():
+    """A count that is off by one must not go by: the table and the exit code depend on this mark."""
+    profile = rejection.rejection_profile(random_cascade(9, window=(12, 12)), [gray("astronaut", (40, 40))])
+    right = rejection._figures(profile, profile.passed.tolist())
+    wrong = rejection._figures(profile, [int(profile.passed[0]) + 1, *profile.passed[1:].tolist()])
+    assert (right["equal_to_opencv"], wrong["equal_to_opencv"]) == (True, False)
+    assert "DIFFERENT" in rejection.table({"cascades": {"x": {"opencv": wrong}}})
+
+
+def test_accuracy_of_a_small_set(place, capsys):
+    output = place / "out"
+    arguments = [str(place / "set"), str(place / "model.xml"), "--output", str(output), "--name", "small"]
+    assert accuracy.main(arguments) == 0
+    result = _runner.read_result("accuracy-small", output)
+    assert result["data"]["faces"] == 1
+    assert len(result["data"]["sha256"]) == 64
+    (row,) = result["figures"]["detectors"]
+    low, high = row["interval"]["average_precision"]
+    assert 0 <= low <= high <= 1
+    assert "| model" in accuracy.table(result["figures"])
+    assert (output / "accuracy-small.png").stat().st_size > 10_000
+    assert accuracy.main([str(place / "nowhere"), "--output", str(output)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.opencv4
+def test_accuracy_of_opencv_itself_is_that_of_the_same_cascade(place):
+    """Boxes are equal, so with the same order of scores the figures are too; ours breaks ties of equal counts."""
+    output = place / "out"
+    arguments = [str(place / "set"), "frontalface_default", "cv2:frontalface_default", "--output", str(output)]
+    assert accuracy.main(arguments) == 0
+    ours, theirs = _runner.read_result("accuracy-set", output)["figures"]["detectors"]
+    assert theirs["name"] == "frontalface_default in cv2"
+    assert ours["detections"] == theirs["detections"]
+
+
+def test_plan_leaves_out_what_has_no_data(capsys):
+    assert everything.main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "accuracy : left out, needs labelled pictures" in shown
+    assert everything.main(["--list", "--accuracy", "faces:frontal", "--yunet", "y.onnx"]) == 0
+    assert "accuracy faces --output" in capsys.readouterr().out
+
+
+def test_blocks_of_a_readme_are_made_from_result_files(place):
+    images = place / "out"
+    profile = rejection.rejection_profile(random_cascade(9, window=(12, 12)), [gray("astronaut", (40, 40))])
+    figures = {"cascades": {"mine": {"opencv": rejection._figures(profile, None)}}}
+    _runner.write_result("rejection", figures, data={"name": "a photo", "pictures": 1}, folder=images)
+    text = "before\n<!-- benchmark: rejection -->\nold\n<!-- end -->\nafter\n"
+    new = readme.rendered(text, images)
+    assert new.startswith("before\n<!-- benchmark: rejection -->\n| cascade, windows")
+    assert new.endswith("</sub>\n<!-- end -->\nafter\n")
+    assert "old" not in new
+    assert readme.rendered(new, images) == new
+
+
+def test_readme_shows_what_the_result_files_hold():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.rendered(text) == text, "run: python -m benchmarks.readme"
