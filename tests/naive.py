@@ -257,7 +257,7 @@ def split_loss(boosting, left, right):
     for side in (left, right):
         a = sum(w for y, w, _ in side if y > 0)
         b = sum(w for y, w, _ in side if y < 0)
-        if a + b == 0:
+        if sum(w for _, w, _ in side) == 0:
             return float("inf")
         if boosting == "gentle":
             mean = (a - b) / (a + b)

@@ -229,9 +229,8 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise InputError(
-                f"expected a key of a recipe, got unknown key {key!r} = {_shown(value)} (known: {', '.join(known)})"
-            )
+            names = ", ".join(known)
+            raise InputError(f"expected a key of a recipe (one of {names}), got {key!r} = {_shown(value)}")
         if key == "positives":
             items = value if isinstance(value, list | tuple) else [value]
             values[key] = tuple(_source(item, base, data) for item in items)

@@ -251,7 +251,7 @@ class Miner:
         for level in levels(size, self.window, self.scale_factor, stride=1):
             if not level.rows or not level.columns:
                 continue
-            planes = level.planes(gray, 0, level.rows, layout(level.size[0], 1, scanner.cascade.has_tilted))
+            planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
             result = scanner.scan_planes(planes, level.rows, level.columns, False)
             scanned += result.windows
             if len(result.xs):

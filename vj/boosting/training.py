@@ -256,7 +256,7 @@ class Training:
 
     def _enough(self, mined: Mined) -> bool:
         config = self.config
-        if self.stages and mined.acceptance <= config.overall_false_alarm_rate and mined.scanned:
+        if self.stages and mined.acceptance < config.overall_false_alarm_rate and mined.scanned:
             self._note(
                 f"training ends: {mined.acceptance:.1e} of the background windows pass, "
                 f"the overall_false_alarm_rate asked for is {config.overall_false_alarm_rate:.1e}"

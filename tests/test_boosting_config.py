@@ -1,0 +1,66 @@
+"""Recipes: read, resolved, refused."""
+
+from pathlib import Path
+
+import pytest
+
+from vj.boosting.config import TrainingConfig
+from vj.errors import InputError
+
+
+def test_a_recipe_reads_back_from_its_own_toml(tmp_path):
+    (tmp_path / "r.toml").write_text(
+        'window = [20, 24]\nbackgrounds = ["bg", "{data}/x"]\noutput = "out"\nmin_hit_rate = 1\n'
+        '[[positives]]\npath = "a b.csv"\nwhere = {frontal = 1}\nmargin = 0\n[[positives]]\npath = "skimage:faces"\n'
+    )
+    config = TrainingConfig.from_toml(tmp_path / "r.toml", data="/data")
+    assert config.window == (20, 24)
+    assert config.backgrounds == (str(tmp_path / "bg"), "/data/x")
+    assert config.positives[0].path == str(tmp_path / "a b.csv")
+    assert config.positives[0].where == {"frontal": "1"}
+    assert config.output == str(tmp_path / "out")
+    (tmp_path / "again.toml").write_text(config.to_toml())
+    assert TrainingConfig.from_toml(tmp_path / "again.toml") == config
+
+
+def test_options_win_and_start_from_the_working_directory(tmp_path):
+    (tmp_path / "r.toml").write_text('stages = 3\noutput = "out"\n')
+    config = TrainingConfig.from_toml(tmp_path / "r.toml", override={"stages": 7, "output": "elsewhere"})
+    assert config.stages == 7
+    assert config.output == str(Path("elsewhere").absolute())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stagse = 3", "got 'stagse' = 3"),
+        ("stages = 0", "expected stages between 1 and 200, got 0"),
+        ("stages = 2.5", "expected stages to be an integer, got 2.5"),
+        ("stages = true", "expected stages to be an integer, got True"),
+        ('min_hit_rate = "high"', "expected min_hit_rate to be a number, got 'high'"),
+        ("min_hit_rate = 1.5", "expected min_hit_rate between 0.5 and 1.0, got 1.5"),
+        ("min_hit_rate = nan", "expected min_hit_rate between"),
+        ('boosting = "adaboost"', "expected boosting to be one of gentle, real, discrete, logit, got 'adaboost'"),
+        ('window = "24"', 'expected window as "24x24"'),
+        ('window = "4x24"', "expected window between 8x8 and 128x128, got 4x24"),
+        ("positives = [{pth = 'x'}]", "got 'pth'"),
+        ("positives = [{path = 'x', side = 99}]", "expected positives.side between 0.5 and 8.0, got 99.0"),
+        ("positives = 3", "expected positives to be a path, got 3"),
+        ("backgrounds = '{data}/x'", "expected a data folder"),
+        ("stages = ", "expected TOML"),
+    ],
+)
+def test_bad_recipes_are_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(InputError) as error:
+        TrainingConfig.from_toml(tmp_path / "r.toml")
+    assert message in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / "r.toml"))
+    assert "\n" not in str(error.value)
+
+
+def test_differences_name_what_changes_the_result():
+    base = TrainingConfig.from_mapping({"stages": 3})
+    other = TrainingConfig.from_mapping({"stages": 4, "threads": 5, "boosting": "real"})
+    assert base.differences(other) == ["stages: 3, not 4", 'boosting: "gentle", not "real"']
+    assert base.differences(TrainingConfig.from_mapping({"stages": 3, "memory_mb": 10, "output": "x"})) == []

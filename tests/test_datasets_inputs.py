@@ -1,0 +1,151 @@
+"""Positives and backgrounds: where they are found, what is cut out, what is refused."""
+
+import cv2
+import numpy as np
+import pytest
+
+from vj.boosting.config import TrainingConfig
+from vj.boosting.positives import load_positives
+from vj.boosting.workers import Workers
+from vj.datasets.backgrounds import find_backgrounds
+from vj.datasets.crops import Region, cut, region_of_box, region_of_landmarks
+from vj.datasets.objects import Annotation, read_csv
+from vj.errors import InputError
+
+HEADER = "file,x,y,w,h,sq_x,sq_y,sq_size,leye_x,leye_y,reye_x,reye_y,lmouth_x,lmouth_y,rmouth_x,rmouth_y,frontal\n"
+
+
+@pytest.fixture
+def ramp():
+    """A picture whose grey level is a known function of the place: 2x + y."""
+    y, x = np.mgrid[:60, :80]
+    return (2 * x + y).astype(np.uint8)
+
+
+def _load(workers=2, **table):
+    pool = Workers(workers)
+    try:
+        return load_positives(TrainingConfig.from_mapping({"window": "10x10", **table}), pool)
+    finally:
+        pool.close()
+
+
+def test_cut_samples_the_right_place(ramp):
+    """Against the function itself: window pixel (i, j) is centred at x0 + (i + 0.5) * step."""
+    for times in (1, 2, 3, 3.5):
+        region = Region(40.0, 30.0, 10 * times, 10 * times)
+        got = cut(ramp, region, (10, 10)).astype(float)
+        step = (np.arange(10) + 0.5) * times
+        expected = 2 * (40 - 5 * times + step - 0.5)[None, :] + (30 - 5 * times + step - 0.5)[:, None]
+        assert np.abs(got - expected).max() <= 1.0
+
+
+def test_cut_mirrors_and_turns(ramp):
+    region = Region(41.0, 29.0, 20, 20)
+    plain = cut(ramp, region, (10, 10)).astype(int)
+    assert np.abs(cut(ramp, region, (10, 10), mirror=True) - plain[:, ::-1]).max() <= 1
+    turned = cut(ramp, Region(41.0, 29.0, 20, 20, angle=90), (10, 10)).astype(int)
+    # Turning the region clockwise turns what is in it the other way.
+    assert np.abs(turned - np.rot90(plain)).max() <= 1
+
+
+def test_cut_is_antialiased():
+    """A pattern of single lines shrinks to its mean; taking every fourth pixel would give 0 or 255."""
+    lines = np.tile(np.array([0, 255], np.uint8), (64, 32))
+    got = cut(lines, Region(32, 32, 64, 64), (16, 16))
+    assert np.abs(got.astype(int) - 127.5).max() <= 1
+
+
+def test_cut_repeats_the_edge(ramp):
+    got = cut(ramp, Region(0, 30, 20, 20), (20, 20))
+    assert (got[:, :10] == got[:, :1]).all()
+
+
+def test_boxes_grow_to_the_aspect_of_the_window():
+    assert region_of_box((10, 20, 30, 30), (20, 20), 0.0) == Region(25, 35, 30, 30)
+    assert region_of_box((10, 20, 30, 30), (10, 20), 0.1) == Region(25, 35, 36, 72)
+    assert region_of_box((0, 0, 10, 40), (20, 20), 0.0) == Region(5, 20, 40, 40)
+
+
+def test_landmarks_give_the_square_of_the_rule():
+    face = Annotation("a", eyes=((10, 20), (30, 20)), mouth=((14, 40), (26, 40)))
+    # The eyes are 20 apart, the mouth 20 below: u = 20.
+    assert region_of_landmarks(face, (20, 20), 2.5, 0.3) == Region(20, 26, 50, 50)
+    turned = Annotation("a", eyes=((10, 20), (20, 20)), mouth=((12, 40), (18, 40)))
+    assert region_of_landmarks(turned, (20, 20), 2.0, 0.0) == Region(15, 20, 38, 38)
+    with pytest.raises(InputError, match="landmarks"):
+        region_of_landmarks(Annotation("a"), (20, 20), 2.0, 0.0)
+
+
+def test_csv_rows_and_conditions(tmp_path, ramp):
+    cv2.imwrite(str(tmp_path / "a.png"), ramp)
+    row = "a.png,5,6,20,20,4,5,24,10,12,20,12,11,24,19,24,{}\n"
+    (tmp_path / "boxes.csv").write_text(HEADER + row.format(1) + row.format(0))
+    rows = read_csv(tmp_path / "boxes.csv", {"frontal": "1"})
+    assert len(rows) == 1
+    assert rows[0].box == (5, 6, 20, 20)
+    assert rows[0].square == (4, 5, 24, 24)
+    assert rows[0].eyes == ((10, 12), (20, 12))
+    source = {"path": str(tmp_path / "boxes.csv"), "where": {"frontal": 1}}
+    for crop, region in (
+        ("box", Region(15, 16, 20, 20)),
+        ("square", Region(16, 17, 24, 24)),
+        ("landmarks", Region(15, 12 + 0.305 * 11.4, 2.66 * 11.4, 2.66 * 11.4)),
+    ):
+        found = _load(positives=[{**source, "crop": crop}])
+        assert np.array_equal(found.windows, cut(ramp, region, (10, 10))[None])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,x,y,w\na,1,2,3\n", "no column 'h'"),
+        ("file,x,y,w,h\n", "expected rows"),
+        ("file,x,y,w,h\na.png,1,2,three,4\n", "expected numbers in line 2"),
+        ("file,x,y,w,h\na.png,1,2\n", "expected numbers in line 2"),
+    ],
+)
+def test_bad_csv(tmp_path, text, message):
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_csv(tmp_path / "boxes.csv", {})
+
+
+def test_folder_of_crops_mirror_and_jitter(tmp_path, ramp):
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), ramp[k : k + 30, :30])
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    found = _load(positives=str(tmp_path), mirror=True, jitter=4)
+    assert found.windows.shape == (3 * 6, 10, 10)
+    assert found.groups.tolist() == [g for g in range(3) for _ in range(6)]
+    assert "1 positives could not be read" in found.notes[0] and "broken.jpg" in found.notes[0]
+    assert np.abs(found.windows[1] - found.windows[0][:, ::-1].astype(int)).max() <= 1
+    assert len(np.unique(found.windows[:6], axis=0)) == 6
+    assert np.array_equal(found.windows, _load(1, positives=str(tmp_path), mirror=True, jitter=4).windows)
+    assert not np.array_equal(found.windows, _load(positives=str(tmp_path), mirror=True, jitter=4, seed=2).windows)
+
+
+def test_backgrounds_from_folders_patterns_and_lists(tmp_path, ramp, monkeypatch):
+    (tmp_path / "deep/er").mkdir(parents=True)
+    for name in ("b.png", "deep/a.jpg", "deep/er/c.bmp"):
+        cv2.imwrite(str(tmp_path / name), ramp)
+    (tmp_path / "notes.md").write_text("no picture")
+    names = lambda found: sorted(str(i)[len(str(tmp_path)) + 1 :] for i in found.items)  # noqa: E731
+    assert names(find_backgrounds([str(tmp_path)])) == ["b.png", "deep/a.jpg", "deep/er/c.bmp"]
+    assert names(find_backgrounds([f"{tmp_path}/deep/**/*.*"])) == ["deep/a.jpg", "deep/er/c.bmp"]
+    (tmp_path / "bg.txt").write_text("# comment\n\nb.png\ndeep/er/c.bmp\nmissing.png\n")
+    found = find_backgrounds([str(tmp_path / "bg.txt")])
+    assert names(found) == ["b.png", "deep/er/c.bmp", "missing.png"]
+    assert found[0].shape == (60, 80)
+    with pytest.raises(InputError, match=r"missing\.png"):
+        found[2]
+    for bad in (str(tmp_path / "none"), str(tmp_path / "*.gif")):
+        with pytest.raises(InputError, match="backgrounds"):
+            find_backgrounds([bad])
+
+
+def test_pictures_that_come_with_scikit_image():
+    found = find_backgrounds(["skimage:backgrounds"])
+    assert len(found) > 100
+    assert all(found[k].ndim == 2 for k in (0, 5, len(found) - 1))
+    assert _load(positives="skimage:faces", window="20x20").windows.shape == (100, 20, 20)

@@ -1,0 +1,100 @@
+"""``vj-train`` as a user meets it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+import vj
+from vj.boosting.config import TrainingConfig
+from vj.cli.train import main
+
+SMALL = "--window 12x12 --stages 2 --positives-per-stage 80 --negatives-per-stage 100 --max-weak-count 6 --seed 3".split()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "faces").mkdir()
+    (folder / "photos").mkdir()
+    for k, face in enumerate(data.lfw_subset()[:100]):
+        cv2.imwrite(str(folder / f"faces/{k}.png"), np.rint(face * 255))
+    cv2.imwrite(str(folder / "photos/gravel.png"), data.gravel()[:200, :200])
+    cv2.imwrite(str(folder / "photos/coffee.png"), data.coffee()[:, :, 0])
+    return folder
+
+
+def _arguments(pictures, out):
+    where = ["--positives", str(pictures / "faces"), "--backgrounds", str(pictures / "photos"), "--output", str(out)]
+    return [*where, *SMALL]
+
+
+def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
+    assert main(_arguments(pictures, tmp_path / "out")) == 0
+    out = tmp_path / "out"
+    cascade = vj.load(out / "cascade.xml")
+    assert cascade.n_stages == 2
+    assert cascade.window == (12, 12)
+    reports = [json.loads(line) for line in (out / "report.jsonl").read_text().splitlines()]
+    assert [r["weak_classifiers"] for r in reports] == cascade.stage_sizes.tolist()
+    recipe = TrainingConfig.from_toml(out / "recipe.toml")
+    assert (recipe.stages, recipe.seed, recipe.positives[0].path) == (2, 3, str(pictures / "faces"))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "stage 1:" in captured.err
+    # The recipe that was written trains the same cascade again.
+    assert main([str(out / "recipe.toml"), "--output", str(tmp_path / "again"), "--threads", "1", "--quiet"]) == 0
+    assert (tmp_path / "again/cascade.xml").read_bytes() == (out / "cascade.xml").read_bytes()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--positives", "missing"], "missing"),
+        (["--backgrounds", "missing"], "missing"),
+        (["--min-hit-rate", "2"], "expected min_hit_rate between 0.5 and 1.0, got 2.0"),
+        (["--window", "12"], "expected window as"),
+        (["--where", "frontal"], "COLUMN=VALUE"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, changes, message):
+    assert main([*_arguments(pictures, tmp_path / "out"), "--quiet", *changes]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vj-train: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_do(capsys):
+    assert main([]) == 2
+    assert "expected positives" in capsys.readouterr().err
+
+
+def test_unknown_key_of_a_recipe(tmp_path, capsys):
+    (tmp_path / "r.toml").write_text("stagse = 3\n")
+    assert main([str(tmp_path / "r.toml")]) == 2
+    assert "'stagse' = 3" in capsys.readouterr().err
+
+
+def test_help_does_not_wait_for_the_compiler():
+    """No import of numba, OpenCV or matplotlib is what keeps it fast."""
+    code = (
+        "import sys; from vj.cli.train import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "bad = {'numba', 'cv2', 'matplotlib', 'skimage'} & set(sys.modules); assert not bad, bad"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env={**os.environ}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-false-alarm-rate" in done.stdout
