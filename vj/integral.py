@@ -13,6 +13,7 @@ R. Lienhart and J. Maydt, "An extended set of Haar-like features for rapid objec
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,7 @@ class Planes(NamedTuple):
     stride: int
 
 
+@lru_cache(maxsize=256)
 def resampling_axis(source: int, target: int) -> Axis:
     """Return the weights of OpenCV's bit-exact bilinear resampling from `source` to `target` pixels.
 

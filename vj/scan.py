@@ -93,7 +93,6 @@ class _LaneTables(NamedTuple):
     bases: Any
     low: Any
     high: Any
-    kinds: Any
     records: Any
     weights: Any
     children: Any
@@ -268,7 +267,10 @@ def _plain_tables(cascade: Cascade) -> _PlainTables:
 
 
 class _Merged(NamedTuple):
-    """Look-ups of each feature with equal corners merged: (n, 12 or 16, 3), and how to combine them."""
+    """Look-ups of each feature with equal corners merged: (n, 12 or 16, 3), and how to combine them.
+
+    LBP features, all of one kind, are of kind 0.
+    """
 
     corners: npt.NDArray[np.int64]
     kinds: npt.NDArray[np.int32]
@@ -278,7 +280,7 @@ class _Merged(NamedTuple):
 def _merge_corners(cascade: Cascade) -> _Merged:
     corners = _plain_corners(cascade)
     n = len(corners)
-    kinds = np.full(n, kernels.GENERAL, dtype=np.int32)
+    kinds = np.full(n, kernels.GENERAL if cascade.kind == "haar" else kernels.EDGE, dtype=np.int32)
     multipliers = np.zeros(n, dtype=np.int32)
     features = cascade.features
     if isinstance(features, HaarFeatures):
@@ -311,7 +313,9 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
     if shape == {1: 2, -1: 2, 2: 1, -2: 1}:
         return kernels.EDGE, 0, by_factor[1] + by_factor[-1] + by_factor[2] + by_factor[-2]
     if shape == {1: 4, -2: 4, 4: 1}:
-        return kernels.CHECKER, 0, by_factor[1] + by_factor[-2] + by_factor[4]
+        return kernels.CHECKER, 1, by_factor[1] + by_factor[-2] + by_factor[4]
+    if shape == {-1: 4, 2: 4, -4: 1}:
+        return kernels.CHECKER, -1, by_factor[-1] + by_factor[2] + by_factor[-4]
     other = max(shape)
     if shape == {1: 2, -1: 2, other: 2, -other: 2}:
         return kernels.LINE, other, by_factor[1] + by_factor[-1] + by_factor[other] + by_factor[-other]
@@ -321,7 +325,7 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
 def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]) -> _LaneTables:
     lbp = cascade.kind == "lbp"
     features = cascade.node_features[order]
-    n_nodes, sizes = len(order), np.diff(cascade.tree_starts)
+    sizes = np.diff(cascade.tree_starts)
     stage_of_tree = np.repeat(np.arange(cascade.n_stages), cascade.stage_sizes)
     stage_of_leaf = np.repeat(stage_of_tree, sizes + 1)
     leaves = cascade.leaves.astype(np.float64)
@@ -333,24 +337,26 @@ def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]
     limit = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64) * scale
     # Half a unit per leaf, and one for the rest: float64 rounding is far below.
     margin = cascade.stage_sizes * 0.5 + 2
-    deltas = np.zeros(n_nodes, dtype=np.int32)
+    last = cascade.tree_starts[1:] + np.arange(cascade.n_trees)
     bases = np.zeros(cascade.n_stages, dtype=np.int32)
-    stumps = np.flatnonzero(sizes == 1)
-    node = cascade.tree_starts[stumps]
-    left = rounded[node + stumps - cascade.node_children[node, 0]]
-    right = rounded[node + stumps - cascade.node_children[node, 1]]
+    np.add.at(bases, stage_of_tree, rounded[last])
+    rounded = rounded - np.repeat(rounded[last], sizes + 1)
+    # In a stage of stumps alone, each votes with the difference of its leaves where it goes left.
+    stumps = np.repeat(np.diff(cascade.tree_starts[cascade.stage_starts]) == cascade.stage_sizes, cascade.stage_sizes)
+    root = cascade.tree_starts[:-1][stumps]
+    left, right = (rounded[root + np.flatnonzero(stumps) - cascade.node_children[root, side]] for side in (0, 1))
+    deltas = np.zeros(len(order), dtype=np.int32)
+    deltas[root] = left - right
     np.add.at(bases, stage_of_tree[stumps], right)
-    deltas[node] = left - right
     return _LaneTables(
         lbp=lbp,
-        scratch=int(sizes.max()) * kernels.LANES * kernels.BATCH,
+        scratch=int(np.diff(cascade.tree_starts[cascade.stage_starts]).max() + sizes.max()),
         stage_starts=np.array(cascade.stage_starts),
         tree_starts=np.array(cascade.tree_starts),
         ends=_kind_ends(cascade, merged.kinds[features]),
         bases=bases,
         low=np.clip(np.floor(limit - margin), -(2**30), 2**30).astype(np.int32),
         high=np.clip(np.ceil(limit + margin), -(2**30), 2**30).astype(np.int32),
-        kinds=merged.kinds[features],
         records=_records(cascade, merged, order, deltas),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
         children=np.array(cascade.node_children),
@@ -369,26 +375,23 @@ def _records(
 ) -> npt.NDArray[np.int32]:
     """Return the rows of the nodes in `order`, but for the corners, which depend on the layout."""
     lbp = cascade.kind == "lbp"
+    first = cascade.tree_starts[cascade.stage_starts[:-1]]
+    places = (order - np.repeat(first, np.diff(np.append(first, len(order))))).astype(np.int32)
     records = np.zeros((len(order), int(kernels.LBP_RECORD if lbp else kernels.RECORD)), dtype=np.int32)
     if lbp:
         records[:, kernels.LBP_SUBSET : kernels.LBP_SUBSET + SUBSET_WORDS] = cascade.node_subsets[order]
         records[:, kernels.LBP_DELTA] = deltas[order]
+        records[:, kernels.LBP_PLACE] = places
     else:
         records[:, kernels.THRESHOLD] = cascade.node_thresholds[order].view(np.int32)
         records[:, kernels.DELTA] = deltas[order]
+        records[:, kernels.PLACE] = places
         records[:, kernels.MULTIPLIER] = merged.multipliers[cascade.node_features[order]]
     return records
 
 
 def _lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Order of the nodes in which the lane scan visits them.
-
-    In a stage of stumps the order is free: sorted by kind, the branch on the kind is always predicted.
-    """
-    order = np.arange(len(cascade.node_features))
-    for s in range(cascade.n_stages):
-        first, last = cascade.tree_starts[cascade.stage_starts[s : s + 2]]
-        if last - first == cascade.stage_sizes[s]:
-            nodes = order[first:last]
-            order[first:last] = nodes[np.argsort(kinds[cascade.node_features[nodes]], kind="stable")]
-    return order
+    """Order of the nodes in which the lane scan evaluates them: those of a stage by kind, a loop for each."""
+    starts = cascade.tree_starts[cascade.stage_starts]
+    stage = np.repeat(np.arange(cascade.n_stages), np.diff(starts))
+    return np.lexsort((kinds[cascade.node_features], stage))
