@@ -1,0 +1,260 @@
+"""Fetching and laying out data: from made-up archives and a server of our own, hostile ones included."""
+
+import functools
+import hashlib
+import http.server
+import importlib.util
+import io
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+from vj.datasets.labelled import read_annotations
+from vj.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+_spec = importlib.util.spec_from_file_location("vj_data_prepare", ROOT / "data" / "prepare.py")
+prepare = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(prepare)
+
+
+def _jpeg(value=90, shape=(60, 80)):
+    return cv2.imencode(".jpg", np.full(shape, value, np.uint8))[1].tobytes()
+
+
+def _zip(path, members):
+    with zipfile.ZipFile(path, "w") as box:
+        for name, content in members.items():
+            box.writestr(name, content)
+    return path
+
+
+def _tar(path, members):
+    with tarfile.open(path, "w:gz") as box:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            box.addfile(info, io.BytesIO(content))
+    return path
+
+
+def _entry(path, take, convert, **more):
+    return {"convert": convert, "files": [{"url": "http://127.0.0.1:9/", "name": path.name, "take": take} | more]}
+
+
+def test_the_manifest_can_be_used():
+    for name, entry in prepare.manifest().items():
+        assert entry["convert"] in prepare.CONVERT, name
+        assert entry["title"]
+        assert entry["licence"]
+        for file in entry["files"]:
+            assert ("wheel" in file) != ("url" in file)
+            assert file["take"]
+            assert len(file.get("sha256", "0" * 64)) == 64
+            if "wheel" in file:
+                assert file["sha256"]
+                assert file["name"].split("-")[0].lower() == file["wheel"].split("==")[0].lower()
+
+
+def test_crops_and_pictures(tmp_path):
+    archive = _zip(tmp_path / "a.zip", {"p/s1/1.jpg": _jpeg(), "p/s2/1.jpg": _jpeg(), "p/code.py": b"x"})
+    known = {name: _entry(archive, ["p/s*/*.jpg"], name) for name in ("crops", "pictures", "files")}
+    hint = prepare.prepare("crops", tmp_path / "out", archive, known)
+    assert hint.startswith("2 crops")
+    assert sorted(p.name for p in (tmp_path / "out/crops/images").iterdir()) == ["s1_1.jpg", "s2_1.jpg"]
+    prepare.prepare("files", tmp_path / "out", archive, known)
+    assert [p.name for p in (tmp_path / "out/files").iterdir()] == ["1.jpg"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["crops", "files"]
+    # Again: the same, in place of the old.
+    prepare.prepare("crops", tmp_path / "out", tmp_path, known)
+    assert len(list((tmp_path / "out/crops/images").iterdir())) == 2
+
+
+def test_portraits_with_eyes(tmp_path):
+    """Eyes 20 apart on a level line: u = 20, so the box is 53.2 wide, centred 6.1 below their middle."""
+    archive = _zip(tmp_path / "a.zip", {"d/x.pgm": b"P5 1 1 255\n\0", "d/coords.txt": b"x 30 40 50 40\n"})
+    prepare.prepare("eyes", tmp_path, archive, {"eyes": _entry(archive, ["d/*"], "eyes")})
+    (picture,) = read_annotations(tmp_path / "eyes")
+    assert picture.path.is_file()
+    assert picture.boxes == pytest.approx(np.array([[40 - 26.6, 46.1 - 26.6, 53.2, 53.2]]), abs=0.01)
+    lines = (tmp_path / "eyes/boxes.csv").read_text().splitlines()
+    assert lines[0] == "file,x,y,w,h,leye_x,leye_y,reye_x,reye_y"
+    assert lines[1].endswith("30.0,40.0,50.0,40.0")
+
+
+def test_wider_face(tmp_path):
+    text = "0--P/a.jpg\n2\n1 2 30 40 1 0 0 0 2 1\n5 5 6 7 0 0 0 1 0 0\n1--Q/gone.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n"
+    photos = _zip(tmp_path / "WIDER_val.zip", {"WIDER_val/images/0--P/a.jpg": _jpeg()})
+    labels = _zip(tmp_path / "split.zip", {"wider_face_split/val.txt": text.encode()})
+    files = [
+        {"url": "", "name": photos.name, "take": ["WIDER_val/images/*.jpg"]},
+        {"url": "", "name": labels.name, "take": ["wider_face_split/*.txt"]},
+    ]
+    hint = prepare.prepare("wider", tmp_path / "out", tmp_path, {"wider": {"convert": "wider", "files": files}})
+    assert "1 pictures, 2 faces" in hint
+    (picture,) = read_annotations(tmp_path / "out" / "wider")
+    assert picture.path.is_file()
+    assert picture.attributes["occlusion"].tolist() == [2, 0]
+    assert "blur" in (tmp_path / "out/wider/boxes.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("around", ["", "originalPics/"])
+def test_fddb(tmp_path, around):
+    names = ("2002/07/19/big/img_1", "2002/07/20/big/img_1")
+    photos = _tar(tmp_path / "pics.tgz", {f"{around}{name}.jpg": _jpeg() for name in (*names, "2002/01/01/big/img_9")})
+    lists = {
+        f"FDDB-folds/FDDB-fold-0{k}-ellipseList.txt": f"{name}\n1\n20 15 1.5 40 30 1\n".encode()
+        for k, name in enumerate(names)
+    }
+    labels = _tar(tmp_path / "folds.tgz", lists)
+    files = [
+        {"url": "", "name": photos.name, "take": ["*.jpg"]},
+        {"url": "", "name": labels.name, "take": ["FDDB-folds/*ellipseList.txt"]},
+    ]
+    prepare.prepare("fddb", tmp_path / "out", tmp_path, {"fddb": {"convert": "fddb", "files": files}})
+    found = read_annotations(tmp_path / "out" / "fddb")
+    assert len({p.path for p in found}) == 2
+    assert all(p.path.is_file() and p.ellipses.shape == (1, 5) for p in found)
+    assert len(list((tmp_path / "out/fddb/images").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["../out.jpg", "a/../../out.jpg", "/tmp/vj-out.jpg", "c:\\out.jpg", "..\\out.jpg"])
+@pytest.mark.parametrize("make", [_zip, _tar])
+def test_no_member_leaves_the_folder(tmp_path, make, name):
+    archive = make(tmp_path / "bad.bin", {"fine.jpg": _jpeg(), name: _jpeg()})
+    with pytest.raises(InputError, match="members inside the target folder"):
+        prepare.prepare("bad", tmp_path / "to" / "here", archive, {"bad": _entry(archive, ["*"], "pictures")})
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["bad.bin"]
+    assert list((tmp_path / "to" / "here").iterdir()) == []
+    assert not Path("/tmp/vj-out.jpg").exists()
+
+
+def test_links_are_left_out(tmp_path):
+    with tarfile.open(tmp_path / "bad.tar", "w") as box:
+        for name, kind in (("link.jpg", tarfile.SYMTYPE), ("hard.jpg", tarfile.LNKTYPE), ("dev.jpg", tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            box.addfile(info)
+        info = tarfile.TarInfo("fine.jpg")
+        info.size = 3
+        box.addfile(info, io.BytesIO(b"abc"))
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as box:
+        box.writestr(link, "/etc/passwd")
+        box.writestr("fine.jpg", b"abc")
+    for archive in (tmp_path / "bad.tar", tmp_path / "bad.zip"):
+        assert [p.name for p in prepare.unpack(archive, tmp_path / "to", ["*"])] == ["fine.jpg"]
+    assert (tmp_path / "to" / "fine.jpg").read_bytes() == b"abc"
+
+
+def test_too_much_content_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "MAX_UNPACKED", 100)
+    archive = _zip(tmp_path / "a.zip", {"a": b"x" * 60, "b": b"x" * 60})
+    with pytest.raises(InputError, match="at most 100 bytes"):
+        prepare.unpack(archive, tmp_path / "to", ["*"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
+def test_what_is_no_archive_leaves_nothing(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match="expected an intact archive"):
+        prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(tmp_path / "a.zip", ["*"], "crops")})
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_content_that_differs_from_the_manifest_is_refused(tmp_path):
+    archive = _zip(tmp_path / "a.zip", {"a.jpg": _jpeg()})
+    for wrong in ({"sha256": "0" * 64}, {"size": 1}):
+        with pytest.raises(InputError, match=r"expected (SHA-256|1 bytes)"):
+            prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(archive, ["*"], "pictures", **wrong)})
+    right = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "size": archive.stat().st_size}
+    prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(archive, ["*"], "pictures", **right)})
+
+
+class _Server(http.server.SimpleHTTPRequestHandler):
+    """A server that knows `Range: bytes=N-` and notes which parts it was asked for."""
+
+    asked: ClassVar[list[int]] = []
+    ranges = True
+
+    def do_GET(self):
+        content = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1]) if self.ranges else 0
+        self.asked.append(start)
+        if start >= len(content) > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    _Server.asked, _Server.ranges = [], True
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Server, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_goes_on_where_it_stopped(served, tmp_path, ranges):
+    folder, url = served
+    content = np.random.default_rng(0).bytes(3_000_000)
+    (folder / "file.bin").write_bytes(content)
+    _Server.ranges = ranges
+    target = tmp_path / "file.bin"
+    (tmp_path / "file.bin.part").write_bytes(content[:1_000_000])
+    prepare.fetch_url(url + "file.bin", target)
+    assert target.read_bytes() == content
+    assert _Server.asked == [1_000_000 if ranges else 0]
+    assert not (tmp_path / "file.bin.part").exists()
+
+
+def test_a_complete_part_is_not_fetched_again(served, tmp_path):
+    folder, url = served
+    for name, size in (("known", 5), ("unknown", None)):
+        (folder / name).write_bytes(b"12345")
+        (tmp_path / f"{name}.part").write_bytes(b"12345")
+        prepare.fetch_url(url + name, tmp_path / name, size)
+        assert (tmp_path / name).read_bytes() == b"12345"
+    assert _Server.asked == [5]
+
+
+def test_a_set_is_fetched_once_and_verified(served, tmp_path):
+    folder, url = served
+    archive = _zip(folder / "a.zip", {"a.jpg": _jpeg()})
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    known = {"x": {"convert": "pictures", "files": [{"url": url + "a.zip", "name": "a.zip", "take": ["*"]}]}}
+    known["x"]["files"][0]["sha256"] = "f" * 64
+    with pytest.raises(InputError, match="expected SHA-256"):
+        prepare.prepare("x", tmp_path / "out", known=known)
+    assert list((tmp_path / "out/archives").iterdir()) == []
+    known["x"]["files"][0]["sha256"] = digest
+    for _ in range(2):
+        prepare.prepare("x", tmp_path / "out", known=known)
+    assert _Server.asked == [0, 0]
+
+
+def test_bad_names_and_servers_are_one_line(tmp_path, capsys):
+    assert prepare.main(["nothing", "--to", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    with pytest.raises(InputError, match="expected a download"):
+        prepare.fetch_url("http://127.0.0.1:9/x", tmp_path / "x")
+    assert prepare.main([]) == 0
+    assert "licence:" in capsys.readouterr().out
