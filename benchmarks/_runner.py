@@ -117,6 +117,21 @@ def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     return result
 
 
+def available(names: Iterable[str]) -> list[str]:
+    """Return those cascades of a default list that this machine has, and say which it has not."""
+    from vj import models
+    from vj.errors import InputError
+
+    found = []
+    for name in names:
+        try:
+            models.find(name.removeprefix("cv2:"))
+            found.append(name)
+        except InputError:
+            print(f"left out, not on this machine: {name}")
+    return found
+
+
 def median_seconds(call: Callable[[], object], repeats: int = 5) -> float:
     """Median wall time of `call` in seconds over `repeats` runs, after one run that is not counted."""
     call()

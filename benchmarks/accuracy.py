@@ -104,7 +104,7 @@ def table(figures: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.split("\n\n")[0])
     parser.add_argument("dataset", metavar="DATASET", help="labelled pictures; see vj-evaluate")
-    parser.add_argument("cascades", nargs="*", default=list(CASCADES), help="files or names; cv2:NAME for cv2's own")
+    parser.add_argument("cascades", nargs="*", help="files or names; cv2:NAME for cv2's own")
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="also measure this model")
     parser.add_argument("--name", help="of the result file (default: the dataset's)")
     parser.add_argument("--format", choices=list(FORMATS))
@@ -132,7 +132,7 @@ def _run(args: argparse.Namespace) -> int:
     pictures = read_labelled(args.dataset, args.format)
     rules = Rules(FRONTAL if args.frontal else Wanted(), align=not args.no_align)
     settings = {k: getattr(args, k) for k in ("scale_factor", "min_neighbors", "stride", "suppression", "threads")}
-    given = [*args.cascades, *([f"yunet:{args.yunet}"] if args.yunet else [])]
+    given = [*(args.cascades or _runner.available(CASCADES)), *([f"yunet:{args.yunet}"] if args.yunet else [])]
     results, rows = [], []
     for one in given:
         result, figures = measure(one, pictures, rules, settings)

@@ -92,31 +92,24 @@ def table(figures: dict[str, Any]) -> str:
     """Markdown table of a result file: what a window costs each cascade, and how soon windows are gone."""
     rows = []
     for name, rules in figures["cascades"].items():
-        for rule, f in rules.items():
-            passed = [stage["passed"] for stage in f["stages"]]
-            gone = 1 - passed[min(2, len(passed) - 1)] / f["stages"][0]["entered"]
-            rows.append(
-                [
-                    f"{name}, {'OpenCV visits' if rule == 'opencv' else 'all of the grid'}",
-                    f"{f['windows']:,}",
-                    f"{100 * f['flat'] / f['windows']:.1f} %",
-                    f"{100 * gone:.1f} %",
-                    f"{f['weak_classifiers_per_window']:.2f}",
-                    f"{f['features_per_window']:.2f}",
-                    f"{passed[-1]:,}",
-                    {True: "equal", False: "DIFFERENT", None: ""}[f.get("equal_to_opencv")],
-                ]
-            )
-    header = [
-        "cascade, windows",
-        "windows",
-        "flat",
-        "gone after 3 stages",
-        "weak/window",
-        "features/window",
-        "pass all",
-    ]
-    return _runner.table([*header, "against cv2"], rows)
+        seen, grid = rules["opencv"], rules["grid"]
+        passed = [stage["passed"] for stage in seen["stages"]]
+        gone = 1 - passed[min(2, len(passed) - 1)] / max(seen["stages"][0]["entered"], 1)
+        rows.append(
+            [
+                name,
+                f"{seen['windows']:,}",
+                f"{100 * seen['flat'] / seen['windows']:.1f} %",
+                f"{100 * gone:.1f} %",
+                f"{passed[-1]:,}",
+                f"{seen['weak_classifiers_per_window']:.2f}",
+                f"{seen['features_per_window']:.2f}",
+                f"{grid['features_per_window']:.2f}",
+                {True: "equal", False: "DIFFERENT", None: ""}[seen.get("equal_to_opencv")],
+            ]
+        )
+    header = ["cascade", "windows", "flat", "gone after 3 stages", "pass all", "weak per window", "features per window"]
+    return _runner.table([*header, "on the whole grid", "counts in cv2"], rows)
 
 
 def stages(profile: RejectionProfile) -> str:
@@ -177,7 +170,7 @@ def _run(args: argparse.Namespace) -> int:
         data["sha256"] = _runner.array_hash(pictures)
     data["megapixels"] = round(float(sum(np.prod(p.shape) for p in pictures)) / 1e6, 3)
     verify = hasattr(cv2, "CascadeClassifier")
-    profiles, results = measure(args.cascade or list(CASCADES), pictures, args.scale_factor, verify)
+    profiles, results = measure(args.cascade or _runner.available(CASCADES), pictures, args.scale_factor, verify)
     folder = Path(args.output)
     result = {"scale_factor": args.scale_factor, "cascades": results}
     path = _runner.write_result("rejection", result, data=data, folder=folder)

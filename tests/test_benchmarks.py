@@ -91,7 +91,7 @@ def test_rejection_says_so_if_opencv_differs():
     right = rejection._figures(profile, profile.passed.tolist())
     wrong = rejection._figures(profile, [int(profile.passed[0]) + 1, *profile.passed[1:].tolist()])
     assert (right["equal_to_opencv"], wrong["equal_to_opencv"]) == (True, False)
-    assert "DIFFERENT" in rejection.table({"cascades": {"x": {"opencv": wrong}}})
+    assert "DIFFERENT" in rejection.table({"cascades": {"x": {"opencv": wrong, "grid": wrong}}})
 
 
 def test_accuracy_of_a_small_set(place, capsys):
@@ -132,11 +132,12 @@ def test_plan_leaves_out_what_has_no_data(capsys):
 def test_blocks_of_a_readme_are_made_from_result_files(place):
     images = place / "out"
     profile = rejection.rejection_profile(random_cascade(9, window=(12, 12)), [gray("astronaut", (40, 40))])
-    figures = {"cascades": {"mine": {"opencv": rejection._figures(profile, None)}}}
+    one = rejection._figures(profile, None)
+    figures = {"cascades": {"mine": {"opencv": one, "grid": one}}}
     _runner.write_result("rejection", figures, data={"name": "a photo", "pictures": 1}, folder=images)
     text = "before\n<!-- benchmark: rejection -->\nold\n<!-- end -->\nafter\n"
     new = readme.rendered(text, images)
-    assert new.startswith("before\n<!-- benchmark: rejection -->\n| cascade, windows")
+    assert new.startswith("before\n<!-- benchmark: rejection -->\n| cascade ")
     assert new.endswith("</sub>\n<!-- end -->\nafter\n")
     assert "old" not in new
     assert readme.rendered(new, images) == new
