@@ -47,7 +47,7 @@ def _train(faces, photos, **changes):
         {"features": "lbp"},
         {"features": "all", "stages": 2},
         {"max_depth": 2, "boosting": "real"},
-        {"boosting": "discrete", "holdout": 0.0},
+        {"boosting": "discrete", "holdout": 0.0, "search": "exact"},
         {"boosting": "logit", "weight_trim_rate": 0.95},
         {"window": "10x14", "features": "core", "stages": 2},
     ],
@@ -77,9 +77,10 @@ def test_detector_agrees_with_what_was_reported(faces, photos, changes):
 
 
 def test_threads_and_memory_change_nothing(faces, photos):
-    runs = [_train(faces, photos, threads=t, memory_mb=m)[0].cascade for t, m in ((1, 0), (3, 0), (2, 1))]
-    assert runs[0] == runs[1] == runs[2]
-    assert _train(faces, photos, seed=2)[0].cascade != runs[0]
+    for how in ("exact", "fast"):
+        runs = [_train(faces, photos, threads=t, memory_mb=m, search=how)[0] for t, m in ((1, 0), (3, 0), (2, 1))]
+        assert runs[0].cascade == runs[1].cascade == runs[2].cascade
+        assert _train(faces, photos, seed=2, search=how)[0].cascade != runs[0].cascade
 
 
 def test_copies_of_a_face_are_held_out_together(faces, photos):

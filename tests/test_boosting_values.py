@@ -70,7 +70,8 @@ def _bins(features, windows):
     table, samples = values.feature_table(features, WINDOW), values.prepare(windows)
     binning = values.make_binning(table, [samples], lambda work, n: work(0, n))
     out = np.zeros((len(table), samples.tiles.shape[0] * values.TILE), dtype=np.uint8)
-    values.fill_bins(table, samples, binning, (0, len(table)), out)
+    every = np.arange(len(table))
+    values.fill_bins(table, samples, binning, every, out, every)
     return binning, values.feature_values(table, samples), out[:, : len(windows)]
 
 

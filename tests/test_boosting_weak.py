@@ -32,7 +32,9 @@ def xor():
     halves = ([[0, 0, 8, 8], [4, 0, 4, 8], [0, 0, 0, 0]], [[0, 0, 8, 8], [0, 4, 8, 4], [0, 0, 0, 0]])
     index = [int(np.flatnonzero((features.rects == half).all(axis=(1, 2)))[0]) for half in halves]
     table = values.feature_table(features.take(index), WINDOW)
-    groups = tuple(values.prepare(_windows(np.resize(codes, 80), k)) for k, codes in enumerate(([3, 3, 0, 3, 3], [1, 2])))
+    groups = tuple(
+        values.prepare(_windows(np.resize(codes, 80), k)) for k, codes in enumerate(([3, 3, 0, 3, 3], [1, 2]))
+    )
     yield Search(table, groups, pool, 1 << 30)
     pool.close()
 

@@ -109,7 +109,8 @@ class TrainingConfig:
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
     max_depth: int = _integer(1, 1, 8, "depth of the weak trees; 1: stumps")
     weight_trim_rate: float = _number(1.0, 0.5, 1.0, "share of weight a round is searched on; 1: all samples")
-    search: str = _choice("exact", SEARCHES, "exact: all features on all samples; fast: a screening first")
+    search: str = _choice("fast", SEARCHES, "exact: all features; fast: a sample of them, then their neighbours")
+    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: part of the features that is sampled")
 
     mirror: bool = _flag(False, "add every positive mirrored")
     jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vj.boosting.config import TrainingConfig
 from vj.boosting.search import Search
 from vj.boosting.values import FeatureTable, Samples
-from vj.boosting.weak import WeakTree, grow_tree, sample_weights
+from vj.boosting.weak import Chooser, WeakTree, grow_tree, sample_weights
 
 Floats = npt.NDArray[np.float64]
 
@@ -78,6 +78,7 @@ def train_stage(
     config: TrainingConfig,
     *,
     trees: tuple[WeakTree, ...] = (),
+    chooser: Callable[[int], Chooser] | None = None,
     progress: Callable[[Round, tuple[WeakTree, ...]], None] | None = None,
 ) -> tuple[Stage, Round] | None:
     """Boost one stage.
@@ -91,6 +92,8 @@ def train_stage(
     config : TrainingConfig
     trees : tuple of WeakTree
         Weak classifiers that an interrupted run had already found.
+    chooser : callable, optional
+        For a round, chooses the candidates of its searches; by default all features.
     progress : callable, optional
         Called after every weak classifier.
 
@@ -109,7 +112,8 @@ def train_stage(
             tree: WeakTree | None = trees[len(grown)]
         else:
             weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
-            tree = grow_tree(search, weights, config.max_depth)
+            choose = chooser(len(grown)) if chooser is not None else None
+            tree = grow_tree(search, weights, config.max_depth, choose)
         if tree is None:
             break
         grown.append(tree)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._version import __version__
+from vj.boosting.candidates import FastCandidates, Neighbours
 from vj.boosting.config import TrainingConfig
 from vj.boosting.memory import memory_budget
 from vj.boosting.mining import Mined, Miner
@@ -17,7 +18,7 @@ from vj.boosting.positives import Positives, load_positives
 from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, train_stage
 from vj.boosting.values import FeatureTable, feature_table, prepare
-from vj.boosting.weak import WeakTree
+from vj.boosting.weak import Chooser, WeakTree
 from vj.boosting.workers import Workers
 from vj.cascade import Cascade
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
@@ -127,6 +128,7 @@ class Training:
         self._tilted = isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
         self.workers = Workers(config.threads)
         # Half for bins: samples, pictures and the compiler need their share.
+        self._neighbours: Neighbours | None = None
         self._memory, self._arena = memory_budget(config.memory_mb) // 2, Arena()
         self._given = positives, backgrounds
         self._negatives = np.zeros((0, config.window[1], config.window[0]), dtype=np.uint8)
@@ -196,7 +198,7 @@ class Training:
         )
         held_samples = prepare(self.positives.windows[held], tilted=self._tilted) if len(held) else None
         search = Search(self.table, groups, self.workers, self._memory, self._arena)
-        result = train_stage(search, held_samples, config, progress=self._round)
+        result = train_stage(search, held_samples, config, chooser=self._chooser(), progress=self._round)
         if result is None:
             self._note("training ends: no feature tells positives and negatives apart")
             return None
@@ -223,6 +225,15 @@ class Training:
             mining_seconds=mined.seconds,
             seconds=perf_counter() - start,
         )
+
+    def _chooser(self) -> Callable[[int], Chooser] | None:
+        """For the fast search: the candidates of each search, each with a seed of its own."""
+        if self.config.search == "exact":
+            return None
+        self._neighbours = self._neighbours or Neighbours(self.features)
+        seed, share = (self.config.seed, 6, len(self.stages)), self.config.search_share
+        near, n = self._neighbours, len(self.table)
+        return lambda round: lambda search: FastCandidates(near, n, share, (*seed, round, search))
 
     def _round(self, done: Round, trees: tuple[WeakTree, ...]) -> None:
         self._tell(Progress("round", len(self.stages), round=done))

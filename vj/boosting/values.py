@@ -208,7 +208,8 @@ def feature_values(table: FeatureTable, samples: Samples) -> npt.NDArray[np.floa
     out = np.zeros((len(table), samples.tiles.shape[0] * TILE), dtype=np.float32)
     if table.lbp:
         codes = np.zeros(out.shape, dtype=np.uint8)
-        _lbp_codes(samples.tiles, table.corners, codes)
+        every = np.arange(len(table))
+        _lbp_codes(samples.tiles, table.corners, every, every, codes)
         out[:] = codes
     else:
         _haar_values(samples.tiles, samples.norms, table.corners, table.weights, out)
@@ -277,27 +278,32 @@ Spread = Callable[[Callable[[int, int], Any], int], None]
 
 
 def fill_bins(
-    table: FeatureTable, samples: Samples, binning: Binning, span: tuple[int, int], out: npt.NDArray[np.uint8]
+    table: FeatureTable,
+    samples: Samples,
+    binning: Binning,
+    features: npt.NDArray[np.int64],
+    out: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
 ) -> None:
-    """Write the bins of the features `span` = (first, last) on all samples.
+    """Write the bins of features on all samples.
 
     Parameters
     ----------
     table, samples, binning
-    span : (int, int)
-    out : ndarray of uint8, shape (last - first, n_tiles * TILE)
+    features : ndarray of int64, shape (n,)
+    out : ndarray of uint8, shape (any, n_tiles * TILE)
+    rows : ndarray of int64, shape (n,)
+        Where in `out` each feature goes.
     """
-    first, last = span
     if table.lbp:
-        _lbp_codes(samples.tiles, table.corners[first:last], out)
+        _lbp_codes(samples.tiles, table.corners, features, rows, out)
         return
     _haar_bins(
-        samples.tiles,
-        samples.norms,
-        table.corners[first:last],
-        table.weights[first:last],
-        binning.low[first:last],
-        binning.scale[first:last],
+        (samples.tiles, samples.norms),
+        (table.corners, table.weights),
+        (binning.low, binning.scale),
+        features,
+        rows,
         out,
     )
 
@@ -336,16 +342,20 @@ def _haar_values(tiles: Any, norms: Any, corners: Any, weights: Any, out: Any) -
 
 
 @numba.njit(cache=True, nogil=True)
-def _haar_bins(tiles: Any, norms: Any, corners: Any, weights: Any, low: Any, scale: Any, out: Any) -> None:
+def _haar_bins(samples: Any, table: Any, binning: Any, features: Any, rows: Any, out: Any) -> None:
+    tiles, norms = samples
+    corners, weights = table
+    low, scale = binning
     calc = np.empty(TILE, dtype=np.float32)
     top = np.float32(BINS - 1)
     zero = np.float32(0)
     for t in range(tiles.shape[0]):
         norm = norms[t]
-        for f in range(corners.shape[0]):
+        for i in range(features.shape[0]):
+            f = features[i]
             _calc(tiles[t], corners[f], weights[f], calc)
             lo, sc = low[f], scale[f]
-            row = out[f, t * TILE : (t + 1) * TILE]
+            row = out[rows[i], t * TILE : (t + 1) * TILE]
             for s in range(TILE):
                 row[s] = np.uint8(np.int32(min(max((calc[s] * norm[s] - lo) * sc, zero), top)))
 
@@ -373,14 +383,14 @@ def _moments(
 
 
 @numba.njit(cache=True, nogil=True)
-def _lbp_codes(tiles: Any, corners: Any, out: Any) -> None:
+def _lbp_codes(tiles: Any, corners: Any, features: Any, places: Any, out: Any) -> None:
     centre = np.empty(TILE, dtype=np.int32)
     code = np.empty(TILE, dtype=np.uint8)
     rows = np.array([0, 0, 0, 1, 2, 2, 2, 1], dtype=np.int32)
     columns = np.array([0, 1, 2, 2, 2, 1, 0, 0], dtype=np.int32)
     for t in range(tiles.shape[0]):
-        for f in range(corners.shape[0]):
-            tile, corner = tiles[t], corners[f]
+        for i in range(features.shape[0]):
+            tile, corner = tiles[t], corners[features[i]]
             a, b, c, d = tile[corner[5]], tile[corner[6]], tile[corner[9]], tile[corner[10]]
             for s in range(TILE):
                 centre[s] = a[s] - b[s] - c[s] + d[s]
@@ -392,4 +402,4 @@ def _lbp_codes(tiles: Any, corners: Any, out: Any) -> None:
                 for s in range(TILE):
                     if np.int32(a[s] - b[s] - c[s] + d[s]) >= centre[s]:
                         code[s] |= bit
-            out[f, t * TILE : (t + 1) * TILE] = code
+            out[places[i], t * TILE : (t + 1) * TILE] = code

@@ -8,12 +8,13 @@ Statistics 28(2), 2000: discrete, real, logit and gentle AdaBoost are its algori
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Search, Split, goes_left
+from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Candidates, Search, Split, goes_left
 from vj.boosting.values import FeatureTable, Samples
 
 Floats = npt.NDArray[np.float64]
@@ -131,7 +132,10 @@ def _rounded(values: Floats) -> npt.NDArray[np.int32]:
     return np.rint(values).astype(np.int32)
 
 
-def grow_tree(search: Search, weights: Weights, max_depth: int) -> WeakTree | None:
+Chooser = Callable[[int], Candidates | None]
+
+
+def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser | None = None) -> WeakTree | None:
     """Grow the weak tree of one round; None if no feature tells the samples apart.
 
     Parameters
@@ -139,6 +143,8 @@ def grow_tree(search: Search, weights: Weights, max_depth: int) -> WeakTree | No
     search : Search
     weights : Weights
     max_depth : int
+    chooser : callable, optional
+        Gives for the number of a search within the tree the candidates to look at; by default all features.
 
     Returns
     -------
@@ -150,10 +156,15 @@ def grow_tree(search: Search, weights: Weights, max_depth: int) -> WeakTree | No
     ends: list[npt.NDArray[np.bool_]] = []
     # Breadth first: every child is a later split than its parent, as a cascade demands.
     waiting: list[tuple[npt.NDArray[np.bool_], int, int, int]] = [(np.ones(n, dtype=np.bool_), 1, -1, 0)]
+    searches = 0
     while waiting:
         mask, depth, parent, side = waiting.pop(0)
         inside = weights if depth == 1 else weights.within(mask, n_positives)
-        split = search.best((inside.first, inside.second), weights.criterion) if depth <= max_depth else None
+        split = None
+        if depth <= max_depth:
+            candidates = chooser(searches) if chooser is not None else None
+            split = search.best((inside.first, inside.second), weights.criterion, candidates)
+            searches += 1
         if split is None:
             if parent < 0:
                 return None

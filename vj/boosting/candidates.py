@@ -1,0 +1,120 @@
+"""The fast search: a random sample of the pool, then uphill from the best through neighbouring features.
+
+Features that differ by one pixel in place or size have nearly the same loss, so that a sample of a few per cent holds
+one near every good feature, and stepping to better neighbours finds the top of each hill. What it loses against looking
+at all features is measured by ``benchmarks/training.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.search import Evaluate, Indices
+from vj.haar import HaarFeatures
+from vj.lbp import LbpFeatures
+
+CLIMBERS = 24
+"""Features from which the search climbs."""
+_STEPS = 12
+
+
+class Neighbours:
+    """Finds the features that differ by one step of x, y, width or height from given ones.
+
+    Parameters
+    ----------
+    features : HaarFeatures or LbpFeatures
+    """
+
+    def __init__(self, features: HaarFeatures | LbpFeatures) -> None:
+        shapes, self._places = _shapes_and_places(features)
+        _, self._shape = np.unique(shapes, axis=0, return_inverse=True)
+        # One step of a template's width or height is its smallest one: three pixels for three columns.
+        n_shapes = int(self._shape.max()) + 1
+        steps = np.full((n_shapes, 2), np.iinfo(np.int64).max)
+        np.minimum.at(steps, self._shape, self._places[:, 2:])
+        self._steps = steps
+        self._sizes = self._places.max(axis=0) + 1
+        keys = self._key(self._shape, self._places)
+        self._order = np.argsort(keys)
+        self._keys = keys[self._order]
+
+    def of(self, indices: Indices) -> Indices:
+        """Return the neighbours of features, each once, ascending."""
+        shape, place = self._shape[indices], self._places[indices]
+        wide, high = self._steps[shape].T
+        zero, one = np.zeros_like(wide), np.ones_like(wide)
+        moves = [(one, zero, zero, zero), (zero, one, zero, zero), (zero, zero, wide, zero), (zero, zero, zero, high)]
+        # A width may grow on either side.
+        moves += [(-wide, zero, wide, zero), (zero, -high, zero, high)]
+        found = []
+        for move in moves:
+            for sign in (1, -1):
+                moved = place + sign * np.stack(move, axis=1)
+                inside = ((moved >= 0) & (moved < self._sizes)).all(axis=1)
+                keys = self._key(shape[inside], moved[inside])
+                at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+                found.append(self._order[at[self._keys[at] == keys]])
+        return np.unique(np.concatenate(found))
+
+    def _key(self, shape: npt.NDArray[np.int64], place: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        key = shape.astype(np.int64)
+        for k in range(4):
+            key = key * self._sizes[k] + place[:, k]
+        return key
+
+
+def _shapes_and_places(features: HaarFeatures | LbpFeatures) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return what makes the template of each feature, in twelfths of its size, and its x, y, width and height."""
+    if isinstance(features, LbpFeatures):
+        return np.zeros((len(features), 1), dtype=np.int64), features.rects.astype(np.int64)
+    rects = features.rects.astype(np.int64)
+    place = rects[:, 0]
+    columns = [features.tilted.astype(np.int64)]
+    for k in (1, 2):
+        right, down = rects[:, k, 0] - place[:, 0], rects[:, k, 1] - place[:, 1]
+        # A tilted offset runs along the two edges of the rectangle.
+        along = np.where(features.tilted, (right + down) // 2, right)
+        across = np.where(features.tilted, (down - right) // 2, down)
+        used = features.weights[:, k] != 0
+        for part, whole in ((along, 2), (across, 3), (rects[:, k, 2], 2), (rects[:, k, 3], 3)):
+            columns.append(np.where(used, 12 * part // place[:, whole], -1))
+        columns.append(np.rint(features.weights[:, k]).astype(np.int64))
+    return np.stack(columns, axis=1), place
+
+
+class FastCandidates:
+    """Chooses candidates for one split; a `vj.boosting.search.Candidates`.
+
+    Parameters
+    ----------
+    neighbours : Neighbours
+    n : int
+        Size of the pool.
+    share : float
+        Part of the pool that is sampled.
+    seed : tuple of int
+        Of the sample; every split has its own.
+    """
+
+    def __init__(self, neighbours: Neighbours, n: int, share: float, seed: tuple[int, ...]) -> None:
+        self._neighbours, self._n, self._share, self._seed = neighbours, n, share, seed
+
+    def __call__(self, evaluate: Evaluate) -> tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+        """Evaluate the sample, then climb until no neighbour of the best is better."""
+        rng = np.random.default_rng(self._seed)
+        features = np.unique(rng.integers(0, self._n, max(1, int(self._share * self._n))))
+        losses, edges = evaluate(features)
+        for _ in range(_STEPS):
+            # Stable: among equal losses the lowest feature climbs, whatever the machine's sort does.
+            best = features[np.argsort(losses, kind="stable")[:CLIMBERS]]
+            new = np.setdiff1d(self._neighbours.of(best), features, assume_unique=True)
+            if not len(new):
+                break
+            more = evaluate(new)
+            order = np.argsort(np.concatenate([features, new]), kind="stable")
+            features = np.concatenate([features, new])[order]
+            losses = np.concatenate([losses, more[0]])[order]
+            edges = np.concatenate([edges, more[1]])[order]
+        return features, losses, edges
