@@ -34,7 +34,10 @@ def test_features_are_distinct_inside_the_window_and_vanish_on_a_flat_one(kind):
     rows = {(r.tobytes(), w.tobytes(), bool(t)) for r, w, t in zip(pool.rects, pool.weights, pool.tilted, strict=True)}
     assert len(rows) == len(pool)
     for rects, weights, tilted in zip(pool.rects.tolist(), pool.weights, pool.tilted, strict=True):
-        sizes = [len(naive.rectangle_pixels(*rect, tilted)) if weight else 0 for rect, weight in zip(rects, weights, strict=True)]
+        sizes = [
+            len(naive.rectangle_pixels(*rect, tilted)) if weight else 0
+            for rect, weight in zip(rects, weights, strict=True)
+        ]
         assert np.dot(sizes, weights) == 0
 
 
@@ -81,7 +84,14 @@ def test_unknown_pools_are_refused():
 
 @pytest.mark.parametrize(
     "rect, tilted",
-    [((-1, 0, 4, 4), False), ((0, 0, 9, 4), False), ((0, 5, 4, 4), False), ((1, 0, 2, 2), True), ((2, 0, 7, 2), True), ((3, 3, 4, 3), True)],
+    [
+        ((-1, 0, 4, 4), False),
+        ((0, 0, 9, 4), False),
+        ((0, 5, 4, 4), False),
+        ((1, 0, 2, 2), True),
+        ((2, 0, 7, 2), True),
+        ((3, 3, 4, 3), True),
+    ],
 )
 def test_rectangles_outside_the_window_are_refused(rect, tilted):
     rects = np.zeros((1, 3, 4), np.int32)

@@ -3,6 +3,12 @@ from .boosting.config import TrainingConfig as TrainingConfig
 from .boosting.training import StageReport as StageReport
 from .boosting.training import train as train
 from .cascade import Cascade as Cascade
+from .cv2_compat import CASCADE_DO_CANNY_PRUNING as CASCADE_DO_CANNY_PRUNING
+from .cv2_compat import CASCADE_DO_ROUGH_SEARCH as CASCADE_DO_ROUGH_SEARCH
+from .cv2_compat import CASCADE_FIND_BIGGEST_OBJECT as CASCADE_FIND_BIGGEST_OBJECT
+from .cv2_compat import CASCADE_SCALE_IMAGE as CASCADE_SCALE_IMAGE
+from .cv2_compat import CascadeClassifier as CascadeClassifier
+from .cv2_compat import groupRectangles as groupRectangles
 from .detector import Detections as Detections
 from .detector import Detector as Detector
 from .errors import InputError as InputError

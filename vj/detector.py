@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,6 +152,31 @@ class Detector:
         suppression: float | None = None,
         threads: int | None = None,
     ) -> None:
+        self.cascade = cascade
+        self._scanner = Scanner(cascade)
+        # Memory that no thread is using now: taking and putting back are atomic.
+        self._spaces: list[Workspace] = []
+        self._set(
+            scale_factor=scale_factor,
+            min_neighbors=min_neighbors,
+            min_size=min_size,
+            max_size=max_size,
+            stride=stride,
+            suppression=suppression,
+            threads=threads,
+        )
+
+    def _set(
+        self,
+        *,
+        scale_factor: float,
+        min_neighbors: int,
+        min_size: Size | None,
+        max_size: Size | None,
+        stride: int | None,
+        suppression: float | None,
+        threads: int | None,
+    ) -> None:
         if not (np.isfinite(scale_factor) and scale_factor > 1):
             raise InputError(f"expected a scale_factor above 1, got {scale_factor}")
         if min_neighbors < 0:
@@ -161,7 +187,6 @@ class Detector:
             raise InputError(f"expected suppression of 0 to 1, got {suppression}")
         if threads is not None and threads < 1:
             raise InputError(f"expected threads of 1 or more, got {threads}")
-        self.cascade = cascade
         self.scale_factor = float(scale_factor)
         self.min_neighbors = int(min_neighbors)
         self.min_size = _size("min_size", min_size)
@@ -169,9 +194,27 @@ class Detector:
         self.stride = stride
         self.suppression = suppression
         self.threads = threads or os.cpu_count() or 1
-        self._scanner = Scanner(cascade)
-        # Memory that no thread is using now: taking and putting back are atomic.
-        self._spaces: list[Workspace] = []
+
+    def replace(self, **settings: Any) -> Detector:
+        """Return a detector of the same cascade with some settings changed, at no cost.
+
+        Parameters
+        ----------
+        **settings
+            Those of the constructor.
+
+        Raises
+        ------
+        InputError
+            If a setting is out of range.
+        """
+        other = copy.copy(self)
+        names = ("scale_factor", "min_neighbors", "min_size", "max_size", "stride", "suppression", "threads")
+        unknown = sorted(set(settings) - set(names))
+        if unknown:
+            raise InputError(f"expected settings among {', '.join(names)}, got {', '.join(unknown)}")
+        other._set(**{name: settings.get(name, getattr(self, name)) for name in names})
+        return other
 
     def detect(self, image: npt.NDArray[Any]) -> Detections:
         """Find objects in a picture.

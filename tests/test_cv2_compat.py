@@ -1,0 +1,154 @@
+import inspect
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+from cascades import LBP_FILE, random_cascade
+from pictures import photo
+
+import vj
+from vj.errors import InputError
+
+peer = pytest.mark.opencv4
+FACE = "haarcascade_frontalface_alt2.xml"
+
+
+def same(ours, theirs):
+    """Equal in value, type, dtype and shape."""
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, tuple):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            same(a, b)
+    elif isinstance(theirs, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    else:
+        assert ours == theirs
+
+
+@pytest.fixture(scope="module")
+def fixed_lbp(tmp_path_factory):
+    """scikit-image's file with its misspelt tag put right, so that OpenCV reads it."""
+    path = tmp_path_factory.mktemp("lbp") / "lbp.xml"
+    path.write_text(LBP_FILE.read_text().replace("featuhreParams", "featureParams"))
+    return str(path)
+
+
+@pytest.fixture(params=["haar", "lbp"])
+def pair(request, fixed_lbp):
+    cv2.setNumThreads(1)
+    path = cv2.data.haarcascades + FACE if request.param == "haar" else fixed_lbp
+    return vj.CascadeClassifier(path), cv2.CascadeClassifier(path)
+
+
+SETTINGS = [(), (1.3, 0), (1.2, 1, 0, (40, 40), (200, 180)), (1.5, -2, 0, (-3, -3))]
+
+
+@peer
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", ["astronaut", "coins"])
+def test_results_are_those_of_opencv(pair, settings, name):
+    ours, theirs = pair
+    image = photo(name)
+    same(ours.detectMultiScale(image, *settings), theirs.detectMultiScale(image, *settings))
+    same(ours.detectMultiScale2(image, *settings), theirs.detectMultiScale2(image, *settings))
+    same(
+        ours.detectMultiScale3(image, *settings, outputRejectLevels=True),
+        theirs.detectMultiScale3(image, *settings, outputRejectLevels=True),
+    )
+
+
+@peer
+def test_nothing_found_is_an_empty_tuple(pair):
+    ours, theirs = pair
+    blank = np.zeros((90, 80), np.uint8)
+    same(ours.detectMultiScale(blank), theirs.detectMultiScale(blank))
+    same(ours.detectMultiScale2(blank), theirs.detectMultiScale2(blank))
+    same(
+        ours.detectMultiScale3(blank, outputRejectLevels=True), theirs.detectMultiScale3(blank, outputRejectLevels=True)
+    )
+
+
+@peer
+def test_properties_are_those_of_opencv(pair):
+    ours, theirs = pair
+    for name in ("empty", "getOriginalWindowSize", "getFeatureType", "isOldFormatCascade"):
+        same(getattr(ours, name)(), getattr(theirs, name)())
+    old = cv2.data.haarcascades + "haarcascade_license_plate_rus_16stages.xml"
+    assert ours.load(old) and theirs.load(old)
+    for name in ("empty", "getOriginalWindowSize", "getFeatureType", "isOldFormatCascade"):
+        same(getattr(ours, name)(), getattr(theirs, name)())
+
+
+@peer
+def test_constants_and_argument_names_are_those_of_opencv():
+    for name in ("DO_CANNY_PRUNING", "DO_ROUGH_SEARCH", "FIND_BIGGEST_OBJECT", "SCALE_IMAGE"):
+        assert getattr(vj, f"CASCADE_{name}") == getattr(cv2, f"CASCADE_{name}")
+    for name in ("detectMultiScale", "detectMultiScale2", "detectMultiScale3"):
+        signature = getattr(cv2.CascadeClassifier, name).__doc__.split("->")[0]
+        theirs = signature[signature.index("(") + 1 : signature.rindex(")")].replace("[", "").replace("]", "")
+        ours = [p for p in inspect.signature(getattr(vj.CascadeClassifier, name)).parameters if p != "self"]
+        assert ours == [word.strip() for word in theirs.split(",")]
+
+
+@peer
+@pytest.mark.parametrize("threshold", [0, 1, 2, 3])
+def test_group_rectangles_is_opencvs(threshold):
+    rng = np.random.default_rng(threshold)
+    for n in (0, 1, 30):
+        centres = rng.integers(0, 60, (n, 1)) // 20 * 20
+        boxes = np.hstack([centres + rng.integers(0, 4, (n, 2)), 20 + rng.integers(0, 4, (n, 2))]).astype(np.int32)
+        same(vj.groupRectangles(boxes.tolist(), threshold, 0.2), cv2.groupRectangles(boxes.tolist(), threshold, 0.2))
+
+
+@peer
+def test_reject_levels_may_be_left_out():
+    """OpenCV's default fails here with an assertion as soon as something is found."""
+    image = photo("astronaut")
+    ours = vj.CascadeClassifier(FACE)
+    boxes, levels, weights = ours.detectMultiScale3(image)
+    same(boxes, ours.detectMultiScale(image))
+    assert (levels, weights) == ((), ())
+    with pytest.raises(cv2.error, match="Assertion"):
+        cv2.CascadeClassifier(cv2.data.haarcascades + FACE).detectMultiScale3(image)
+
+
+@peer
+def test_one_stage_cascades_do_not_report_flat_windows(tmp_path):
+    """OpenCV's code for a flat window is its code for a window that passed a single stage."""
+    path = str(tmp_path / "one.xml")
+    vj.save(vj.load("frontalface_alt2").truncated(1), path)
+    flat = np.full((60, 60), 99, np.uint8)
+    assert len(cv2.CascadeClassifier(path).detectMultiScale3(flat, 1.1, 0, outputRejectLevels=True)[0]) > 0
+    assert vj.CascadeClassifier(path).detectMultiScale3(flat, 1.1, 0, outputRejectLevels=True) == ((), (), ())
+    assert vj.CascadeClassifier(path).detectMultiScale(flat, 1.1, 0) == ()
+
+
+def test_what_cannot_be_loaded_leaves_it_empty(tmp_path):
+    bad = tmp_path / "bad.xml"
+    bad.write_text("<opencv_storage><cascade>")
+    for path in (tmp_path / "none.xml", bad):
+        with pytest.warns(UserWarning, match=path.name):
+            classifier = vj.CascadeClassifier(str(path))
+        assert classifier.empty()
+        with pytest.raises(InputError, match="loaded cascade"):
+            classifier.detectMultiScale(np.zeros((30, 30), np.uint8))
+        with pytest.raises(InputError, match="loaded cascade"):
+            classifier.getOriginalWindowSize()
+
+
+def test_a_file_of_ours_is_loaded(tmp_path):
+    path = tmp_path / "random.xml"
+    vj.save(random_cascade(0), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier = vj.CascadeClassifier(path)
+    assert classifier.getOriginalWindowSize() == (8, 9)
+    assert len(classifier.detectMultiScale(photo("coins")[:60, :60], minNeighbors=0)) > 0
+
+
+def test_rows_of_other_lengths_are_refused():
+    with pytest.raises(InputError, match="rows of x, y, width, height"):
+        vj.groupRectangles([(1, 2, 3)], 1)
