@@ -12,6 +12,8 @@ survivors and counts several times faster. It owes its speed to three things:
 - A stage's leaves are rounded to 32-bit integers. The rounding errors are bounded, so a lane is decided whenever its
   sum is further than the bound from the threshold; the few others (about one in a million) are summed exactly.
 
+All this stays in one file because numba does not notice when a file that a cached function calls into has changed.
+
 Loads inside the vector helpers are not seen by ``NUMBA_BOUNDSCHECK``: the plain scan is what runs in that mode.
 """
 
@@ -825,9 +827,10 @@ def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, of
 
 
 def _skip_table() -> np.ndarray:
-    """What OpenCV visits in a group, by (whether the first window is skipped, windows the first stage rejects).
+    """Tabulate what OpenCV visits in a group.
 
-    Entry: the byte of visited windows, and in bit 8 whether the first window of the next group is skipped.
+    Index: whether the first window is skipped; the byte of windows that the first stage rejects. Entry: the byte of
+    visited windows, and in bit 8 whether the first window of the next group is skipped.
     """
     table = np.zeros((2, 256), dtype=np.uint32)
     for pending in range(2):

@@ -117,7 +117,8 @@ class CascadeClassifier:
         InputError
             If no cascade is loaded, or the picture or the scale factor cannot be used.
         """
-        return _or_empty(self._detect(image, scaleFactor, minNeighbors, minSize, maxSize)[0])
+        boxes: Rects = _or_empty(self._detect(image, scaleFactor, minNeighbors, minSize, maxSize)[0])
+        return boxes
 
     def detectMultiScale2(
         self,
@@ -222,7 +223,7 @@ def groupRectangles(
 
 
 def _size(size: Sequence[int]) -> tuple[int, int]:
-    """A negative side bounds nothing, as for OpenCV."""
+    """Return a size whose negative sides, which bound nothing, are zero."""
     width, height = size
     return max(0, int(width)), max(0, int(height))
 

@@ -92,7 +92,7 @@ def resampling_axis(source: int, target: int) -> Axis:
 _LANES = 8
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _VECTOR = ir.VectorType(_I32, _LANES)
-_PLAIN = bool(config.BOUNDSCHECK)
+_PLAIN = bool(config.BOUNDSCHECK)  # type: ignore[attr-defined]
 
 
 def _indices(*values: int) -> ir.Constant:
@@ -113,7 +113,10 @@ def _resample_eight(typing, blended, first, w1, out, x):
     """Do what the loop of `_resample_row` does for targets x to x + 7."""
 
     def generate(context, builder, signature, args):
-        arrays = [context.make_array(kind)(context, builder, arg) for kind, arg in zip(signature.args, args[:4])]
+        arrays = [
+            context.make_array(kind)(context, builder, arg)
+            for kind, arg in zip(signature.args[:4], args[:4], strict=True)
+        ]
         source, places, weights, target = arrays
         pairs = ir.Constant(_VECTOR, ir.Undefined)
         for lane in range(_LANES):
@@ -212,7 +215,7 @@ def _resample_row(blended, first, w1, out):
     start = 0
     if not _PLAIN:
         for x in range(0, width - _LANES + 1, _LANES):
-            _resample_eight(blended, first, w1, out, np.uintp(x))
+            _resample_eight(blended, first, w1, out, np.uintp(x))  # type: ignore[call-arg]
         start = width // _LANES * _LANES
     for x in range(start, width):
         i = np.uintp(first[x])

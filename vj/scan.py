@@ -7,6 +7,7 @@ stages, a hard negative is such a window of a background, a rejection rate is th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -366,7 +367,7 @@ def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]
 
 def _kind_ends(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     first = cascade.tree_starts[cascade.stage_starts].astype(np.int64)
-    counts = [np.bincount(kinds[a:b], minlength=4) for a, b in zip(first[:-1], first[1:], strict=True)]
+    counts = [np.bincount(kinds[a:b], minlength=4) for a, b in pairwise(first)]
     return np.cumsum(np.column_stack([first[:-1], counts]), axis=1)
 
 
