@@ -7,6 +7,7 @@ import numpy as np
 import skimage
 
 from vj.cascade import Cascade
+from vj.errors import InputError
 from vj.haar import HaarFeatures, feature_pool
 from vj.lbp import lbp_pool
 
@@ -24,11 +25,22 @@ def stock(name):
 def random_cascade(seed, *, kind="basic", nodes=(1,), window=(8, 9), stages=4, fractions=False):
     """A cascade of random trees whose node counts are drawn from `nodes`, with thresholds near the middle.
 
+    `kind` is a pool, ``lbp`` or ``odd``: rectangles and weights that no template has, with corners in common.
     `fractions` gives features weights that are no integers.
     """
     rng = np.random.default_rng(seed)
-    pool = lbp_pool(window) if kind == "lbp" else feature_pool(window, kind)
+    pool = lbp_pool(window) if kind == "lbp" else feature_pool(window, "all" if kind == "odd" else kind)
     features = pool.take(rng.choice(len(pool), 40))
+    if kind == "odd":
+        rects = np.array(features.rects)
+        # The first rectangle again, or one beside it, as second: corners that meet, cancel or double.
+        rects[::2, 1] = rects[::2, 0]
+        rects[1::4, 1, 2:] = rects[1::4, 0, 2:] - rects[1::4, 1, :2] + rects[1::4, 0, :2]
+        weights = np.array(features.weights)
+        weights[:, 1] = rng.choice([-1, 1, 2, 3], len(weights))
+        rects[:, :, 2:] = np.maximum(rects[:, :, 2:], 1) * (weights != 0)[:, :, None]
+        odd = HaarFeatures(rects, weights, features.tilted)
+        features = odd.take([i for i in range(len(odd)) if _fits(odd.take([i]), window)])
     if fractions:
         scale = rng.uniform(0.5, 1.5, (len(features), 1)).astype(np.float32)
         features = HaarFeatures(features.rects, features.weights * scale, features.tilted)
@@ -50,11 +62,19 @@ def random_cascade(seed, *, kind="basic", nodes=(1,), window=(8, 9), stages=4, f
         tree_starts=np.concatenate([[0], np.cumsum(sizes)]),
         node_features=rng.integers(0, len(features), n_nodes),
         node_children=children,
-        node_thresholds=np.zeros(n_nodes) if lbp else rng.normal(0, 0.02, n_nodes),
+        node_thresholds=np.zeros(n_nodes) if lbp else rng.normal(0, 0.3 if kind == "odd" else 0.02, n_nodes),
         node_subsets=rng.integers(-(2**31), 2**31, (n_nodes if lbp else 0, 8)),
         leaves=leaves,
         name=f"random {seed}",
     )
+
+
+def _fits(features, window):
+    try:
+        features.check(window)
+    except InputError:
+        return False
+    return True
 
 
 def _random_tree(rng, size):

@@ -18,6 +18,7 @@ SHAPES = [
     ("core", (1,), False),
     ("all", (1,), False),
     ("all", (1,), True),
+    ("odd", (1,), False),
     ("basic", (2,), False),
     ("all", (1, 2, 3, 7), True),
     ("lbp", (1,), False),

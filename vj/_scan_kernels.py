@@ -715,6 +715,8 @@ def _tree_bits(at, bases, norms, ends, trees, base, limits, lbp):
         root = node
         end = _int_at(at.tree_starts, np.uintp(tree + 1))
         _put(at.scratch, reached, np.uint32(0xFFFFFFFF))
+        for k in range(1, end - root):
+            _put(at.scratch, reached + np.uintp(k), np.uint32(0))
         while node < end:
             here = np.uint32(_int_at(at.scratch, reached + np.uintp(node - root)))
             left_bits = np.uint32(here & np.uint32(_int_at(at.scratch, np.uintp(node - ends[0]))))
@@ -722,7 +724,9 @@ def _tree_bits(at, bases, norms, ends, trees, base, limits, lbp):
                 child = _int_at(at.children, np.uintp(2 * node + side))
                 bits = np.uint32(here ^ left_bits) if side else left_bits
                 if child > 0:
-                    _put(at.scratch, reached + np.uintp(child), bits)
+                    # A file may lead to a node along several branches, or along none.
+                    place = reached + np.uintp(child)
+                    _put(at.scratch, place, np.uint32(np.uint32(_int_at(at.scratch, place)) | bits))
                 else:
                     value = _int_at(at.leaves, np.uintp(root + tree - child))
                     # Each tree's last leaf counts in the base, and the others are relative to it.

@@ -24,8 +24,10 @@ from vj.errors import InputError
 from vj.haar import MAX_RECTANGLES, HaarFeatures
 from vj.lbp import SUBSET_WORDS, LbpFeatures
 
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 """Largest file read; the largest cascade known to be in use has 2.7 MB."""
+MAX_ELEMENTS = 500_000
+"""Most XML elements read: about 100 MB of memory; the largest cascade known to be in use has 85,000."""
 MAX_STAGES = 1000
 """Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
 
@@ -97,8 +99,19 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
     import defusedxml
     import defusedxml.ElementTree
 
+    class Builder(ElementTree.TreeBuilder):
+        left = MAX_ELEMENTS
+
+        def start(self, tag: Any, attrs: Any, /) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError(f"more than {MAX_ELEMENTS} elements")
+            return super().start(tag, attrs)
+
     try:
-        root = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
+        parser = defusedxml.ElementTree.DefusedXMLParser(target=Builder(), forbid_dtd=True)
+        parser.feed(data)
+        root = parser.close()
     except defusedxml.DefusedXmlException:
         raise InputError(f"{place}: expected an XML file without a document type or entities") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:

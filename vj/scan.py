@@ -317,8 +317,8 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
         return kernels.CHECKER, 1, by_factor[1] + by_factor[-2] + by_factor[4]
     if shape == {-1: 4, 2: 4, -4: 1}:
         return kernels.CHECKER, -1, by_factor[-1] + by_factor[2] + by_factor[-4]
-    other = max(shape)
-    if shape == {1: 2, -1: 2, other: 2, -other: 2}:
+    other = max(shape, default=0)
+    if other > 1 and shape == {1: 2, -1: 2, other: 2, -other: 2}:
         return kernels.LINE, other, by_factor[1] + by_factor[-1] + by_factor[other] + by_factor[-other]
     return None
 
