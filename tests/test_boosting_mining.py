@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from vj.boosting.mining import Miner
+from vj.boosting.mining import Harvest, Miner
 from vj.boosting.values import has_contrast
 from vj.boosting.workers import Workers
 from vj.cascade import StumpStage, stump_cascade
@@ -39,9 +39,9 @@ def _miner(pictures, threads=2, seed=1):
 
 def test_mined_windows_pass_the_cascade(cascade, pictures):
     mined = _miner(pictures).mine(cascade, 60, 1e-9)
-    assert len(mined.windows) == 60
+    assert mined.found == 60
     assert not mined.exhausted
-    assert all(naive.window_depth(cascade, window)[0] == cascade.n_stages for window in mined.windows)
+    assert all(naive.window_depth(cascade, window)[0] == cascade.n_stages for window in mined.windows(WINDOW))
     assert 0 < mined.accepted <= mined.scanned
 
 
@@ -50,7 +50,8 @@ def test_threads_change_nothing_and_seeds_do(cascade, pictures):
     for threads, seed in ((1, 1), (3, 1), (2, 2)):
         miner = _miner(pictures, threads, seed)
         first, second = miner.mine(cascade, 40, 0.1), miner.mine(cascade, 40, 0.1)
-        runs.append((np.concatenate([first.windows, second.windows]), first.scanned, second.scanned, miner.state))
+        windows = np.concatenate([first.windows(WINDOW), second.windows(WINDOW)])
+        runs.append((windows, first.scanned, second.scanned, miner.visits))
     assert np.array_equal(runs[0][0], runs[1][0])
     assert runs[0][1:] == runs[1][1:]
     assert not np.array_equal(runs[0][0], runs[2][0])
@@ -60,26 +61,52 @@ def test_used_up_backgrounds_end_it(cascade, pictures):
     miner = _miner(pictures[:2])
     mined = miner.mine(cascade, 10**6, 1.0)
     assert mined.exhausted
-    assert 0 < len(mined.windows) < 10**6
+    assert 0 < mined.found < 10**6
     # Later passes are mirrored and shifted in scale: few windows come twice.
-    assert len(np.unique(mined.windows, axis=0)) > 0.8 * len(mined.windows)
+    windows = mined.windows(WINDOW)
+    assert len(np.unique(windows, axis=0)) > 0.8 * len(windows)
 
 
 def test_without_a_cascade_any_window_with_contrast_will_do(pictures):
     mined = _miner(pictures).mine(None, 300, 1.0)
-    assert len(mined.windows) == 300
-    assert has_contrast(mined.windows).all()
+    assert mined.found == 300
+    assert has_contrast(mined.windows(WINDOW)).all()
 
 
 def test_unusable_pictures_are_noted_once_and_left_out(cascade, pictures, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     miner = _miner([*pictures, tmp_path / "broken.png", tmp_path / "missing.png"])
     miner.mine(cascade, 10**6, 1.0)
-    assert sorted(miner.state.unreadable) == [3, 4, 5]
-    assert "broken.png" in miner.state.unreadable[4]
-    assert "60x5" in miner.state.unreadable[3]
+    assert sorted(miner.unreadable) == [3, 4, 5]
+    assert "broken.png" in miner.unreadable[4]
+    assert "60x5" in miner.unreadable[3]
 
 
 def test_only_unusable_pictures(cascade, tmp_path):
     mined = _miner([tmp_path / "missing.png"]).mine(cascade, 5, 1.0)
-    assert mined.exhausted and not len(mined.windows)
+    assert mined.exhausted and not mined.found
+
+
+def test_mining_goes_on_after_an_interruption(cascade, pictures):
+    """Stop at any picture, copy what a checkpoint keeps, go on with another miner: the same windows."""
+    whole = _miner(pictures).mine(cascade, 10**6, 0.02)
+
+    class Stop(Exception):
+        pass
+
+    for stop in (1, 6, 20):
+        first = _miner(pictures)
+        seen = []
+
+        def note(harvest, stop=stop, seen=seen):
+            seen.append(Harvest(list(harvest.parts), harvest.first_visit, harvest.scanned, harvest.accepted))
+            if len(seen) == stop:
+                raise Stop
+
+        with pytest.raises(Stop):
+            first.mine(cascade, 10**6, 0.02, progress=note)
+        second = _miner(pictures, threads=1)
+        second.visits = first.visits
+        resumed = second.mine(cascade, 10**6, 0.02, harvest=seen[-1])
+        assert np.array_equal(resumed.windows(WINDOW), whole.windows(WINDOW))
+        assert (resumed.scanned, resumed.accepted) == (whole.scanned, whole.accepted)

@@ -58,7 +58,7 @@ def test_detector_agrees_with_what_was_reported(faces, photos, changes):
     cascade = run.cascade
     assert len(reports) == cascade.n_stages == run.config.stages
     assert [r.weak_classifiers for r in reports] == cascade.stage_sizes.tolist()
-    windows, held = run.positives.windows, run._held_out
+    windows, held = run.positives.windows, run.held_out
     alive = np.ones(len(windows), dtype=bool)
     for r in reports:
         depths = np.array([Scanner(cascade.truncated(r.index + 1)).depths(w)[0][0, 0] for w in windows])
@@ -73,7 +73,7 @@ def test_detector_agrees_with_what_was_reported(faces, photos, changes):
         depth, total = scanner.depths(windows[k])
         assert (depth[0, 0], total[0, 0]) == naive.window_depth(cascade, windows[k])
     # Negatives that the last stage let through are exactly what is carried on.
-    assert all(scanner.depths(w)[0][0, 0] == cascade.n_stages for w in run._negatives)
+    assert all(scanner.depths(w)[0][0, 0] == cascade.n_stages for w in run.negatives)
 
 
 def test_threads_and_memory_change_nothing(faces, photos):
@@ -83,11 +83,11 @@ def test_threads_and_memory_change_nothing(faces, photos):
         assert _train(faces, photos, seed=2, search=how)[0].cascade != runs[0].cascade
 
 
-def test_copies_of_a_face_are_held_out_together(faces, photos):
+def test_copies_of_a_face_areheld_out_together(faces, photos):
     run, reports = _train(faces, photos, jitter=2, holdout=0.3, stages=1)
     assert len(run.positives.windows) == 400
     for group in range(100):
-        assert len(set(run._held_out[run.positives.groups == group])) == 1
+        assert len(set(run.held_out[run.positives.groups == group])) == 1
     assert reports[0].held_out == 120
 
 

@@ -1,6 +1,6 @@
 from ._version import __version__ as __version__
 from .boosting.config import TrainingConfig as TrainingConfig
-from .boosting.training import StageReport as StageReport
+from .boosting.report import StageReport as StageReport
 from .boosting.training import train as train
 from .cascade import Cascade as Cascade
 from .cv2_compat import CASCADE_DO_CANNY_PRUNING as CASCADE_DO_CANNY_PRUNING

@@ -177,6 +177,46 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     _save(figure, path)
 
 
+def plot_stages(
+    path: str | os.PathLike[str],
+    hit_rates: Sequence[float],
+    false_alarm_rates: Sequence[float],
+    features_per_window: Sequence[float],
+) -> None:
+    """Plot what the stages of a training run came to.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    hit_rates : sequence of float
+        Share of the held-out objects that each stage kept.
+    false_alarm_rates : sequence of float
+        Share of its negatives that each stage let through.
+    features_per_window : sequence of float
+        Weak classifiers that a background window costs, up to and with each stage.
+    """
+    figure = Figure(figsize=(12.5, 3.8), layout="constrained")
+    hits, alarms, cost = figure.subplots(1, 3)
+    stages = np.arange(len(hit_rates))
+    style: dict[str, Any] = {"color": _color(0), "marker": ".", "lw": 1.5}
+    hits.plot(stages, 100 * np.asarray(hit_rates), label="each stage", **style)
+    hits.plot(stages, 100 * np.cumprod(hit_rates), label="together", **{**style, "color": _color(1)})
+    hits.set(xlabel="stage", ylabel="held-out objects kept, %")
+    hits.set_title("Hit rate")
+    hits.legend(frameon=False)
+    alarms.plot(stages, np.asarray(false_alarm_rates), label="each stage", **style)
+    alarms.plot(stages, np.cumprod(false_alarm_rates), label="together", **{**style, "color": _color(1)})
+    alarms.set(xlabel="stage", ylabel="share of negatives let through", yscale="log")
+    alarms.set_title("False alarm rate")
+    cost.plot(stages, features_per_window, **style)
+    cost.set(xlabel="stage", ylabel="features evaluated per window, up to here", ylim=(0, None))
+    cost.set_title("Cost of a background window")
+    for axes in (hits, alarms, cost):
+        _tidy(axes)
+    _save(figure, path)
+
+
 def _deepest(shape: tuple[int, ...], maps: Sequence[WindowMap]) -> npt.NDArray[np.int16]:
     """Depth of the deepest window whose centre falls on each pixel, spread over the window's stride; shape as given."""
     out = np.full(shape[:2], -1, dtype=np.int16)

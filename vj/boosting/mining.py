@@ -8,6 +8,7 @@ all pictures have been visited, the next pass mirrors them and shifts the scales
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -32,47 +33,44 @@ _GOLDEN = 0.618033988749895
 
 
 @dataclass
-class MiningState:
-    """Where mining stands; what a checkpoint needs to go on exactly here.
+class Harvest:
+    """What mining has brought to a stage so far; mining goes on from it after an interruption.
 
     Parameters
     ----------
-    visits : int
-        Pictures visited since the beginning of the run.
-    unreadable : dict
-        Numbers of pictures that could not be used, with the reason.
-    """
-
-    visits: int = 0
-    unreadable: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Mined:
-    """What a stage's mining brought.
-
-    Parameters
-    ----------
-    windows : ndarray of uint8, shape (n, height, width)
+    parts : list of ndarray of uint8, shape (n, height, width)
+        Windows found.
+    first_visit : int
+        Pictures visited before this stage.
     scanned : int
         Windows that the scan visited.
     accepted : int
-        Windows that passed the cascade; more than `windows` if only a part of them was taken.
+        Windows that passed the cascade; more than were taken if some pictures had plenty.
     seconds : float
     exhausted : bool
         Whether the backgrounds were used up before enough was found.
     """
 
-    windows: Windows
-    scanned: int
-    accepted: int
-    seconds: float
-    exhausted: bool
+    parts: list[Windows] = field(default_factory=list)
+    first_visit: int = 0
+    scanned: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+    exhausted: bool = False
+
+    @property
+    def found(self) -> int:
+        """Number of windows found."""
+        return sum(len(part) for part in self.parts)
 
     @property
     def acceptance(self) -> float:
         """Share of the windows scanned that passed."""
         return self.accepted / self.scanned if self.scanned else 0.0
+
+    def windows(self, window: tuple[int, int]) -> Windows:
+        """Return all windows found; shape (n, height, width)."""
+        return np.concatenate([np.zeros((0, window[1], window[0]), dtype=np.uint8), *self.parts])
 
 
 @dataclass(frozen=True)
@@ -120,15 +118,18 @@ class Miner:
     ) -> None:
         self.backgrounds, self.window, self.workers = backgrounds, window, workers
         self.seed, self.scale_factor, self.lbp = seed, scale_factor, lbp
-        self.state = MiningState()
+        self.visits = 0
+        self.unreadable: dict[int, str] = {}
 
     def mine(
         self,
         cascade: Cascade | None,
         wanted: int,
         expected: float,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Mined:
+        *,
+        harvest: Harvest | None = None,
+        progress: Callable[[Harvest], None] | None = None,
+    ) -> Harvest:
         """Find `wanted` windows that pass `cascade`, or as many as the backgrounds hold.
 
         Parameters
@@ -138,49 +139,52 @@ class Miner:
         wanted : int
         expected : float
             Estimate of the share of windows that pass; decides how much of a picture a visit scans.
+        harvest : Harvest, optional
+            Of an interrupted call, to go on from.
         progress : callable, optional
-            Called with the windows found and scanned so far.
+            Called after every picture.
 
         Returns
         -------
-        Mined
+        Harvest
         """
-        start = perf_counter()
+        harvest = harvest or Harvest(first_visit=self.visits)
+        start = perf_counter() - harvest.seconds
         scanner = Scanner(cascade) if cascade is not None else None
-        parts: list[Windows] = []
-        found = scanned = accepted = 0
-        jobs = self._jobs(wanted, expected)
-        results = self.workers.map(lambda job: (job, self._visit(scanner, job)), jobs)
-        for job, result in results:
-            self.state.visits = job.visit + 1
-            if result.error is not None:
-                self.state.unreadable.setdefault(job.picture, result.error)
-            scanned += result.scanned
-            accepted += result.accepted
-            if len(result.windows):
-                parts.append(result.windows[: wanted - found])
-                found += len(parts[-1])
-            if progress is not None:
-                progress(found, scanned)
-            if found >= wanted:
-                break
-        results.close()  # type: ignore[attr-defined]
-        windows = np.concatenate(parts) if parts else np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)
-        return Mined(windows, scanned, accepted, perf_counter() - start, found < wanted)
+        results = self.workers.map(
+            lambda job: (job, self._visit(scanner, job)), self._jobs(wanted, expected, harvest.first_visit)
+        )
+        found = harvest.found
+        with closing(results):
+            while found < wanted:
+                job, result = next(results, (None, None))
+                if job is None or result is None:
+                    harvest.exhausted = True
+                    break
+                self.visits = job.visit + 1
+                if result.error is not None:
+                    self.unreadable.setdefault(job.picture, result.error)
+                harvest.scanned += result.scanned
+                harvest.accepted += result.accepted
+                if len(result.windows):
+                    harvest.parts.append(result.windows[: wanted - found])
+                    found += len(harvest.parts[-1])
+                harvest.seconds = perf_counter() - start
+                if progress is not None:
+                    progress(harvest)
+        harvest.seconds = perf_counter() - start
+        return harvest
 
-    def _jobs(self, wanted: int, expected: float) -> Iterator[_Job]:
-        """Visits from where the last stage stopped; caps keep one picture from supplying most negatives."""
+    def _jobs(self, wanted: int, expected: float, first: int) -> Iterator[_Job]:
+        """Visits from where mining stopped; caps keep one picture from supplying most negatives."""
         n = len(self.backgrounds)
         cap = max(2, -(-4 * wanted // n))
-        first = self.state.visits
-        order = self._order(first // n)
-        for visit in range(first, first + MAX_PASSES * n):
+        order = self._order(self.visits // n)
+        for visit in range(self.visits, first + MAX_PASSES * n):
             lap, place = divmod(visit, n)
             if place == 0:
                 order = self._order(lap)
             picture = int(order[place])
-            if picture in self.state.unreadable:
-                continue
             # Later passes of one stage take all they find: by then negatives are scarce.
             room = cap if visit < first + n else wanted
             yield _Job(visit, picture, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
@@ -191,6 +195,8 @@ class Miner:
 
     def _visit(self, scanner: Scanner | None, job: _Job) -> _Found:
         empty = np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)
+        if job.picture in self.unreadable:
+            return _Found(empty, 0, 0)
         try:
             gray: Gray = self.backgrounds[job.picture]
         except InputError as error:

@@ -119,7 +119,8 @@ def train_stage(
         grown.append(tree)
         for total, samples in zip(sums, groups, strict=False):
             total += tree.responses(table, samples)
-        threshold = stage_threshold(sums[2] if held else sums[0], config.min_hit_rate)
+        # Both must pass: early stages have few different sums, and a few dozen held-out objects may share the highest.
+        threshold = min(stage_threshold(part, config.min_hit_rate) for part in (sums[0], sums[2]) if len(part))
         done = Round(
             len(grown),
             float((sums[2 if held else 0] >= limit(threshold)).mean()),

@@ -2,94 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
 from vj._version import __version__
+from vj.boosting.build import build_cascade
 from vj.boosting.candidates import FastCandidates, Neighbours
+from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
 from vj.boosting.config import TrainingConfig
 from vj.boosting.memory import memory_budget
-from vj.boosting.mining import Mined, Miner
+from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
+from vj.boosting.report import Progress, StageReport
 from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, train_stage
-from vj.boosting.values import FeatureTable, feature_table, prepare
+from vj.boosting.values import FeatureTable, Samples, feature_table, prepare
 from vj.boosting.weak import Chooser, WeakTree
 from vj.boosting.workers import Workers
 from vj.cascade import Cascade
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.errors import InputError
 from vj.haar import HaarFeatures, feature_pool
-from vj.lbp import SUBSET_WORDS, LbpFeatures, lbp_pool
+from vj.lbp import LbpFeatures, lbp_pool
 
+CHECKPOINT_SECONDS = 30.0
+"""Most time between two checkpoints, give or take one weak classifier or one picture."""
 
-@dataclass(frozen=True)
-class StageReport:
-    """What one stage came to.
-
-    Parameters
-    ----------
-    index : int
-    weak_classifiers : int
-    threshold : float
-    hit_rate : float
-        Share of the held-out positives (of all, if none were held out) that pass this stage.
-    training_hit_rate : float
-        The same of the positives it was boosted on.
-    false_alarm_rate : float
-        Share of the stage's negatives that pass it.
-    positives, held_out, negatives : int
-        Numbers of samples.
-    windows_scanned : int
-        Background windows looked at to find the stage's new negatives.
-    acceptance_ratio : float
-        Share of them that passed all stages before this one.
-    mining_seconds, seconds : float
-        Wall time of the mining and of the whole stage.
-    """
-
-    index: int
-    weak_classifiers: int
-    threshold: float
-    hit_rate: float
-    training_hit_rate: float
-    false_alarm_rate: float
-    positives: int
-    held_out: int
-    negatives: int
-    windows_scanned: int
-    acceptance_ratio: float
-    mining_seconds: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A step within a stage, for whoever shows it.
-
-    Parameters
-    ----------
-    kind : {'note', 'positives', 'mining', 'binning', 'round'}
-    stage : int
-    text : str
-        For a note: one sentence.
-    found, wanted, scanned : int
-        While mining.
-    round : Round or None
-        After a weak classifier.
-    """
-
-    kind: str
-    stage: int
-    text: str = ""
-    found: int = 0
-    wanted: int = 0
-    scanned: int = 0
-    round: Round | None = None
+# Positives are measured on a new stage this many at a time: 10 MB of integral images at 24x24.
+_CHUNK = 4096
 
 
 class Training:
@@ -100,15 +44,22 @@ class Training:
     config : TrainingConfig
     positives : Positives, optional
         Ready windows; by default those that the configuration names.
-    backgrounds : Backgrounds or sequence, optional
+    backgrounds : sequence of ndarray of uint8 or path, optional
         By default those that the configuration names.
     progress : callable, optional
         Called with a `Progress` within stages.
+    checkpoint : path, optional
+        Folder for checkpoints. If it holds one of the same recipe and pictures, the run goes on from there, and ends
+        with the very cascade that an uninterrupted run ends with.
 
     Attributes
     ----------
     stages : list of Stage
     reports : list of StageReport
+    negatives : ndarray of uint8, shape (n, height, width)
+        Negatives of the stage at hand, or those that the last stage let through.
+    finished : bool
+        Whether there is nothing left to train.
     """
 
     def __init__(
@@ -116,22 +67,40 @@ class Training:
         config: TrainingConfig,
         *,
         positives: Positives | None = None,
-        backgrounds: Sequence[npt.NDArray[np.uint8]] | None = None,
+        backgrounds: Sequence[npt.NDArray[np.uint8] | str | os.PathLike[str]] | None = None,
         progress: Callable[[Progress], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config
-        self.stages: list[Stage] = []
-        self.reports: list[StageReport] = []
-        self._tell = progress or (lambda _: None)
         self.features = _pool(config)
-        self.table: FeatureTable = feature_table(self.features, config.window)
+        self.finished = False
+        self._state = State(MINING, np.zeros((0, config.window[1], config.window[0]), dtype=np.uint8))
+        self._tell = progress or (lambda _: None)
+        self._table: FeatureTable = feature_table(self.features, config.window)
         self._tilted = isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
-        self.workers = Workers(config.threads)
-        # Half for bins: samples, pictures and the compiler need their share.
+        self._workers = Workers(config.threads)
         self._neighbours: Neighbours | None = None
+        # Half for bins: samples, pictures and the compiler need their share.
         self._memory, self._arena = memory_budget(config.memory_mb) // 2, Arena()
         self._given = positives, backgrounds
-        self._negatives = np.zeros((0, config.window[1], config.window[0]), dtype=np.uint8)
+        self._place = checkpoint
+        self._checkpoint: Checkpoint | None = None
+        self._saved = self._begun = perf_counter()
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Finished stages."""
+        return self._state.stages
+
+    @property
+    def reports(self) -> list[StageReport]:
+        """Reports of the finished stages."""
+        return self._state.reports
+
+    @property
+    def negatives(self) -> npt.NDArray[np.uint8]:
+        """Negatives of the stage at hand, or those that the last stage let through."""
+        return self._state.negatives
 
     @property
     def cascade(self) -> Cascade:
@@ -141,64 +110,108 @@ class Training:
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
         return build_cascade(self.config.window, self.features, self.stages, provenance)
 
+    def hardest_negatives(self, n: int) -> npt.NDArray[np.uint8]:
+        """Return the negatives that pass all stages with the highest last sums, at most `n`, the hardest first."""
+        if not self.stages or not len(self.negatives):
+            return self.negatives[:0]
+        sums = self.stages[-1].sums(self._table, self._prepare(self.negatives))
+        return self.negatives[np.argsort(-sums, kind="stable")[:n]]
+
+    def forget(self) -> None:
+        """Remove the run's checkpoint."""
+        if self._checkpoint is not None:
+            self._checkpoint.clear()
+
     def __iter__(self) -> Iterator[StageReport]:
-        """Train; yields the report of each stage as it is finished."""
+        """Train; yields the report of each stage as it is finished, not of those restored from a checkpoint."""
         try:
             self._open()
-            while len(self.stages) < self.config.stages:
+            while not self.finished:
                 report = self._stage()
-                if report is None:
-                    return
-                self.reports.append(report)
-                yield report
+                self.finished = report is None or len(self.stages) == self.config.stages
+                if self.finished:
+                    self._state.phase = FINISHED
+                self._save()
+                if report is not None:
+                    yield report
         finally:
-            self.workers.close()
+            self._workers.close()
 
     def _note(self, text: str) -> None:
         self._tell(Progress("note", len(self.stages), text=text))
 
+    # --- what is there at the start -----------------------------------------------------------------------------------
+
     def _open(self) -> None:
-        """Load positives and find backgrounds."""
+        """Load positives, find backgrounds, and go on from the checkpoint if there is one."""
         config = self.config
         given, backgrounds = self._given
         self._tell(Progress("positives", 0))
-        self.positives = given if given is not None else load_positives(config, self.workers)
+        self.positives = given if given is not None else load_positives(config, self._workers)
         for note in self.positives.notes:
             self._note(note)
         found = find_backgrounds(config.backgrounds) if backgrounds is None else Backgrounds(list(backgrounds))
         if not len(found):
             raise InputError("expected backgrounds, got none")
         lbp = config.features == "lbp"
-        self.miner = Miner(
-            found, config.window, self.workers, seed=config.seed, scale_factor=config.scale_factor, lbp=lbp
+        self._miner = Miner(
+            found, config.window, self._workers, seed=config.seed, scale_factor=config.scale_factor, lbp=lbp
         )
         groups = np.unique(self.positives.groups)
         rng = np.random.default_rng((config.seed, 4))
         out = rng.choice(groups, int(config.holdout * len(groups)), replace=False)
-        self._held_out = np.isin(self.positives.groups, out)
+        self.held_out = np.isin(self.positives.groups, out)
         self._alive = np.ones(len(self.positives.windows), dtype=np.bool_)
+        if self._place is not None:
+            data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
+            self._checkpoint = Checkpoint(self._place, config, data)
+            self._restore(self._checkpoint.load())
+        self._begun = self._saved = perf_counter()
+
+    def _restore(self, state: State | None) -> None:
+        if state is None:
+            return
+        self._state = state
+        self._miner.visits, self._miner.unreadable = state.visits, state.unreadable
+        for stage in state.stages:
+            self._lose_positives(stage)
+        self.finished = state.phase == FINISHED
+        trees = f" and {len(state.trees)} weak classifiers of the next" if state.trees else ""
+        self._note(f"going on after {len(state.stages)} stages{trees}")
+
+    def _save(self) -> None:
+        """Write a checkpoint now."""
+        now = perf_counter()
+        self._state.seconds += now - self._begun
+        self._saved = self._begun = now
+        if self._checkpoint is not None:
+            self._state.visits, self._state.unreadable = self._miner.visits, self._miner.unreadable
+            self._checkpoint.save(self._state)
+
+    def _save_if_due(self) -> bool:
+        due = self._checkpoint is not None and perf_counter() - self._saved > CHECKPOINT_SECONDS
+        if due:
+            self._save()
+        return due
+
+    # --- one stage ----------------------------------------------------------------------------------------------------
 
     def _stage(self) -> StageReport | None:
-        start, config = perf_counter(), self.config
-        index = len(self.stages)
+        """Train the next stage; None if the training ends before it."""
         training = self._choose_positives()
-        held = np.flatnonzero(self._alive & self._held_out)
+        held = np.flatnonzero(self._alive & self.held_out)
         if len(training) < 2:
-            self._note(
-                "training ends: fewer than two positives are left; more positives, or a higher min_hit_rate, help"
-            )
+            self._note("training ends: fewer than two positives are left; more positives or a higher min_hit_rate help")
             return None
-        mined = self._refill()
-        if not self._enough(mined):
+        if self._state.phase == MINING and not self._refill():
             return None
-        self._tell(Progress("binning", index))
-        groups = (
-            prepare(self.positives.windows[training], tilted=self._tilted),
-            prepare(self._negatives, tilted=self._tilted),
+        self._tell(Progress("binning", len(self.stages)))
+        groups = self._prepare(self.positives.windows[training]), self._prepare(self._state.negatives)
+        held_samples = self._prepare(self.positives.windows[held]) if len(held) else None
+        search = Search(self._table, groups, self._workers, self._memory, self._arena)
+        result = train_stage(
+            search, held_samples, self.config, trees=self._state.trees, chooser=self._chooser(), progress=self._round
         )
-        held_samples = prepare(self.positives.windows[held], tilted=self._tilted) if len(held) else None
-        search = Search(self.table, groups, self.workers, self._memory, self._arena)
-        result = train_stage(search, held_samples, config, chooser=self._chooser(), progress=self._round)
         if result is None:
             self._note("training ends: no feature tells positives and negatives apart")
             return None
@@ -206,41 +219,30 @@ class Training:
         if last.false_alarm_rate >= 1.0:
             self._note(
                 f"training ends: {last.weak_count} weak classifiers reject nothing at a hit rate of "
-                f"{config.min_hit_rate}; a lower min_hit_rate or cleaner positives help"
+                f"{self.config.min_hit_rate}; a lower min_hit_rate or cleaner positives help"
             )
             return None
-        self._accept(stage, groups, search)
-        return StageReport(
-            index=index,
-            weak_classifiers=last.weak_count,
-            threshold=float(stage.threshold),
-            hit_rate=last.hit_rate,
-            training_hit_rate=last.training_hit_rate,
-            false_alarm_rate=last.false_alarm_rate,
-            positives=len(training),
-            held_out=len(held),
-            negatives=groups[1].count,
-            windows_scanned=mined.scanned,
-            acceptance_ratio=mined.acceptance,
-            mining_seconds=mined.seconds,
-            seconds=perf_counter() - start,
-        )
+        return self._accept(stage, last, groups[1], (len(training), len(held)))
+
+    def _prepare(self, windows: npt.NDArray[np.uint8]) -> Samples:
+        return prepare(windows, tilted=self._tilted)
 
     def _chooser(self) -> Callable[[int], Chooser] | None:
         """For the fast search: the candidates of each search, each with a seed of its own."""
         if self.config.search == "exact":
             return None
-        self._neighbours = self._neighbours or Neighbours(self.features)
-        seed, share = (self.config.seed, 6, len(self.stages)), self.config.search_share
-        near, n = self._neighbours, len(self.table)
+        near = self._neighbours = self._neighbours or Neighbours(self.features)
+        seed, share, n = (self.config.seed, 6, len(self.stages)), self.config.search_share, len(self._table)
         return lambda round: lambda search: FastCandidates(near, n, share, (*seed, round, search))
 
     def _round(self, done: Round, trees: tuple[WeakTree, ...]) -> None:
+        self._state.trees = trees
+        self._save_if_due()
         self._tell(Progress("round", len(self.stages), round=done))
 
     def _choose_positives(self) -> npt.NDArray[np.int64]:
         """Positives of the next stage: a random choice of those that are left and not held out."""
-        left = np.flatnonzero(self._alive & ~self._held_out)
+        left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
         if len(left) < wanted and not self.stages:
             self._note(f"{wanted} positives a stage were asked for, {len(left)} are there; all of them are used")
@@ -249,64 +251,99 @@ class Training:
         rng = np.random.default_rng((self.config.seed, 5, len(self.stages)))
         return np.sort(rng.choice(left, wanted, replace=False))
 
-    def _refill(self) -> Mined:
-        """Add newly mined negatives to those of the last stage that still pass."""
-        config, index = self.config, len(self.stages)
+    def _refill(self) -> bool:
+        """Add newly mined negatives to those of the last stage that still pass; False if training ends."""
+        config, index, state = self.config, len(self.stages), self._state
         cascade = self.cascade if self.stages else None
         expected = 1.0
         if self.reports:
             expected = self.reports[-1].acceptance_ratio * self.reports[-1].false_alarm_rate
-        wanted = config.negatives_per_stage - len(self._negatives)
+        kept = state.negatives[: state.kept]
+        wanted = config.negatives_per_stage - len(kept)
+        harvest = Harvest(
+            [state.negatives[state.kept :]], state.first_visit, state.scanned, state.accepted, state.mining_seconds
+        )
+        if not harvest.scanned:
+            harvest.first_visit = self._miner.visits
 
-        def progress(found: int, scanned: int) -> None:
-            self._tell(Progress("mining", index, found=found, wanted=wanted, scanned=scanned))
+        def note(now: Harvest, force: bool = False) -> None:
+            if force or perf_counter() - self._saved > CHECKPOINT_SECONDS:
+                state.negatives = np.concatenate([kept, now.windows(config.window)])
+                state.first_visit, state.scanned, state.accepted = now.first_visit, now.scanned, now.accepted
+                state.mining_seconds = now.seconds
+                self._save()
+            self._tell(Progress("mining", index, found=now.found, wanted=wanted, scanned=now.scanned))
 
-        mined = self.miner.mine(cascade, wanted, expected, progress)
-        self._negatives = np.concatenate([self._negatives, mined.windows])
-        return mined
+        self._miner.mine(cascade, wanted, expected, harvest=harvest, progress=note)
+        if not self._enough(harvest, len(kept) + harvest.found):
+            return False
+        state.phase = BOOSTING
+        note(harvest, force=True)
+        return True
 
-    def _enough(self, mined: Mined) -> bool:
+    def _enough(self, harvest: Harvest, found: int) -> bool:
         config = self.config
-        if self.stages and mined.acceptance < config.overall_false_alarm_rate and mined.scanned:
+        if self.stages and harvest.scanned and harvest.acceptance < config.overall_false_alarm_rate:
             self._note(
-                f"training ends: {mined.acceptance:.1e} of the background windows pass, "
+                f"training ends: {harvest.acceptance:.1e} of the background windows pass, "
                 f"the overall_false_alarm_rate asked for is {config.overall_false_alarm_rate:.1e}"
             )
             return False
-        if mined.exhausted:
-            text = (
-                f"backgrounds are used up: {len(self._negatives)} of {config.negatives_per_stage} negatives were found"
-            )
-            if len(self._negatives) < max(2, config.negatives_per_stage // 20):
+        if harvest.exhausted:
+            text = f"backgrounds are used up: {found} of {config.negatives_per_stage} negatives were found"
+            if found < max(2, config.negatives_per_stage // 20):
                 self._note(f"training ends: {text}; more backgrounds would let it go on")
                 return False
             self._note(f"{text}; the stage is trained with them, more backgrounds would help")
         return True
 
-    def _accept(self, stage: Stage, groups: tuple[object, object], search: Search) -> None:
+    def _accept(self, stage: Stage, last: Round, negatives: Samples, positives: tuple[int, int]) -> StageReport:
         """Keep the stage; drop the positives it loses and the negatives it rejects."""
-        self.stages.append(stage)
-        limits = limit(stage.threshold)
-        self._negatives = self._negatives[stage.sums(self.table, search.groups[1]) >= limits]
+        state = self._state
+        report = StageReport(
+            index=len(self.stages),
+            weak_classifiers=last.weak_count,
+            threshold=float(stage.threshold),
+            hit_rate=last.hit_rate,
+            training_hit_rate=last.training_hit_rate,
+            false_alarm_rate=last.false_alarm_rate,
+            positives=positives[0],
+            held_out=positives[1],
+            negatives=negatives.count,
+            windows_scanned=state.scanned,
+            acceptance_ratio=state.accepted / state.scanned if state.scanned else 0.0,
+            mining_seconds=state.mining_seconds,
+            seconds=state.seconds + perf_counter() - self._begun,
+        )
+        kept = state.negatives[stage.sums(self._table, negatives) >= limit(stage.threshold)]
+        self._lose_positives(stage)
+        self._state = State(
+            MINING, kept, kept=len(kept), stages=[*state.stages, stage], reports=[*state.reports, report]
+        )
+        self._begun = perf_counter()
+        return report
+
+    def _lose_positives(self, stage: Stage) -> None:
         alive = np.flatnonzero(self._alive)
-        for first in range(0, len(alive), 4096):
-            part = alive[first : first + 4096]
-            samples = prepare(self.positives.windows[part], tilted=self._tilted)
-            self._alive[part] = stage.sums(self.table, samples) >= limits
+        for first in range(0, len(alive), _CHUNK):
+            part = alive[first : first + _CHUNK]
+            samples = self._prepare(self.positives.windows[part])
+            self._alive[part] = stage.sums(self._table, samples) >= limit(stage.threshold)
 
 
 def train(
     config: TrainingConfig,
     *,
     positives: Positives | None = None,
-    backgrounds: Sequence[npt.NDArray[np.uint8]] | None = None,
+    backgrounds: Sequence[npt.NDArray[np.uint8] | str | os.PathLike[str]] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Training:
     """Train a cascade.
 
     Parameters
     ----------
-    config, positives, backgrounds, progress
+    config, positives, backgrounds, progress, checkpoint
         As for `Training`.
 
     Returns
@@ -321,42 +358,10 @@ def train(
     ...     print(report.index, report.hit_rate, report.false_alarm_rate)
     >>> vj.save(run.cascade, "cascade.xml")  # doctest: +SKIP
     """
-    return Training(config, positives=positives, backgrounds=backgrounds, progress=progress)
+    return Training(config, positives=positives, backgrounds=backgrounds, progress=progress, checkpoint=checkpoint)
 
 
 def _pool(config: TrainingConfig) -> HaarFeatures | LbpFeatures:
     if config.features == "lbp":
         return lbp_pool(config.window)
     return feature_pool(config.window, config.features)  # type: ignore[arg-type]
-
-
-def build_cascade(
-    window: tuple[int, int],
-    features: HaarFeatures | LbpFeatures,
-    stages: Sequence[Stage],
-    provenance: dict[str, str],
-) -> Cascade:
-    """Flatten trained stages into a cascade that holds only the features it uses."""
-    trees = [tree for stage in stages for tree in stage.trees]
-    splits = [split for tree in trees for split in tree.splits]
-    used, index = np.unique([split.feature for split in splits], return_inverse=True)
-    lbp = isinstance(features, LbpFeatures)
-    return Cascade(
-        window=window,
-        features=features.take(used),
-        stage_starts=_starts([len(stage.trees) for stage in stages]),
-        stage_thresholds=np.array([stage.threshold for stage in stages], dtype=np.float32),
-        tree_starts=_starts([len(tree.splits) for tree in trees]),
-        node_features=index.astype(np.int32),
-        node_children=np.concatenate([tree.children for tree in trees]),
-        node_thresholds=np.array([split.threshold for split in splits], dtype=np.float32),
-        node_subsets=np.array([split.subset for split in splits] if lbp else [], dtype=np.int32).reshape(
-            -1, SUBSET_WORDS
-        ),
-        leaves=np.concatenate([tree.leaves for tree in trees]),
-        provenance=provenance,
-    )
-
-
-def _starts(sizes: list[int]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ class Workers:
         for future in [self._pool.submit(work, a, min(a + block, n)) for a in range(0, n, block)]:
             future.result()
 
-    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
         """Yield ``work(item)`` in the order of `items`, computing only a few items ahead of the consumer."""
         waiting: deque[Future[R]] = deque()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vj.boosting.config import TrainingConfig
-    from vj.boosting.training import Progress, StageReport, Training
+    from vj.boosting.report import Progress, StageReport
+    from vj.boosting.training import Training
 
-# Seconds between two lines about the same mining when not on a terminal.
+# Seconds between two lines about the same work when not on a terminal.
 _LOG_SECONDS = 10.0
 
 
@@ -29,29 +31,60 @@ def write_text(path: Path, text: str) -> None:
 
 
 class Output:
-    """The folder of a run: ``cascade.xml``, valid after every stage, ``report.jsonl`` and ``recipe.toml``."""
+    """The folder of a run.
+
+    After every stage it holds ``cascade.xml``, ``report.jsonl`` (a line for each stage) and ``recipe.toml`` as
+    resolved, at the end plots and contact sheets, too.
+    """
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "recipe.toml", config.to_toml())
+        self.folder, self._config = folder, config
+        self.cascade = folder / "cascade.xml"
 
     def write(self, training: Training) -> None:
         """Write what the stages so far came to."""
+        from vj.datasets.sheets import contact_sheet
+        from vj.images import write_image
         from vj.opencv_xml import save
 
-        save(training.cascade, self.folder / "cascade.xml")
+        if not self.cascade.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "recipe.toml", self._config.to_toml())
+            write_image(self.folder / "positives.png", contact_sheet(training.positives.windows[:400]))
+        save(training.cascade, self.cascade)
         lines = [json.dumps(dataclasses.asdict(report)) for report in training.reports]
         write_text(self.folder / "report.jsonl", "\n".join([*lines, ""]))
 
+    def finish(self, training: Training) -> None:
+        """Draw what was learnt."""
+        import numpy as np
+
+        from vj.datasets.sheets import contact_sheet
+        from vj.images import write_image
+        from vj.plotting import plot_features, plot_stages
+
+        mean = np.rint(training.positives.windows.mean(axis=0)).astype(np.uint8)
+        plot_features(self.folder / "features.png", training.cascade, mean, 18)
+        reports = training.reports
+        cost = np.cumsum([r.weak_classifiers * r.acceptance_ratio for r in reports])
+        plot_stages(
+            self.folder / "stages.png",
+            [r.hit_rate for r in reports],
+            [r.false_alarm_rate for r in reports],
+            cost.tolist(),
+        )
+        hardest = training.hardest_negatives(200)
+        if len(hardest):
+            write_image(self.folder / "hard-negatives.png", contact_sheet(hardest))
+
 
 class Log:
-    """Progress on stderr: a bar on a terminal, lines elsewhere."""
+    """Progress on stderr: a line that changes on a terminal, lines elsewhere."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, goal: float = 0.5, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._start = perf_counter()
-        self._last = self._start
+        self._goal = goal
+        self._start = self._last = self._step = perf_counter()
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet:
             from tqdm import tqdm
@@ -73,10 +106,10 @@ class Log:
             self._bar.clear()
         print(f"[{perf_counter() - self._start:7.1f} s] {text}", file=sys.stderr, flush=True)
 
-    def _state(self, text: str, *, rarely: bool = False) -> None:
+    def _state(self, text: str) -> None:
         if self._bar is not None:
             self._bar.set_description_str(text)
-        elif not rarely or perf_counter() - self._last > _LOG_SECONDS:
+        elif perf_counter() - self._last > _LOG_SECONDS:
             self._last = perf_counter()
             self.line(text)
 
@@ -86,26 +119,45 @@ class Log:
         if step.kind == "note":
             self.line(step.text)
         elif step.kind == "mining":
+            if step.found == 0:
+                self._step = perf_counter()
+            spent = max(perf_counter() - self._step, 1e-9)
             ratio = step.found / step.scanned if step.scanned else 0.0
+            left = _clock(spent * (step.wanted - step.found) / step.found) if step.found else "?"
             self._state(
-                f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows ({ratio:.1e})",
-                rarely=True,
+                f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
+                f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.0f} Mwindows/s), {left} left"
             )
         elif step.round is not None:
             r = step.round
             self._state(
                 f"{place}: {r.weak_count} weak classifiers, hit rate {r.hit_rate:.4f}, "
-                f"false alarm rate {r.false_alarm_rate:.4f}",
-                rarely=True,
+                f"false alarm rate {r.false_alarm_rate:.4f}, {self._time_left(r)} left"
             )
         else:
-            self._state(f"{place}: {step.kind}", rarely=True)
+            self._step = perf_counter()
+            self._state(f"{place}: {step.kind}")
+
+    def _time_left(self, r: Any) -> str:
+        """Guess how long the rounds of a stage go on: the false alarm rate falls about geometrically."""
+        if not 0 < r.false_alarm_rate < 1:
+            return "?"
+        rounds = r.weak_count * math.log(self._goal) / math.log(r.false_alarm_rate)
+        return _clock((perf_counter() - self._step) * max(rounds / r.weak_count - 1, 0.0))
 
     def stage(self, r: StageReport) -> None:
         """Show a finished stage."""
+        speed = r.windows_scanned / max(r.mining_seconds, 1e-9) / 1e6
         self.line(
             f"stage {r.index}: {r.weak_classifiers} weak classifiers, hit rate {r.hit_rate:.4f} "
             f"(training {r.training_hit_rate:.4f}), false alarm rate {r.false_alarm_rate:.4f}, "
             f"{r.positives}+{r.held_out} positives, {r.negatives} negatives from {r.windows_scanned:,} windows "
-            f"(acceptance {r.acceptance_ratio:.2e}), {r.seconds:.1f} s ({r.mining_seconds:.1f} s mining)"
+            f"(acceptance {r.acceptance_ratio:.2e}, {speed:.0f} Mwindows/s), "
+            f"{r.seconds:.1f} s ({r.mining_seconds:.1f} s mining)"
         )
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vj._version import __version__
-from vj.cli._common import run
+from vj.cli._common import INTERRUPTED, OK, run
 from vj.errors import InputError
 
 DEMO = """
@@ -39,7 +39,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0 if a cascade was trained, 2 for bad input, 130 if stopped before the first stage."""
+    """Run the command; returns 0 if there is a cascade, 2 for bad input, 130 if stopped before the first stage."""
     return run("vj-train", _command, argv)
 
 
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("recipe", nargs="?", help="TOML file with the settings below (dashes as underscores)")
     parser.add_argument("--demo", action="store_true", help="train on the faces that come with scikit-image")
     parser.add_argument("--data", metavar="PATH", help="what {data} stands for in the paths of the recipe")
+    parser.add_argument("--restart", action="store_true", help="forget an interrupted run in the output folder")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
     parser.add_argument("--version", action="version", version=f"vj {__version__}")
     _add_options(parser.add_argument_group("settings"), TrainingConfig, "", {"positives", "backgrounds", "window"})
@@ -138,25 +139,48 @@ def _run(arguments: argparse.Namespace) -> int:
     from vj.boosting.training import Training
     from vj.cli._training_output import Log, Output
 
-    with Log(quiet=arguments.quiet) as log:
-        training = Training(config, progress=log.progress)
-        output: Output | None = None
+    folder = Path(config.output)
+    if arguments.restart:
+        _forget(folder)
+    with Log(config.max_false_alarm_rate, quiet=arguments.quiet) as log:
+        training = Training(config, progress=log.progress, checkpoint=folder / "checkpoint")
+        output = Output(folder, config)
         try:
             for report in training:
-                output = output or Output(Path(config.output), config)
                 output.write(training)
                 log.stage(report)
         except KeyboardInterrupt:
-            if output is None:
-                log.line("stopped before the first stage was finished; nothing was written")
-                return 130
-            log.line(f"stopped; {output.folder / 'cascade.xml'} holds the {len(training.stages)} finished stages")
-        if output is None:
+            return _interrupted(training, output, log)
+        if not training.stages:
+            training.forget()
             raise InputError("expected samples that make at least one stage, got none: see the notes above")
-        log.line(f"{len(training.stages)} stages in {output.folder / 'cascade.xml'}")
+        output.write(training)
+        output.finish(training)
+        log.line(f"{len(training.stages)} stages in {output.cascade}")
         if arguments.demo:
-            _show(training.cascade, output.folder, log)
-    return 0
+            _show(training.cascade, folder, log)
+    return OK
+
+
+def _interrupted(training: Any, output: Any, log: Any) -> int:
+    """Leave the finished stages behind."""
+    if not training.stages:
+        log.line("stopped before the first stage was finished; there is no cascade yet")
+        return INTERRUPTED
+    output.write(training)
+    log.line(
+        f"stopped; {output.cascade} holds the {len(training.stages)} finished stages, "
+        f"the same command goes on from there"
+    )
+    return OK
+
+
+def _forget(folder: Path) -> None:
+    """Remove the checkpoint and the results of an earlier run."""
+    for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
+        (folder / name).unlink(missing_ok=True)
+    for path in (folder / "checkpoint").glob("*"):
+        path.unlink(missing_ok=True)
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:

@@ -1,0 +1,58 @@
+"""From what was trained to a cascade: flat, frozen, with only the features it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.stage import Stage
+from vj.cascade import Cascade
+from vj.haar import HaarFeatures
+from vj.lbp import SUBSET_WORDS, LbpFeatures
+
+
+def build_cascade(
+    window: tuple[int, int],
+    features: HaarFeatures | LbpFeatures,
+    stages: Sequence[Stage],
+    provenance: dict[str, str],
+) -> Cascade:
+    """Flatten trained stages into a cascade.
+
+    Parameters
+    ----------
+    window : (int, int)
+        Width and height.
+    features : HaarFeatures or LbpFeatures
+        The whole pool; the cascade holds those that are used.
+    stages : sequence of Stage
+        At least one.
+    provenance : dict
+
+    Returns
+    -------
+    Cascade
+    """
+    trees = [tree for stage in stages for tree in stage.trees]
+    splits = [split for tree in trees for split in tree.splits]
+    used, index = np.unique([split.feature for split in splits], return_inverse=True)
+    lbp = isinstance(features, LbpFeatures)
+    return Cascade(
+        window=window,
+        features=features.take(used),
+        stage_starts=_starts([len(stage.trees) for stage in stages]),
+        stage_thresholds=np.array([stage.threshold for stage in stages], dtype=np.float32),
+        tree_starts=_starts([len(tree.splits) for tree in trees]),
+        node_features=index.astype(np.int32),
+        node_children=np.concatenate([tree.children for tree in trees]),
+        node_thresholds=np.array([split.threshold for split in splits], dtype=np.float32),
+        node_subsets=np.array([split.subset for split in splits if lbp], dtype=np.int32).reshape(-1, SUBSET_WORDS),
+        leaves=np.concatenate([tree.leaves for tree in trees]),
+        provenance=provenance,
+    )
+
+
+def _starts(sizes: list[int]) -> npt.NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

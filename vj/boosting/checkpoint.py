@@ -1,0 +1,225 @@
+"""Checkpoints: what a run needs to go on, after any interruption, as if there had been none.
+
+Everything random in the trainer is drawn from a seed made of the recipe's seed and the place in the run, so that no
+generator's state has to be kept. A checkpoint is one JSON file and one array of windows beside it; the JSON names the
+array and is replaced in one step, so that a kill at any moment leaves the last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tomllib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.config import TrainingConfig
+from vj.boosting.report import StageReport
+from vj.boosting.search import Split
+from vj.boosting.stage import Stage
+from vj.boosting.values import Windows
+from vj.boosting.weak import WeakTree
+from vj.errors import InputError
+
+VERSION = 1
+
+MINING, BOOSTING, FINISHED = "mining", "boosting", "finished"
+"""What a run was doing."""
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Parameters
+    ----------
+    phase : str
+        `MINING`, `BOOSTING` or `FINISHED`.
+    stages : list of Stage
+        Finished stages.
+    reports : list of StageReport
+    negatives : ndarray of uint8, shape (n, height, width)
+        Those of the stage at hand, as many as have been found.
+    kept : int
+        How many of them are the last stage's.
+    trees : tuple of WeakTree
+        Weak classifiers of the stage at hand.
+    visits, first_visit, scanned, accepted : int
+        Mining: pictures visited since the beginning of the run, how many of those before this stage, windows scanned
+        and accepted in this stage.
+    mining_seconds, seconds : float
+        Time spent on this stage so far.
+    unreadable : dict
+        Pictures that could not be used, with the reason.
+    """
+
+    phase: str
+    negatives: Windows
+    kept: int = 0
+    stages: list[Stage] = field(default_factory=list)
+    reports: list[StageReport] = field(default_factory=list)
+    trees: tuple[WeakTree, ...] = ()
+    visits: int = 0
+    first_visit: int = 0
+    scanned: int = 0
+    accepted: int = 0
+    mining_seconds: float = 0.0
+    seconds: float = 0.0
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """The checkpoint of a run.
+
+    Parameters
+    ----------
+    folder : path
+        Made when first saved to; `clear` removes it.
+    config : TrainingConfig
+    data : dict of str to int
+        Fingerprints of positives and backgrounds.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], config: TrainingConfig, data: dict[str, int]) -> None:
+        self.folder, self.config, self.data = Path(folder), config, data
+        self._file = self.folder / "state.json"
+        self._count = 0
+
+    def save(self, state: State) -> None:
+        """Write the state in one step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._count += 1
+        name = f"negatives-{os.getpid()}-{self._count}.npy"
+        with (self.folder / name).open("wb") as file:
+            np.save(file, state.negatives)
+        beside = self.folder / f".state.{os.getpid()}.tmp"
+        beside.write_text(json.dumps(self._table(state, name)), encoding="utf-8")
+        beside.replace(self._file)
+        self._sweep(name)
+
+    def load(self) -> State | None:
+        """Return the state saved, or None if there is none.
+
+        Raises
+        ------
+        InputError
+            If it is of another recipe or of other data, or cannot be read.
+        """
+        try:
+            table = json.loads(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._file}: expected a checkpoint, got {' '.join(str(error).split())}") from None
+        try:
+            if table["version"] != VERSION:
+                raise InputError(f"{self._file}: expected a checkpoint of version {VERSION}, got {table['version']}")
+            before = TrainingConfig.from_mapping(tomllib.loads(table["recipe"]))
+            self._compare(before, table["data"])
+            with (self.folder / table["negatives"]).open("rb") as file:
+                negatives = np.load(file, allow_pickle=False)
+            return _state(table, negatives)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            if isinstance(error, InputError):
+                raise
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise InputError(f"{self._file}: expected a checkpoint, got {text}") from None
+
+    def _compare(self, before: TrainingConfig, data: dict[str, int]) -> None:
+        found = self.config.differences(before)
+        found += [f"{key}: other pictures" for key, value in self.data.items() if data.get(key) != value]
+        if found:
+            raise InputError(
+                f"{self.folder}: expected the recipe and pictures of the run begun there, got {'; '.join(found)} "
+                f"(finish that run, or train into another folder or with --restart)"
+            )
+
+    def _table(self, state: State, negatives: str) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "recipe": self.config.to_toml(),
+            "data": self.data,
+            "negatives": negatives,
+            "phase": state.phase,
+            "kept": state.kept,
+            "stages": [
+                {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.trees]}
+                for stage in state.stages
+            ],
+            "reports": [dataclasses.asdict(report) for report in state.reports],
+            "trees": [_tree_table(tree) for tree in state.trees],
+            "unreadable": list(state.unreadable.items()),
+            **{name: getattr(state, name) for name in _NUMBERS},
+        }
+
+    def _sweep(self, keep: str) -> None:
+        """Remove the windows of earlier checkpoints."""
+        for path in self.folder.glob("negatives-*.npy"):
+            if path.name != keep:
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove the checkpoint, and the folder if nothing else is in it."""
+        self._file.unlink(missing_ok=True)
+        self._sweep("")
+        for folder in (self.folder, self.folder.parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+_NUMBERS = ("visits", "first_visit", "scanned", "accepted", "mining_seconds", "seconds")
+
+
+def fingerprint(parts: Sequence[npt.NDArray[Any] | str | os.PathLike[str]]) -> int:
+    """Return a number that changes when arrays or paths do."""
+    total = 0
+    for part in parts:
+        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else os.fsencode(part)
+        total = zlib.crc32(data, total)
+    return total
+
+
+def _state(table: dict[str, Any], negatives: npt.NDArray[Any]) -> State:
+    if negatives.dtype != np.uint8 or negatives.ndim != 3:
+        raise ValueError(f"negatives of {negatives.dtype}, shape {negatives.shape}")
+    if table["phase"] not in (MINING, BOOSTING, FINISHED):
+        raise ValueError(f"phase {table['phase']!r}")
+    stages = [
+        Stage(tuple(_tree(tree) for tree in stage["trees"]), np.float32(stage["threshold"]))
+        for stage in table["stages"]
+    ]
+    return State(
+        phase=table["phase"],
+        negatives=negatives,
+        kept=table["kept"],
+        stages=stages,
+        reports=[StageReport(**report) for report in table["reports"]],
+        trees=tuple(_tree(tree) for tree in table["trees"]),
+        unreadable={int(key): str(text) for key, text in table["unreadable"]},
+        **{name: table[name] for name in _NUMBERS},
+    )
+
+
+def _tree_table(tree: WeakTree) -> dict[str, Any]:
+    """Return a tree as plain values; Python writes every float so that it reads back as it was."""
+    return {
+        "splits": [[s.feature, float(s.threshold), s.subset.tolist(), s.loss] for s in tree.splits],
+        "children": tree.children.tolist(),
+        "leaves": [float(value) for value in tree.leaves],
+    }
+
+
+def _tree(table: dict[str, Any]) -> WeakTree:
+    splits = tuple(
+        Split(int(feature), np.float32(threshold), np.array(subset, dtype=np.int32), float(loss))
+        for feature, threshold, subset, loss in table["splits"]
+    )
+    children = np.array(table["children"], dtype=np.int32).reshape(-1, 2)
+    return WeakTree(splits, children, np.array(table["leaves"], dtype=np.float32))
