@@ -177,3 +177,54 @@ def test_what_cannot_be_told_apart_is_asked_for(tmp_path):
         read_labelled(tmp_path)
     with pytest.raises(InputError, match="nothing there"):
         read_labelled(tmp_path / "missing")
+
+
+GOOD = {
+    "annotations": '[{"file": "a.png", "faces": [{"bbox": [1, 2, 3, 4], "blur": 1, "ellipse": [1, 2, 3, 4, 5]}]}]',
+    "coco": '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}',
+    "voc": "<annotation><filename>a</filename><object><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax>"
+    "</bndbox></object></annotation>",
+    "csv": "file,x,y,w,h\na.png,1,2,3,4\nb.png,,,,\n",
+    "wider": "a.jpg\n1\n1 2 30 40 1 0 0 0 2 1\nb.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n",
+    "fddb": "a/b\n1\n20 15 0.1 50 50 1\n",
+    "mitcmu": "a.png 30 30 70 30 50 45 40 60 50 60 60 60\n",
+}
+TOKENS = [
+    "",
+    "-1",
+    "nan",
+    "inf",
+    "1e400",
+    "9" * 20,
+    '"',
+    "{",
+    "]",
+    "null",
+    "\0",
+    "..",
+    "/",
+    "<",
+    "&#0;",
+    "\n",
+    "²",
+    "٣",
+]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_spoilt_file_is_read_or_refused_but_never_crashes(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "labels.any"
+    refused = 0
+    for _ in range(300):
+        text = GOOD[kind]
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(text) + 1))
+            text = text[:at] + TOKENS[rng.integers(len(TOKENS))] + text[at + int(rng.integers(6)) :]
+        path.write_text(text)
+        try:
+            read_labelled(path, kind)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 100
