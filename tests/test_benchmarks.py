@@ -8,7 +8,7 @@ from cascades import random_cascade
 from pictures import gray, photo
 
 from benchmarks import __main__ as everything
-from benchmarks import _runner, accuracy, readme, rejection
+from benchmarks import _runner, accuracy, groups, readme, rejection
 from vj.images import write_image
 from vj.opencv_xml import save
 
@@ -146,3 +146,45 @@ def test_blocks_of_a_readme_are_made_from_result_files(place):
 def test_readme_shows_what_the_result_files_hold():
     text = readme.README.read_text(encoding="utf-8")
     assert readme.rendered(text) == text, "run: python -m benchmarks.readme"
+
+
+def test_groups_come_from_the_names_of_utkface():
+    assert groups.groups_of("34_1_2_20170112213001988.jpg") == ["age 20-39", "Asian", "female"]
+    assert groups.groups_of("100_0_4_2017.jpg") == ["age 80-120", "other", "male"]
+    assert groups.groups_of("face_1_2_3.jpg") == []
+    names = ["34_1_2_a.jpg", "1_1_2_b.jpg", "35_0_0_c.jpg"]
+    found = groups.by_group(names, [True, False, True])
+    assert list(found) == ["all", "age 0-3", "age 20-39", "White", "Asian", "male", "female"]
+    assert (found["Asian"]["faces"], found["Asian"]["found"]) == (2, 1)
+    assert (found["age 20-39"]["faces"], found["age 20-39"]["found"]) == (2, 2)
+
+
+@pytest.mark.parametrize(("found", "n"), [(0, 10), (10, 10), (5, 10), (470, 500)])
+def test_interval_of_a_share_solves_its_equation(found, n):
+    """The ends are the shares p from which the observed one is 1.96 standard errors away."""
+    for end in groups.wilson(found, n):
+        if 0 < end < 1:
+            assert abs(found / n - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / n), rel=1e-9)
+    low, high = groups.wilson(found, n)
+    assert low <= found / n <= high
+
+
+def test_groups_of_a_folder(place, capsys):
+    rows = ["file,x,y,w,h"]
+    for k, name in enumerate(("20_0_0_a.png", "21_1_3_b.png", "70_1_1_c.png")):
+        write_image(place / name, photo("astronaut")[20 * k : 72 + 20 * k, 180:252])
+        rows.append(f"{name},5,5,60,60")
+    (place / "boxes.csv").write_text("\n".join(rows))
+    (place / "list.txt").write_text("20_0_0_a.png\n70_1_1_c.png\n")
+    arguments = [str(place), str(place / "model.xml"), "--output", str(place / "out"), "--min-neighbors", "1"]
+    assert groups.main(arguments) == 0
+    figures = _runner.read_result("groups", place / "out")["figures"]
+    assert figures["detectors"]["model"]["groups"]["all"]["faces"] == 3
+    assert groups.main([*arguments, "--files", str(place / "list.txt")]) == 0
+    result = _runner.read_result("groups", place / "out")
+    assert result["data"]["pictures"] == 2
+    assert "| age 60-79" in groups.table(result["figures"])
+    assert "Indian" not in groups.table(result["figures"])
+    (place / "empty").mkdir()
+    assert groups.main([str(place / "empty")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

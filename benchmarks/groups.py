@@ -1,0 +1,146 @@
+"""Recall by age and skin group on UTKFace crops: a detector must not work better for some people than for others.
+
+    python -m benchmarks.groups FOLDER [--files LIST] [CASCADE ...]
+
+FOLDER has boxes.csv (file, x, y, w, h) and crops named as UTKFace names them: age_gender_race_date. Only measure on
+crops that no cascade was trained on: --files takes a list of the names to use, one on each line. The figures compare
+groups, not detectors: a crop is in UTKFace because some detector found its face, and its repeated edge is no photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _runner
+from vj.datasets.labelled_formats import read_labelled
+from vj.errors import InputError
+from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
+from vj.evaluation.measure import cascade_detector, yunet_detector
+from vj.images import read_bgr
+from vj.opencv_xml import load
+
+CASCADES = ("frontalface", "frontalface_default", "frontalface_alt2")
+AGES = ((0, 3), (4, 12), (13, 19), (20, 39), (40, 59), (60, 79), (80, 120))
+# UTKFace's codes, in its own words.
+RACES = {"0": "White", "1": "Black", "2": "Asian", "3": "Indian", "4": "other"}
+GENDERS = {"0": "male", "1": "female"}
+BORDER = 36
+"""Pixels of repeated edge around a crop, half of its usual 72: the crops are tighter than a detector's box."""
+
+
+def groups_of(name: str) -> list[str]:
+    """Return the groups that a file's name puts a face into; none if it is not named so."""
+    parts = name.split("_")
+    if len(parts) < 4 or not parts[0].isdecimal():
+        return []
+    age = next((f"age {a}-{b}" for a, b in AGES if a <= int(parts[0]) <= b), "")
+    return [group for group in (age, RACES.get(parts[2], ""), GENDERS.get(parts[1], "")) if group]
+
+
+def wilson(found: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927), which also holds near 0 and 1."""
+    if n == 0:
+        return 0.0, 1.0
+    z, share = 1.96, found / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def find_all(detect: Any, pictures: list[Any]) -> tuple[list[bool], int]:
+    """Which faces are found, and how many detections hit none, after one shift and scale for the detector."""
+    import cv2
+
+    found, truth = [], []
+    for picture in pictures:
+        image = read_bgr(picture.path)
+        found.append(detect(cv2.copyMakeBorder(image, *[BORDER] * 4, cv2.BORDER_REPLICATE)))
+        truth.append(Truth(picture.boxes[:1] + np.array([BORDER, BORDER, 0, 0]), np.zeros(1, dtype=np.bool_)))
+    alignment = fit_alignment(found, truth)
+    matches = [match(Found(alignment.apply(f.boxes), f.scores), t) for f, t in zip(found, truth, strict=True)]
+    hit = [bool((m.outcome == TRUE).any()) for m in matches]
+    return hit, sum(int((m.outcome != TRUE).sum()) for m in matches)
+
+
+def by_group(names: list[str], hit: list[bool]) -> dict[str, dict[str, Any]]:
+    """Faces, faces found and the interval of their share, for all and for each group."""
+    members: dict[str, list[bool]] = {"all": list(hit)}
+    for name, one in zip(names, hit, strict=True):
+        for group in groups_of(name):
+            members.setdefault(group, []).append(one)
+    order = ["all", *(f"age {a}-{b}" for a, b in AGES), *RACES.values(), *GENDERS.values()]
+    return {
+        group: {
+            "faces": len(members[group]),
+            "found": sum(members[group]),
+            "interval": wilson(sum(members[group]), len(members[group])),
+        }
+        for group in order
+        if group in members
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Markdown table of a result file: a line for each group, a column for each detector."""
+    detectors = figures["detectors"]
+    rows = []
+    for group, first in next(iter(detectors.values()))["groups"].items():
+        cells = []
+        for one in detectors.values():
+            share = one["groups"][group]
+            low, high = share["interval"]
+            cells.append(f"{100 * share['found'] / share['faces']:.1f} ({100 * low:.1f}-{100 * high:.1f})")
+        rows.append([group, first["faces"], *cells])
+    return _runner.table(["faces found, % (95 %)", "faces", *detectors], rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.groups", description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="crops with boxes.csv")
+    parser.add_argument("cascades", nargs="*", help="files or names")
+    parser.add_argument("--files", type=Path, metavar="LIST", help="names of the crops to use, one on each line")
+    parser.add_argument("--yunet", metavar="MODEL.onnx", help="also measure this model")
+    parser.add_argument("--min-neighbors", type=int, default=3, help="default 3, that of vj-detect")
+    parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where the JSON goes")
+    try:
+        return _run(parser.parse_args(argv))
+    except InputError as error:
+        print(f"benchmarks.groups: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    pictures = [p for p in read_labelled(args.folder / "boxes.csv") if groups_of(p.path.name) and len(p.boxes)]
+    if args.files:
+        wanted = set(args.files.read_text(encoding="utf-8").split())
+        pictures = [p for p in pictures if p.path.name in wanted or f"images/{p.path.name}" in wanted]
+    if not pictures:
+        raise InputError(f"{args.folder}: expected crops named age_gender_race_date, got none")
+    detectors = {}
+    for given in args.cascades or _runner.available(CASCADES):
+        cascade = load(given)
+        detect = cascade_detector(cascade, min_neighbors=args.min_neighbors, min_size=cascade.window, threads=1)
+        detectors[cascade.name.removeprefix("haarcascade_")] = detect
+    if args.yunet:
+        detectors["YuNet"] = yunet_detector(args.yunet, 0.6)
+    results = {}
+    for name, detect in detectors.items():
+        hit, false = find_all(detect, pictures)
+        results[name] = {"groups": by_group([p.path.name for p in pictures], hit), "other_detections": false}
+        print(f"{name}: {sum(hit)} of {len(hit)} found", flush=True)
+    paths = [p.path for p in pictures]
+    data = {"name": args.folder.name, "pictures": len(paths), "sha256": _runner.data_hash(paths)}
+    figures = {"min_neighbors": args.min_neighbors, "border": BORDER, "detectors": results}
+    path = _runner.write_result("groups", figures, data=data, folder=args.output)
+    print(f"\n{table(figures)}\n\nWritten: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
