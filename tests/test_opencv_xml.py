@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from cascades import LBP_FILE, random_cascade, stock
+from cascades import LBP_FILE, random_cascade
 from pictures import gray
 
 import vj

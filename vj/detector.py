@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -310,7 +310,7 @@ class Detector:
             planes = level.planes(gray, (first, last), shapes[level.stride], space)
             scan = self._scanner.scan_planes(planes, last - first, level.columns, skip)
             self._spaces.append(space)
-            return scan
+            return replace(scan, ys=scan.ys + np.int32(first * level.stride))
 
         tasks = [(level, list(_bands(level))) for level in found]
         if self.threads == 1 or sum(len(bands) for _, bands in tasks) < 2:
