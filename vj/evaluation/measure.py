@@ -223,11 +223,25 @@ def _fddb(found: list[Found], pictures: list[LabelledPicture]) -> tuple[Curve, C
     return fddb_curves(found, ellipses)
 
 
-def weak_classifiers_per_window(cascade: Cascade, pictures: Iterable[LabelledPicture], **settings: Any) -> float:
-    """Return how many weak classifiers a cascade evaluates for each window it visits, on pictures that can be read."""
+COST_PICTURES = 300
+"""Most pictures on which the cost of a window is counted: with 283 news photos its mean was known to 1.4 % (one
+standard deviation under resampling)."""
+
+
+def weak_classifiers_per_window(cascade: Cascade, pictures: Sequence[LabelledPicture], **settings: Any) -> float:
+    """Return how many weak classifiers a cascade evaluates for each window it visits.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    pictures : sequence of LabelledPicture
+        Of a larger set, `COST_PICTURES` at even distances are taken; those that cannot be read are left out.
+    **settings
+        As for `vj.Detector`.
+    """
     detector = Detector(cascade, **settings)
     windows = evaluated = 0
-    for picture in pictures:
+    for picture in pictures[:: -(-len(pictures) // COST_PICTURES) or 1]:
         try:
             cost = detector.cost(read_bgr(picture.path))
         except InputError:
