@@ -1,5 +1,8 @@
 """Positives and backgrounds: where they are found, what is cut out, what is refused."""
 
+import json
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from vj.boosting.workers import Workers
 from vj.datasets.backgrounds import find_backgrounds
 from vj.datasets.crops import Region, cut, region_of_box, region_of_landmarks
 from vj.datasets.objects import Annotation, read_csv
+from vj.datasets.opencv_samples import read_info, read_vec
+from vj.datasets.sheets import contact_sheet
 from vj.errors import InputError
 
 HEADER = "file,x,y,w,h,sq_x,sq_y,sq_size,leye_x,leye_y,reye_x,reye_y,lmouth_x,lmouth_y,rmouth_x,rmouth_y,frontal\n"
@@ -149,3 +154,76 @@ def test_pictures_that_come_with_scikit_image():
     assert len(found) > 100
     assert all(found[k].ndim == 2 for k in (0, 5, len(found) - 1))
     assert _load(positives="skimage:faces", window="20x20").windows.shape == (100, 20, 20)
+
+
+def test_info_file_with_spaces_in_names(tmp_path, ramp):
+    cv2.imwrite(str(tmp_path / "a b 1.png"), ramp)
+    (tmp_path / "info.dat").write_text("a b 1.png 2 1 2 20 20 30 10 24 30\n\n# no\nc.png 0\n")
+    rows = read_info(tmp_path / "info.dat")
+    assert [(r.path.name, r.box) for r in rows] == [("a b 1.png", (1, 2, 20, 20)), ("a b 1.png", (30, 10, 24, 30))]
+    found = _load(positives=str(tmp_path / "info.dat"))
+    expected = [cut(ramp, region_of_box(r.box, (10, 10), 0.0), (10, 10)) for r in rows]
+    assert np.array_equal(found.windows, expected)
+    assert len(_load(positives=[{"path": str(tmp_path / "info.dat"), "min_size": 22}]).windows) == 1
+    for text in ("a.png 1 2 3 4\n", "a.png\n", "a.png 1 2 3 4 x\n", "# nothing\n"):
+        (tmp_path / "info.dat").write_text(text)
+        with pytest.raises(InputError, match="expected"):
+            read_info(tmp_path / "info.dat")
+
+
+def _vec(samples, count=None):
+    """A .vec file as createsamples writes it: int32 count and size, two int16, then a zero byte and int16 pixels."""
+    n, height, width = samples.shape
+    header = struct.pack("<iihh", count or n, height * width, 0, 0)
+    return header + b"".join(b"\0" + s.astype("<i2").tobytes() for s in samples)
+
+
+def test_vec_file_whatever_its_header_says(tmp_path):
+    samples = np.random.default_rng(0).integers(0, 256, (7, 12, 10)).astype(np.uint8)
+    (tmp_path / "a.vec").write_bytes(_vec(samples, count=100))
+    assert np.array_equal(read_vec(tmp_path / "a.vec", (10, 12)), samples)
+    with pytest.raises(InputError, match="10x10 or square ones, got 120 pixels"):
+        read_vec(tmp_path / "a.vec", (10, 10))
+    (tmp_path / "b.vec").write_bytes(_vec(np.tile(samples[:, :10], (1, 2, 2))))
+    assert read_vec(tmp_path / "b.vec", (10, 12)).shape == (7, 20, 20)
+    assert np.array_equal(_load(positives=str(tmp_path / "a.vec"), window="10x12").windows, samples)
+    for data in (b"", b"short", _vec(samples)[:50]):
+        (tmp_path / "a.vec").write_bytes(data)
+        with pytest.raises(InputError, match="expected"):
+            read_vec(tmp_path / "a.vec", (10, 12))
+
+
+def test_every_labelled_format_gives_the_same_crops(tmp_path, ramp):
+    """One picture with one box, said in each format."""
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), ramp)
+    box = (16, 12, 24, 18)
+    x, y, w, h = box
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"image_id": 1, "bbox": box, "id": 1, "category_id": 1}],
+        "categories": [{"id": 1, "name": "face"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    (tmp_path / "annotations.json").write_text(json.dumps([{"file": "images/a.png", "faces": [{"bbox": box}]}]))
+    (tmp_path / "wider.txt").write_text(f"a.png\n1\n{x} {y} {w} {h} 0 0 0 0 0 0\n")
+    (tmp_path / "boxes.csv").write_text(f"file,x,y,w,h\nimages/a.png,{x},{y},{w},{h}\n")
+    (tmp_path / "info.txt").write_text(f"images/a.png 1 {x} {y} {w} {h}\n")
+    expected = cut(ramp, region_of_box(box, (10, 10), 0.1), (10, 10))
+    for name in ("coco.json", "annotations.json", "wider.txt", "boxes.csv", "info.txt"):
+        found = _load(positives=[{"path": str(tmp_path / name), "margin": 0.1}])
+        assert np.array_equal(found.windows, expected[None]), name
+    found = _load(positives=[{"path": str(tmp_path / "coco.json"), "images": str(tmp_path / "images"), "margin": 0.1}])
+    assert np.array_equal(found.windows, expected[None])
+    with pytest.raises(InputError, match="nothing there"):
+        _load(positives=str(tmp_path / "none.json"))
+
+
+def test_contact_sheet_shows_every_window_where_it_belongs():
+    windows = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 3, 4), np.uint8)
+    sheet = contact_sheet(windows, columns=3, zoom=2)
+    assert sheet.shape == (2 * 8 + 2, 3 * 10 + 2)
+    for k in range(5):
+        y, x = 2 + k // 3 * 8, 2 + k % 3 * 10
+        assert (sheet[y : y + 6, x : x + 8] == k).all()
+    assert (sheet == 255).sum() == sheet.size - 5 * 48

@@ -16,7 +16,8 @@ from vj.errors import InputError
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
 BOOSTINGS = ("gentle", "real", "discrete", "logit")
 SEARCHES = ("exact", "fast")
-FORMATS = ("auto", "crops", "csv", "info", "vec", "coco", "voc", "yolo", "wider", "fddb", "json")
+LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
+FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
 CROPS = ("box", "square", "landmarks")
 
 
@@ -62,6 +63,12 @@ class PositiveSource:
         Landmarks: how far below the middle of the eyes the square is centred, in u.
     where : mapping of str to str
         CSV: keep the rows whose columns have these values.
+    images : str
+        Folder that the names in the annotations are relative to; empty for the usual places beside them.
+    min_size : int
+        Boxes with a shorter side, in pixels, are left out.
+    frontal : bool
+        WIDER FACE: only clear, upright, frontal faces of at least 30 pixels.
     limit : int
         Most positives taken, 0 for all.
     """
@@ -73,6 +80,9 @@ class PositiveSource:
     side: float = _number(2.66, 0.5, 8.0, "landmarks: side of the square in units of the face (see PositiveSource)")
     drop: float = _number(0.305, -2.0, 2.0, "landmarks: distance of the square's centre below the eyes, same units")
     where: Mapping[str, str] = field(default_factory=dict, metadata={"type": dict, "help": "CSV: columns and values"})
+    images: str = _text("", "folder that names in annotations are relative to")
+    min_size: int = _integer(0, 0, 10000, "boxes with a shorter side, in pixels, are left out")
+    frontal: bool = _flag(False, "WIDER FACE: only clear frontal faces")
     limit: int = _integer(0, 0, 10**9, "most positives taken from a source; 0 takes all")
 
     def __post_init__(self) -> None:
@@ -191,14 +201,15 @@ class TrainingConfig:
         lines = []
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "positives":
+            if item.name == "positives" or value == "":
                 continue
             if item.name == "window":
                 value = f"{value[0]}x{value[1]}"
             lines.append(f"{item.name} = {_toml(value)}")
         for source in self.positives:
             lines += ["", "[[positives]]"]
-            lines += [f"{item.name} = {_toml(getattr(source, item.name))}" for item in fields(source)]
+            values = {item.name: getattr(source, item.name) for item in fields(source)}
+            lines += [f"{name} = {_toml(value)}" for name, value in values.items() if value != ""]
         return "\n".join([*lines, ""])
 
     def differences(self, other: TrainingConfig) -> list[str]:
@@ -260,6 +271,8 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
     if isinstance(table.get("where"), Mapping):
         table["where"] = {str(k): str(v) for k, v in table["where"].items()}
     table["path"] = _path(table.get("path"), "positives", base, data)
+    if table.get("images"):
+        table["images"] = _path(table["images"], "positives.images", base, data)
     return PositiveSource(**table)
 
 

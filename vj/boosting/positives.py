@@ -13,7 +13,10 @@ from vj.boosting.config import PositiveSource, TrainingConfig
 from vj.boosting.values import Windows, has_contrast
 from vj.boosting.workers import Workers
 from vj.datasets.crops import Jitter, Region, cut, region_of_box, region_of_landmarks
+from vj.datasets.labelled import FRONTAL, Wanted
+from vj.datasets.labelled_formats import read_labelled
 from vj.datasets.objects import Annotation, read_crops, read_csv
+from vj.datasets.opencv_samples import read_info, read_vec
 from vj.datasets.packaged import FACES, packaged_faces
 from vj.errors import InputError
 from vj.images import read_gray
@@ -59,7 +62,7 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
         raise InputError("expected positives, got none")
     jobs: list[tuple[int, PositiveSource, Annotation | Windows]] = []
     for source in config.positives:
-        found = _find(source)
+        found = _find(source, config.window)
         if source.limit and len(found) > source.limit:
             rng = np.random.default_rng((config.seed, len(jobs)))
             found = [found[i] for i in np.sort(rng.choice(len(found), source.limit, replace=False))]
@@ -83,16 +86,56 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     return _collect(copies, config, failures)
 
 
-def _find(source: PositiveSource) -> Sequence[Annotation | Windows]:
+def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[Annotation | Windows]:
+    """Return the objects of a source: annotations, or windows where the source holds nothing else."""
     if source.path == FACES:
         return list(packaged_faces())
     path = Path(source.path)
-    kind = source.format
-    if kind == "auto":
-        kind = "crops" if path.is_dir() else "csv"
+    if not path.exists():
+        raise InputError(f"{path}: expected positives, got nothing there")
+    kind = source.format if source.format != "auto" else _guess(path)
     if kind == "crops":
         return read_crops(path)
-    return read_csv(path, source.where)
+    if kind == "vec":
+        return list(read_vec(path, window))
+    if kind == "csv":
+        found = read_csv(path, source.where)
+    elif kind == "info":
+        found = read_info(path)
+    else:
+        found = _labelled(path, None if kind == "auto" else kind, source)
+    found = [a for a in found if a.box is None or (min(a.box[2:]) > 0 and min(a.box[2:]) >= source.min_size)]
+    if not found:
+        raise InputError(f"{path}: expected objects of at least {source.min_size} pixels, got none")
+    return found
+
+
+def _guess(path: Path) -> str:
+    """Tell the format of a source; ``auto`` leaves it to the reader of labelled pictures."""
+    if path.is_dir():
+        labelled = (path / "annotations.json").is_file() or (path / "labels").is_dir() or any(path.glob("*.xml"))
+        return "auto" if labelled else "crops"
+    suffix = path.suffix.lower()
+    if suffix in {".vec", ".csv"}:
+        return suffix[1:]
+    if suffix in {".dat", ".info"}:
+        return "info"
+    if suffix == ".txt":
+        with path.open(encoding="utf-8", errors="replace") as file:
+            words = file.readline().split()
+        # A line of OpenCV's info file has a name, a count and four numbers for each box.
+        return "info" if len(words) >= 6 and len(words) % 4 == 2 else "auto"
+    return "auto"
+
+
+def _labelled(path: Path, kind: str | None, source: PositiveSource) -> list[Annotation]:
+    wanted = FRONTAL if source.frontal else Wanted()
+    found: list[Annotation] = []
+    for picture in read_labelled(path, kind, source.images or None):
+        for (x, y, w, h), ignored in zip(picture.boxes.tolist(), wanted.ignored(picture), strict=True):
+            if not ignored:
+                found.append(Annotation(picture.path, (x, y, w, h)))
+    return found
 
 
 def _region(source: PositiveSource, annotation: Annotation, shape: tuple[int, ...], config: TrainingConfig) -> Region:
