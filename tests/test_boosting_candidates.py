@@ -89,6 +89,6 @@ def test_losses_are_those_of_the_exact_search(search):
     chosen, got, got_edges = FastCandidates(neighbours, len(every), 0.3, (1,))(
         lambda f: search.evaluate(f, padded, weights.criterion)
     )
-    assert (np.diff(chosen) > 0).all()
+    assert len(np.unique(chosen)) == len(chosen)
     assert np.array_equal(got, losses[chosen])
     assert np.array_equal(got_edges, edges[chosen])

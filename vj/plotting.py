@@ -196,8 +196,10 @@ def plot_stages(
     features_per_window : sequence of float
         Weak classifiers that a background window costs, up to and with each stage.
     """
-    figure = Figure(figsize=(12.5, 3.8), layout="constrained")
+    # Fixed margins: a constrained layout takes 0.4 s more, which is felt at the end of a short training.
+    figure = Figure(figsize=(12.5, 3.8))
     hits, alarms, cost = figure.subplots(1, 3)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.28)
     stages = np.arange(len(hit_rates))
     style: dict[str, Any] = {"color": _color(0), "marker": ".", "lw": 1.5}
     hits.plot(stages, 100 * np.asarray(hit_rates), label="each stage", **style)

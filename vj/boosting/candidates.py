@@ -29,7 +29,11 @@ class Neighbours:
 
     def __init__(self, features: HaarFeatures | LbpFeatures) -> None:
         shapes, self._places = _shapes_and_places(features)
-        _, self._shape = np.unique(shapes, axis=0, return_inverse=True)
+        self._shape = np.zeros(len(shapes), dtype=np.int64)
+        for column in shapes.T:
+            # Column by column: np.unique over whole rows takes six times as long (0.6 s for 162,336 features).
+            pair = self._shape * (1 << 32) + (column - column.min())
+            _, self._shape = np.unique(pair, return_inverse=True)
         # One step of a template's width or height is its smallest one: three pixels for three columns.
         n_shapes = int(self._shape.max()) + 1
         steps = np.full((n_shapes, 2), np.iinfo(np.int64).max)
@@ -104,17 +108,25 @@ class FastCandidates:
     def __call__(self, evaluate: Evaluate) -> tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.int32]]:
         """Evaluate the sample, then climb until no neighbour of the best is better."""
         rng = np.random.default_rng(self._seed)
-        features = np.unique(rng.integers(0, self._n, max(1, int(self._share * self._n))))
-        losses, edges = evaluate(features)
+        new = np.unique(rng.integers(0, self._n, max(1, int(self._share * self._n))))
+        seen = np.zeros(self._n, dtype=np.bool_)
+        best, best_losses = np.zeros(0, dtype=np.int64), np.zeros(0)
+        found = []
         for _ in range(_STEPS):
-            # Stable: among equal losses the lowest feature climbs, whatever the machine's sort does.
-            best = features[np.argsort(losses, kind="stable")[:CLIMBERS]]
-            new = np.setdiff1d(self._neighbours.of(best), features, assume_unique=True)
+            seen[new] = True
+            losses, edges = evaluate(new)
+            found.append((new, losses, edges))
+            pool, pool_losses = np.concatenate([best, new]), np.concatenate([best_losses, losses])
+            # Among equal losses the lowest feature climbs, whatever the machine's sort does.
+            last = min(CLIMBERS, len(pool)) - 1
+            near = np.flatnonzero(pool_losses <= np.partition(pool_losses, last)[last])
+            order = near[np.lexsort((pool[near], pool_losses[near]))[:CLIMBERS]]
+            climbers = pool[order]
+            fresh = climbers[~np.isin(climbers, best)]
+            best, best_losses = climbers, pool_losses[order]
+            new = self._neighbours.of(fresh) if len(fresh) else fresh
+            new = new[~seen[new]]
             if not len(new):
                 break
-            more = evaluate(new)
-            order = np.argsort(np.concatenate([features, new]), kind="stable")
-            features = np.concatenate([features, new])[order]
-            losses = np.concatenate([losses, more[0]])[order]
-            edges = np.concatenate([edges, more[1]])[order]
+        features, losses, edges = (np.concatenate(part) for part in zip(*found, strict=True))
         return features, losses, edges

@@ -27,6 +27,7 @@ weights of all samples and in B their weighted responses, and minimises the squa
 _BLOCK = 1024
 
 Indices = npt.NDArray[np.int64]
+Bins = tuple[npt.NDArray[np.uint8], ...]
 WeightPair = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 Evaluate = Callable[[Indices], tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]]
 Candidates = Callable[[Evaluate], tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.int32]]]
@@ -101,10 +102,12 @@ class Search:
         self.table, self.groups, self.workers = table, groups, workers
         self.binning: Binning = make_binning(table, list(groups), workers.spread)
         self._widths = tuple(group.tiles.shape[0] * TILE for group in groups)
-        # Bins are made when a feature is first looked at: pages never touched cost no memory.
-        self.resident = min(len(table), int(memory // sum(self._widths)))
-        self._bins = (arena or Arena()).take(self.resident, self._widths)
-        self._filled = np.zeros(self.resident, dtype=np.bool_)
+        # Bins are made when a feature is first looked at, in rows given out in that order: memory grows with what is
+        # used, which matters because fresh memory is slow.
+        self.capacity = min(len(table), int(memory // sum(self._widths)))
+        self._bins = (arena or Arena()).take(self.capacity, self._widths)
+        self._row = np.full(len(table), -1, dtype=np.int64)
+        self._used = 0
 
     def evaluate(
         self, features: Indices, weights: npt.NDArray[np.int32], criterion: int
@@ -114,7 +117,7 @@ class Search:
         Parameters
         ----------
         features : ndarray of int64, shape (n,)
-            Ascending.
+            Each once.
         weights : ndarray of int32
             From `layout_weights`.
         criterion : int
@@ -127,16 +130,20 @@ class Search:
             For Haar the first bin that goes right; for LBP how many codes, in order of their response, go left.
         """
         losses, edges = np.full(len(features), np.inf), np.zeros(len(features), dtype=np.int32)
-        inside = int(np.searchsorted(features, self.resident))
+        self._remember(features)
+        rows = self._row[features]
         block = int(np.clip(len(features) // (4 * self.workers.threads), 16, _BLOCK))
+        for kept in (True, False):
+            index = np.flatnonzero((rows >= 0) == kept)
 
-        def work(first: int, last: int) -> None:
-            part = features[first:last]
-            a, b, rows = self._rows(part)
-            kernels.search(a, b, rows, weights, criterion, self.table.lbp, losses[first:last], edges[first:last])
+            def work(first: int, last: int, index: Indices = index, kept: bool = kept) -> None:
+                part = index[first:last]
+                bins, at = (self._bins, rows[part]) if kept else self._temporary(features[part])
+                loss, edge = np.empty(len(part)), np.empty(len(part), dtype=np.int32)
+                kernels.search(bins[0], bins[1], at, weights, criterion, self.table.lbp, loss, edge)
+                losses[part], edges[part] = loss, edge
 
-        self.workers.spread(work, inside, block)
-        self.workers.spread(lambda first, last: work(first + inside, last + inside), len(features) - inside, block)
+            self.workers.spread(work, len(index), block)
         return losses, edges
 
     def best(self, weights: WeightPair, criterion: int, candidates: Candidates | None = None) -> Split | None:
@@ -162,25 +169,32 @@ class Search:
             losses, edges = self.evaluate(features, padded, criterion)
         else:
             features, losses, edges = candidates(lambda chosen: self.evaluate(chosen, padded, criterion))
-        at = int(np.argmin(losses))
+        ties = np.flatnonzero(losses == losses.min())
+        at = int(ties[np.argmin(features[ties])])
         if not np.isfinite(losses[at]):
             return None
         return self._split(int(features[at]), int(edges[at]), float(losses[at]), padded, criterion)
 
-    def _rows(self, features: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Indices]:
-        """Return bins of both groups and where in them the features are; all must be resident or none."""
-        if features[-1] < self.resident:
-            missing = features[~self._filled[features]]
-            if len(missing):
-                for samples, bins in zip(self.groups, self._bins, strict=True):
-                    fill_bins(self.table, samples, self.binning, missing, bins, missing)
-                self._filled[missing] = True
-            return self._bins[0], self._bins[1], features
+    def _remember(self, features: Indices) -> None:
+        """Make and keep the bins of features not seen before, as long as there is room."""
+        new = features[self._row[features] < 0][: self.capacity - self._used]
+        rows = np.arange(self._used, self._used + len(new))
+        self._row[new] = rows
+        self._used += len(new)
+
+        def fill(first: int, last: int) -> None:
+            for samples, bins in zip(self.groups, self._bins, strict=True):
+                fill_bins(self.table, samples, self.binning, new[first:last], bins, rows[first:last])
+
+        self.workers.spread(fill, len(new), _BLOCK)
+
+    def _temporary(self, features: Indices) -> tuple[Bins, Indices]:
+        """Return the bins of features that are not kept, on both groups, and their rows."""
         rows = np.arange(len(features))
         blocks = tuple(np.empty((len(features), width), dtype=np.uint8) for width in self._widths)
         for samples, out in zip(self.groups, blocks, strict=True):
             fill_bins(self.table, samples, self.binning, features, out, rows)
-        return blocks[0], blocks[1], rows
+        return blocks, rows
 
     def _layout(self, weights: WeightPair, criterion: int) -> npt.NDArray[np.int32]:
         """Weights laid out like the bins: row 0 for A, row 1 for B; columns are positives, then negatives."""
@@ -199,9 +213,9 @@ class Search:
         subset = np.zeros(8, dtype=np.int32)
         if not self.table.lbp:
             return Split(feature, self.binning.threshold(feature, edge), subset, loss)
-        a, b, rows = self._rows(np.array([feature]))
+        (a, b), _ = self._temporary(np.array([feature]))
         order = np.zeros(BINS, dtype=np.int32)
-        kernels.code_order(a[rows], b[rows], padded, criterion, order)
+        kernels.code_order(a, b, padded, criterion, order)
         words = subset.view(np.uint32)
         for code in order[:edge]:
             words[code >> 5] |= np.uint32(1 << (int(code) & 31))

@@ -53,6 +53,22 @@ def stage_threshold(sums: Floats, min_hit_rate: float) -> np.float32:
     return threshold
 
 
+def resolves(n: int, min_hit_rate: float) -> bool:
+    """Whether a hit rate can be set on `n` samples: two or more of them may be missed."""
+    return (1.0 - min_hit_rate) * n >= 2.0 - 1e-9
+
+
+def _choose_threshold(training: Floats, held: Floats, min_hit_rate: float) -> np.float32:
+    """Choose the threshold that keeps `min_hit_rate` of the training positives and of those held out.
+
+    Held-out positives too few to resolve the rate are counted together with the training ones: a single outlier among
+    a hundred would otherwise decide (200 weak classifiers in place of 16, measured with 99 held out at 0.995).
+    """
+    if resolves(len(held), min_hit_rate):
+        return min(stage_threshold(training, min_hit_rate), stage_threshold(held, min_hit_rate))
+    return stage_threshold(np.concatenate([training, held]), min_hit_rate)
+
+
 @dataclass(frozen=True)
 class Round:
     """Progress within a stage, after one weak classifier.
@@ -119,8 +135,7 @@ def train_stage(
         grown.append(tree)
         for total, samples in zip(sums, groups, strict=False):
             total += tree.responses(table, samples)
-        # Both must pass: early stages have few different sums, and a few dozen held-out objects may share the highest.
-        threshold = min(stage_threshold(part, config.min_hit_rate) for part in (sums[0], sums[2]) if len(part))
+        threshold = _choose_threshold(sums[0], sums[2], config.min_hit_rate)
         done = Round(
             len(grown),
             float((sums[2 if held else 0] >= limit(threshold)).mean()),

@@ -19,7 +19,7 @@ from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
 from vj.boosting.report import Progress, StageReport
 from vj.boosting.search import Arena, Search
-from vj.boosting.stage import Round, Stage, limit, train_stage
+from vj.boosting.stage import Round, Stage, limit, resolves, train_stage
 from vj.boosting.values import FeatureTable, Samples, feature_table, prepare
 from vj.boosting.weak import Chooser, WeakTree
 from vj.boosting.workers import Workers
@@ -136,6 +136,7 @@ class Training:
                     yield report
         finally:
             self._workers.close()
+            self._arena = Arena()
 
     def _note(self, text: str) -> None:
         self._tell(Progress("note", len(self.stages), text=text))
@@ -162,6 +163,12 @@ class Training:
         out = rng.choice(groups, int(config.holdout * len(groups)), replace=False)
         self.held_out = np.isin(self.positives.groups, out)
         self._alive = np.ones(len(self.positives.windows), dtype=np.bool_)
+        n = int(self.held_out.sum())
+        if n and not resolves(n, config.min_hit_rate):
+            self._note(
+                f"{n} positives held out are too few to set a hit rate of {config.min_hit_rate} on; "
+                f"training positives are counted with them"
+            )
         if self._place is not None:
             data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
             self._checkpoint = Checkpoint(self._place, config, data)

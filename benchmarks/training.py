@@ -1,0 +1,251 @@
+"""How long training takes, how good the fast search is, and how far from the floor both are.
+
+    python -m benchmarks.training DIR
+
+DIR holds the workload: ``pos24.vec`` (faces of 24x24) and ``bg.txt`` (a list of pictures without any), which OpenCV's
+trainer was timed on. The larger workload is made from the same pictures: 7,000 jittered faces and as many
+windows of the backgrounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _runner
+from vj.boosting.candidates import FastCandidates, Neighbours
+from vj.boosting.config import TrainingConfig
+from vj.boosting.mining import Miner
+from vj.boosting.positives import Positives, positives_from_arrays
+from vj.boosting.search import Search
+from vj.boosting.stage import train_stage
+from vj.boosting.training import Training
+from vj.boosting.values import feature_table, prepare
+from vj.boosting.weak import sample_weights
+from vj.boosting.workers import Workers
+from vj.datasets.backgrounds import Backgrounds, find_backgrounds
+from vj.datasets.opencv_samples import read_vec
+from vj.errors import InputError
+from vj.haar import feature_pool
+from vj.models import find
+from vj.opencv_xml import load
+
+WINDOW = (24, 24)
+ROUND_SAMPLES = 7000
+SMALL = (
+    *("--window=24x24", "--stages=5", "--positives-per-stage=1000", "--negatives-per-stage=2000"),
+    *("--min-hit-rate=0.995", "--max-false-alarm-rate=0.5", "--holdout=0.09", "--threads=2", "--seed=1"),
+)
+
+# opencv_traincascade 3.4.18 on the same workload, two cores of a machine of the same kind, measured once.
+PEER = {"basic": {"seconds": 203.0, "peak_gb": 3.8, "weak": 27}, "lbp": {"seconds": 5.5, "peak_gb": 0.12, "weak": 19}}
+
+
+def whole_process(folder: Path, *options: str) -> dict[str, Any]:
+    """Run ``vj-train`` on the small workload, kernels cached; wall seconds, peak memory, weak classifiers by stage."""
+    walls, peaks, report = [], [], ""
+    # The first run fills the cache of compiled kernels and is not counted.
+    for _ in range(4):
+        with tempfile.TemporaryDirectory() as out:
+            where = ["--positives", str(folder / "pos24.vec"), "--backgrounds", str(folder / "bg.txt")]
+            command = [sys.executable, "-m", "vj.cli.train", *where, "--output", out, *SMALL, *options]
+            start = time.perf_counter()
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            walls.append(time.perf_counter() - start)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode != 0:
+                raise InputError(f"expected vj-train to succeed, got exit code {process.returncode}")
+            peaks.append(usage.ru_maxrss * 1024 / 1e9)
+            report = (Path(out) / "report.jsonl").read_text()
+    weak = [line.split('"weak_classifiers": ')[1].split(",")[0] for line in report.splitlines()]
+    return {
+        "seconds": statistics.median(walls[1:]),
+        "all_seconds": walls[1:],
+        "peak_gb": max(peaks),
+        "weak": [int(n) for n in weak],
+    }
+
+
+def quality(folder: Path, workers: Workers, seeds: int = 5) -> dict[str, Any]:
+    """Compare held-out false alarm rates of one hard stage, fast against exact, at the same held-out hit rate.
+
+    The stage follows three others; its samples and the ones it is tested on come from other faces and other pictures.
+    """
+    faces = read_vec(folder / "pos24.vec", WINDOW)
+    pictures = find_backgrounds([str(folder / "bg.txt")]).items
+    train_faces, test_faces = faces[:700], faces[700:]
+    table = {"window": "24x24", "stages": 3, "positives_per_stage": 700, "negatives_per_stage": 2000, "holdout": 0.0}
+    config = TrainingConfig.from_mapping({**table, "search": "exact"})
+    run = Training(config, positives=positives_from_arrays(train_faces, config), backgrounds=pictures[::2])
+    list(run)
+    halves = (pictures[::2], 2000), (pictures[1::2], 4000)
+    negatives = [_mine(part, run.cascade, count, workers) for part, count in halves]
+    features = feature_pool(WINDOW, "basic")
+    compiled, near = feature_table(features, WINDOW), Neighbours(features)
+    search = Search(compiled, (prepare(train_faces), prepare(negatives[0])), workers, 4 << 30)
+    tests = prepare(test_faces), prepare(negatives[1])
+    rounds = TrainingConfig.from_mapping({**table, "max_weak_count": 40, "max_false_alarm_rate": 0.001})
+
+    def alarm(chooser: Any) -> dict[str, float]:
+        result = train_stage(search, None, rounds, chooser=chooser)
+        assert result is not None
+        hits, false = (result[0].sums(compiled, part) for part in tests)
+        return {str(rate): float((false >= np.quantile(hits, 1 - rate)).mean()) for rate in (0.9, 0.95, 0.98)}
+
+    def choose(seed: int, share: float) -> Any:
+        return lambda r: lambda k: FastCandidates(near, len(compiled), share, (seed, r, k))
+
+    share = TrainingConfig().search_share
+    exact = alarm(None)
+    fast = [alarm(choose(seed, share)) for seed in range(seeds)]
+    mean = {rate: statistics.mean(f[rate] for f in fast) for rate in exact}
+    return {
+        "rounds": 40,
+        "train": [len(train_faces), len(negatives[0])],
+        "held_out": [len(test_faces), len(negatives[1])],
+        "share": share,
+        "exact_false_alarm_rate_at_hit_rate": exact,
+        "fast_false_alarm_rate_at_hit_rate": mean,
+        "fast_runs": fast,
+        "ratio": {rate: mean[rate] / exact[rate] for rate in exact},
+    }
+
+
+def _mine(pictures: Any, cascade: Any, count: int, workers: Workers) -> Any:
+    miner = Miner(Backgrounds(pictures), WINDOW, workers, seed=5, scale_factor=1.1, lbp=False)
+    return miner.mine(cascade, count, 0.0).windows(WINDOW)
+
+
+def rounds(folder: Path, workers: Workers) -> dict[str, Any]:
+    """Time one round over all features of 7,000 + 7,000 samples: exact, and fast."""
+    faces = read_vec(folder / "pos24.vec", WINDOW)
+    jitter = TrainingConfig.from_mapping({"window": "24x24", "jitter": 6, "mirror": True})
+    positives: Positives = positives_from_arrays(faces, jitter)
+    backgrounds = find_backgrounds([str(folder / "bg.txt")])
+    miner = Miner(backgrounds, WINDOW, workers, seed=5, scale_factor=1.1, lbp=False)
+    windows = positives.windows[:ROUND_SAMPLES], miner.mine(None, ROUND_SAMPLES, 1.0).windows(WINDOW)
+    features = feature_pool(WINDOW, "basic")
+    table, near = feature_table(features, WINDOW), Neighbours(features)
+    groups = prepare(windows[0]), prepare(windows[1])
+    rng = np.random.default_rng(0)
+    weights = sample_weights("gentle", rng.normal(0.5, 1, ROUND_SAMPLES), rng.normal(-0.5, 1, ROUND_SAMPLES))
+    pair = weights.first, weights.second
+    search = Search(table, groups, workers, 16 << 30)
+    start = time.perf_counter()
+    search.best(pair, weights.criterion)
+    first = time.perf_counter() - start
+    exact = _runner.median_seconds(lambda: search.best(pair, weights.criterion))
+    fast_search = Search(table, groups, workers, 16 << 30)
+    times, share = [], TrainingConfig().search_share
+    for k in range(40):
+        start = time.perf_counter()
+        fast_search.best(pair, weights.criterion, FastCandidates(near, len(table), share, (1, k)))
+        times.append(time.perf_counter() - start)
+    updates = len(table) * 2 * ROUND_SAMPLES
+    return {
+        "features": len(table),
+        "samples": 2 * ROUND_SAMPLES,
+        "threads": workers.threads,
+        "exact_seconds": exact,
+        "first_exact_seconds_with_binning": first,
+        "fast_seconds": statistics.median(times),
+        "fast_first_seconds": times[0],
+        "floor": {
+            "bytes_of_bins": updates,
+            "bytes_per_second": (speed := bandwidth(workers.threads)),
+            "seconds_to_read_them": updates / speed,
+            "histogram_updates": updates,
+            "nanoseconds_per_update_and_thread": exact * 1e9 * workers.threads / updates,
+        },
+    }
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second that threads together read from memory, by summing 1 GB as 64-bit integers."""
+    blocks = [np.ones((1 << 30) // 8 // threads, dtype=np.int64) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = _runner.median_seconds(lambda: list(pool.map(np.sum, blocks)), 3)
+    return (1 << 30) / seconds
+
+
+def mining(folder: Path, workers: Workers) -> dict[str, Any]:
+    """Scan all backgrounds, eight passes, with the first ten stages of the packaged cascade."""
+    cascade = load(find("frontalface")).truncated(10)
+    backgrounds = find_backgrounds([str(folder / "bg.txt")])
+
+    def once() -> Any:
+        miner = Miner(backgrounds, cascade.window, workers, seed=1, scale_factor=1.1, lbp=False)
+        return miner.mine(cascade, 10**9, 0.0)
+
+    once()
+    harvests = [once() for _ in range(3)]
+    seconds = statistics.median(h.seconds for h in harvests)
+    return {
+        "stages": cascade.n_stages,
+        "windows": harvests[0].scanned,
+        "seconds": seconds,
+        "mwindows_per_second": harvests[0].scanned / seconds / 1e6,
+        "acceptance": harvests[0].acceptance,
+    }
+
+
+def _print(figures: dict[str, Any]) -> None:
+    small, large, scan = figures["small"], figures["round"], figures["mining"]
+    rows = [
+        ["small workload, basic, fast search", f"{small['basic_fast']['seconds']:.1f} s", "203 s"],
+        ["small workload, basic, exact search", f"{small['basic_exact']['seconds']:.1f} s", ""],
+        ["small workload, LBP", f"{small['lbp']['seconds']:.1f} s", "5.5 s"],
+        ["peak memory, basic, fast search", f"{small['basic_fast']['peak_gb']:.2f} GB", "3.8 GB"],
+        ["exact round, 162,336 features, 14,000 samples", f"{large['exact_seconds']:.2f} s", ""],
+        ["fast round, same", f"{large['fast_seconds']:.3f} s", ""],
+        ["mining, ten stages", f"{scan['mwindows_per_second']:.0f} Mwindows/s", ""],
+        ["held-out false alarms, fast over exact, hit rate 0.95", f"{figures['quality']['ratio']['0.95']:.2f}", ""],
+    ]
+    print(_runner.table(["", "vj", "opencv_traincascade"], rows))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR", help="folder with pos24.vec and bg.txt")
+    parser.add_argument("--output", default=str(_runner.RESULTS), metavar="DIR", help="where the result goes")
+    args = parser.parse_args(argv)
+    folder = Path(args.folder)
+    workers = Workers(2)
+    try:
+        pictures = [Path(str(item)) for item in find_backgrounds([str(folder / "bg.txt")]).items]
+        figures = {
+            "small": {
+                "basic_fast": whole_process(folder, "--features=basic", "--search=fast"),
+                "basic_exact": whole_process(folder, "--features=basic", "--search=exact"),
+                "lbp": whole_process(folder, "--features=lbp", "--search=fast"),
+                "opencv_traincascade": PEER,
+            },
+            "round": rounds(folder, workers),
+            "mining": mining(folder, workers),
+            "quality": quality(folder, workers),
+        }
+    except InputError as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 2
+    finally:
+        workers.close()
+    data = {"pictures": len(pictures), "sha256": _runner.data_hash([folder / "pos24.vec", *pictures])}
+    path = _runner.write_result("training", figures, data=data, folder=Path(args.output))
+    _print(figures)
+    print(f"written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
