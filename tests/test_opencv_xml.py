@@ -1,4 +1,3 @@
-import os
 import random
 import re
 from dataclasses import replace
@@ -159,7 +158,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         vj.save(random_cascade(1), path)
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["cascade.xml"]
+    assert [p.name for p in tmp_path.iterdir()] == ["cascade.xml"]
 
 
 # --- hostile files -------------------------------------------------------------------------------------------------

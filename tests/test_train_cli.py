@@ -15,9 +15,20 @@ import vj
 from vj.boosting.config import TrainingConfig
 from vj.cli.train import main
 
-SMALL = (
-    "--window 12x12 --stages 2 --positives-per-stage 80 --negatives-per-stage 100 --max-weak-count 6 --seed 3".split()
-)
+SMALL = [
+    "--window",
+    "12x12",
+    "--stages",
+    "2",
+    "--positives-per-stage",
+    "80",
+    "--negatives-per-stage",
+    "100",
+    "--max-weak-count",
+    "6",
+    "--seed",
+    "3",
+]
 
 
 @pytest.fixture(scope="module")
