@@ -111,7 +111,6 @@ def test_sums_at_the_threshold_are_decided_exactly():
     image = gray("camera", (120, 100))
     for seed in range(6):
         cascade = random_cascade(seed, stages=2)
-        _, _sums = Scanner(cascade).depths(image)
         _, first = Scanner(cascade.truncated(1)).depths(image)
         values, counts = np.unique(first, return_counts=True)
         for value in values[np.argsort(-counts)[:3]]:
