@@ -312,7 +312,7 @@ class Detector:
             self._spaces.append(space)
             return replace(scan, ys=scan.ys + np.int32(first * level.stride))
 
-        tasks = [(level, list(_bands(level))) for level in found]
+        tasks = [(level, list(bands(level))) for level in found]
         if self.threads == 1 or sum(len(bands) for _, bands in tasks) < 2:
             for level, bands in tasks:
                 yield level, [run((level, *band)) for band in bands]
@@ -337,7 +337,7 @@ class Detector:
         return boxes[kept[enough]], counts[enough], margins[kept[enough]]
 
 
-def _bands(level: Level) -> Iterator[tuple[int, int]]:
+def bands(level: Level) -> Iterator[tuple[int, int]]:
     """Split a level's rows of windows so that a band has about `BAND_PIXELS` pixels, at least a window's height."""
     height = max(BAND_PIXELS // level.size[0], 4 * level.window[1])
     rows = max(1, height // level.stride)
