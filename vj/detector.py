@@ -313,12 +313,12 @@ class Detector:
             return replace(scan, ys=scan.ys + np.int32(first * level.stride))
 
         tasks = [(level, list(bands(level))) for level in found]
-        if self.threads == 1 or sum(len(bands) for _, bands in tasks) < 2:
-            for level, bands in tasks:
-                yield level, [run((level, *band)) for band in bands]
+        if self.threads == 1 or sum(len(parts) for _, parts in tasks) < 2:
+            for level, parts in tasks:
+                yield level, [run((level, *band)) for band in parts]
             return
         with ThreadPoolExecutor(self.threads) as pool:
-            running = [(level, [pool.submit(run, (level, *band)) for band in bands]) for level, bands in tasks]
+            running = [(level, [pool.submit(run, (level, *band)) for band in parts]) for level, parts in tasks]
             for level, futures in running:
                 yield level, [future.result() for future in futures]
 
