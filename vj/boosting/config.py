@@ -19,6 +19,11 @@ SEARCHES = ("exact", "fast")
 LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
 CROPS = ("box", "square", "landmarks")
+ASPECTS = ("grow", "shrink", "stretch")
+
+
+PerStage = float | tuple[float, ...]
+PerStageCount = int | tuple[int, ...]
 
 
 def _integer(default: int, low: int, high: int, help: str) -> Any:
@@ -37,6 +42,11 @@ def _flag(default: bool, help: str) -> Any:
     return field(default=default, metadata={"type": bool, "help": help})
 
 
+def _per_stage(item: Any) -> Any:
+    """Let a setting also be a list: one value for each stage, the last one for all later stages."""
+    return field(default=item.default, metadata={**item.metadata, "per_stage": True})
+
+
 def _text(default: str, help: str) -> Any:
     return field(default=default, metadata={"type": str, "help": help})
 
@@ -52,10 +62,13 @@ class PositiveSource:
     format : str
         One of `FORMATS`; ``auto`` looks at the path.
     crop : {'box', 'square', 'landmarks'}
-        ``box``: the annotated box, grown to the window's aspect; ``square``: the columns ``sq_*`` of a CSV;
+        ``box``: the annotated box, see `aspect`; ``square``: the columns ``sq_*`` of a CSV;
         ``landmarks``: a square from the eyes and the mouth (columns ``leye_x`` and so on).
     margin : float
         Added on each side of a box, in parts of its size.
+    aspect : {'grow', 'shrink', 'stretch'}
+        How a box comes to the window's aspect: its short side grows, its long side shrinks, both about its centre, or
+        the picture in it is stretched, as opencv_createsamples does.
     side : float
         Landmarks: side of the square in units u, where u is the larger of the distance between the eyes and 0.95 times
         the distance from the middle of the eyes to the middle of the mouth.
@@ -77,6 +90,7 @@ class PositiveSource:
     format: str = _choice("auto", FORMATS, "how the positives are annotated")
     crop: str = _choice("box", CROPS, "what part of an annotation is the object")
     margin: float = _number(0.0, -0.4, 2.0, "added on each side of a box, in parts of its size")
+    aspect: str = _choice("grow", ASPECTS, "how a box comes to the window's aspect")
     side: float = _number(2.66, 0.5, 8.0, "landmarks: side of the square in units of the face (see PositiveSource)")
     drop: float = _number(0.305, -2.0, 2.0, "landmarks: distance of the square's centre below the eyes, same units")
     where: Mapping[str, str] = field(default_factory=dict, metadata={"type": dict, "help": "CSV: columns and values"})
@@ -95,6 +109,9 @@ class PositiveSource:
 class TrainingConfig:
     """Every setting of a training run. Fields are the keys of a recipe and, with dashes, options of ``vj-train``.
 
+    ``min_hit_rate``, ``max_false_alarm_rate``, ``max_weak_count`` and ``max_depth`` may be lists: one value for each
+    stage, the last one for all later stages; see `of_stage`.
+
     Raises
     ------
     InputError
@@ -103,6 +120,7 @@ class TrainingConfig:
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
     backgrounds: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "folders, globs or list files"})
+    screen_backgrounds: str = _text("", "cascade (file or name) that sets aside backgrounds it finds its object in")
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
@@ -110,14 +128,16 @@ class TrainingConfig:
     stages: int = _integer(20, 1, 200, "most stages trained")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
-    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that every stage must keep")
-    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives that a stage may let through")
+    min_hit_rate: PerStage = _per_stage(_number(0.995, 0.5, 1.0, "share of positives that every stage must keep"))
+    max_false_alarm_rate: PerStage = _per_stage(
+        _number(0.5, 0.001, 0.999, "share of negatives that a stage may let through")
+    )
     overall_false_alarm_rate: float = _number(0.0, 0.0, 1.0, "training ends when so few windows pass; 0: never")
-    max_weak_count: int = _integer(200, 1, 10000, "most weak classifiers in a stage")
+    max_weak_count: PerStageCount = _per_stage(_integer(200, 1, 10000, "most weak classifiers in a stage"))
     holdout: float = _number(0.2, 0.0, 0.8, "share of positives kept from boosting, on which thresholds are set")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
-    max_depth: int = _integer(1, 1, 8, "depth of the weak trees; 1: stumps")
+    max_depth: PerStageCount = _per_stage(_integer(1, 1, 8, "depth of the weak trees; 1: stumps"))
     weight_trim_rate: float = _number(1.0, 0.5, 1.0, "share of weight a round is searched on; 1: all samples")
     search: str = _choice("fast", SEARCHES, "exact: all features; fast: a sample of them, then their neighbours")
     search_share: float = _number(0.05, 0.0001, 1.0, "fast search: part of the features that is sampled")
@@ -128,6 +148,7 @@ class TrainingConfig:
     scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, in parts")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
     contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, in parts")
+    detail: float = _number(1.0, 0.0, 1.0, "jitter: least size, in windows, resampled like a picture; 0: antialiased")
     brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change of brightness in grey levels")
 
     scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales that backgrounds are mined at")
@@ -196,6 +217,11 @@ class TrainingConfig:
         values.update(_resolved(override or {}, Path(), data))
         return cls(**values)
 
+    def of_stage(self, index: int) -> TrainingConfig:
+        """Return the configuration with the values of stage `index` in place of lists."""
+        lists = {f.name: v for f in fields(self) if "per_stage" in f.metadata and _is_list(v := getattr(self, f.name))}
+        return dataclasses.replace(self, **{name: v[min(index, len(v) - 1)] for name, v in lists.items()})
+
     def to_toml(self) -> str:
         """Return the recipe as TOML that reads back to an equal configuration."""
         lines = []
@@ -251,11 +277,20 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
             values[key] = tuple(_path(item, key, base, data) for item in items)
         elif key == "output":
             values[key] = _path(value, key, base, data)
+        elif key == "screen_backgrounds" and str(value).endswith(".xml"):
+            values[key] = _path(value, key, base, data)
         elif key == "window":
             values[key] = _window(value)
+        elif "per_stage" in known[key].metadata and isinstance(value, list | tuple):
+            values[key] = tuple(_number_of(known[key], item) for item in value)
         else:
-            values[key] = float(value) if known[key].metadata["type"] is float and type(value) is int else value
+            values[key] = _number_of(known[key], value)
     return values
+
+
+def _number_of(item: Any, value: Any) -> Any:
+    """Take a whole number where a real one is wanted."""
+    return float(value) if item.metadata["type"] is float and type(value) is int else value
 
 
 def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
@@ -300,14 +335,26 @@ def _window(value: Any) -> tuple[int, int]:
 
 def _check_fields(config: Any, prefix: str) -> None:
     for item in fields(config):
-        value, meta = getattr(config, item.name), item.metadata
-        kind, name = meta["type"], prefix + item.name
-        if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
-            raise InputError(f"expected {name} to be {_KIND_NAMES[kind]}, got {_shown(value)}")
-        if "choices" in meta and value not in meta["choices"]:
-            raise InputError(f"expected {name} to be one of {', '.join(meta['choices'])}, got {value!r}")
-        if "low" in meta and not meta["low"] <= value <= meta["high"]:
-            raise InputError(f"expected {name} between {meta['low']} and {meta['high']}, got {value}")
+        value = getattr(config, item.name)
+        each = value if "per_stage" in item.metadata and _is_list(value) else (value,)
+        if not each:
+            raise InputError(f"expected {prefix + item.name} to be a number or a list of them, got an empty list")
+        for one in each:
+            _check_value(one, prefix + item.name, item.metadata)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, tuple)
+
+
+def _check_value(value: Any, name: str, meta: Mapping[str, Any]) -> None:
+    kind = meta["type"]
+    if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
+        raise InputError(f"expected {name} to be {_KIND_NAMES[kind]}, got {_shown(value)}")
+    if "choices" in meta and value not in meta["choices"]:
+        raise InputError(f"expected {name} to be one of {', '.join(meta['choices'])}, got {value!r}")
+    if "low" in meta and not meta["low"] <= value <= meta["high"]:
+        raise InputError(f"expected {name} between {meta['low']} and {meta['high']}, got {value}")
 
 
 _KIND_NAMES = {

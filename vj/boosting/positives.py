@@ -146,7 +146,7 @@ def _region(source: PositiveSource, annotation: Annotation, shape: tuple[int, ..
         if source.crop == "square":
             raise InputError(f"{annotation.path}: expected a square (sq_x, sq_y, sq_size), got none")
         return _whole(shape, source.margin)
-    return region_of_box(box, config.window, source.margin)
+    return region_of_box(box, config.window, source.margin, source.aspect)
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:
@@ -157,7 +157,7 @@ def _whole(shape: tuple[int, ...], margin: float) -> Region:
 def _copies(gray: npt.NDArray[np.uint8], region: Region, config: TrainingConfig, index: int) -> list[Windows]:
     """Cut the object out as it is, mirrored if wanted, and jittered, each copy mirrored or not by chance."""
     rng = np.random.default_rng((config.seed, 1, index))
-    jitter = Jitter(config.shift, config.scale, config.rotation, config.contrast, config.brightness)
+    jitter = Jitter(config.shift, config.scale, config.rotation, config.contrast, config.brightness, config.detail)
     crops = [cut(gray, region, config.window)]
     if config.mirror:
         crops.append(cut(gray, region, config.window, mirror=True))

@@ -164,9 +164,10 @@ class Training:
         self.held_out = np.isin(self.positives.groups, out)
         self._alive = np.ones(len(self.positives.windows), dtype=np.bool_)
         n = int(self.held_out.sum())
-        if n and not resolves(n, config.min_hit_rate):
+        hit_rate = config.of_stage(0).min_hit_rate
+        if n and not resolves(n, hit_rate):
             self._note(
-                f"{n} positives held out are too few to set a hit rate of {config.min_hit_rate} on; "
+                f"{n} positives held out are too few to set a hit rate of {hit_rate} on; "
                 f"training positives are counted with them"
             )
         if self._place is not None:
@@ -205,6 +206,7 @@ class Training:
 
     def _stage(self) -> StageReport | None:
         """Train the next stage; None if the training ends before it."""
+        config = self.config.of_stage(len(self.stages))
         training = self._choose_positives()
         held = np.flatnonzero(self._alive & self.held_out)
         if len(training) < 2:
@@ -217,7 +219,7 @@ class Training:
         held_samples = self._prepare(self.positives.windows[held]) if len(held) else None
         search = Search(self._table, groups, self._workers, self._memory, self._arena)
         result = train_stage(
-            search, held_samples, self.config, trees=self._state.trees, chooser=self._chooser(), progress=self._round
+            search, held_samples, config, trees=self._state.trees, chooser=self._chooser(), progress=self._round
         )
         if result is None:
             self._note("training ends: no feature tells positives and negatives apart")
@@ -226,7 +228,7 @@ class Training:
         if last.false_alarm_rate >= 1.0:
             self._note(
                 f"training ends: {last.weak_count} weak classifiers reject nothing at a hit rate of "
-                f"{self.config.min_hit_rate}; a lower min_hit_rate or cleaner positives help"
+                f"{config.min_hit_rate}; a lower min_hit_rate or cleaner positives help"
             )
             return None
         return self._accept(stage, last, groups[1], (len(training), len(held)))
@@ -281,7 +283,10 @@ class Training:
                 self._save()
             self._tell(Progress("mining", index, found=now.found, wanted=wanted, scanned=now.scanned))
 
+        known = len(self._miner.unreadable)
         self._miner.mine(cascade, wanted, expected, harvest=harvest, progress=note)
+        if unusable := list(self._miner.unreadable.values())[known:]:
+            self._note(f"{len(unusable)} backgrounds could not be used, the first: {unusable[0]}")
         if not self._enough(harvest, len(kept) + harvest.found):
             return False
         state.phase = BOOSTING

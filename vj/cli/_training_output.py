@@ -81,9 +81,9 @@ class Output:
 class Log:
     """Progress on stderr: a line that changes on a terminal, lines elsewhere."""
 
-    def __init__(self, goal: float = 0.5, *, quiet: bool = False) -> None:
+    def __init__(self, config: TrainingConfig, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._goal = goal
+        self._config = config
         self._start = self._last = self._step = perf_counter()
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet:
@@ -106,7 +106,8 @@ class Log:
             self._bar.clear()
         print(f"[{perf_counter() - self._start:7.1f} s] {text}", file=sys.stderr, flush=True)
 
-    def _state(self, text: str) -> None:
+    def state(self, text: str) -> None:
+        """Show what is going on, in place of what was shown before."""
         if self._bar is not None:
             self._bar.set_description_str(text)
         elif perf_counter() - self._last > _LOG_SECONDS:
@@ -115,7 +116,7 @@ class Log:
 
     def progress(self, step: Progress) -> None:
         """Show a step within a stage."""
-        place = f"stage {step.stage}"
+        place = f"stage {step.stage + 1}"
         if step.kind == "note":
             self.line(step.text)
         elif step.kind == "mining":
@@ -124,32 +125,34 @@ class Log:
             spent = max(perf_counter() - self._step, 1e-9)
             ratio = step.found / step.scanned if step.scanned else 0.0
             left = _clock(spent * (step.wanted - step.found) / step.found) if step.found else "?"
-            self._state(
+            self.state(
                 f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
                 f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.0f} Mwindows/s), {left} left"
             )
         elif step.round is not None:
             r = step.round
-            self._state(
+            self.state(
                 f"{place}: {r.weak_count} weak classifiers, hit rate {r.hit_rate:.4f}, "
-                f"false alarm rate {r.false_alarm_rate:.4f}, {self._time_left(r)} left"
+                f"false alarm rate {r.false_alarm_rate:.4f}, {self._time_left(r, step.stage)} left"
             )
         else:
             self._step = perf_counter()
-            self._state(f"{place}: {step.kind}")
+            self.state(f"{place}: {step.kind}")
 
-    def _time_left(self, r: Any) -> str:
+    def _time_left(self, r: Any, stage: int) -> str:
         """Guess how long the rounds of a stage go on: the false alarm rate falls about geometrically."""
+        config = self._config.of_stage(stage)
         if not 0 < r.false_alarm_rate < 1:
             return "?"
-        rounds = r.weak_count * math.log(self._goal) / math.log(r.false_alarm_rate)
+        rounds = r.weak_count * math.log(config.max_false_alarm_rate) / math.log(r.false_alarm_rate)
+        rounds = min(rounds, config.max_weak_count)
         return _clock((perf_counter() - self._step) * max(rounds / r.weak_count - 1, 0.0))
 
     def stage(self, r: StageReport) -> None:
         """Show a finished stage."""
         speed = r.windows_scanned / max(r.mining_seconds, 1e-9) / 1e6
         self.line(
-            f"stage {r.index}: {r.weak_classifiers} weak classifiers, hit rate {r.hit_rate:.4f} "
+            f"stage {r.index + 1}: {r.weak_classifiers} weak classifiers, hit rate {r.hit_rate:.4f} "
             f"(training {r.training_hit_rate:.4f}), false alarm rate {r.false_alarm_rate:.4f}, "
             f"{r.positives}+{r.held_out} positives, {r.negatives} negatives from {r.windows_scanned:,} windows "
             f"(acceptance {r.acceptance_ratio:.2e}, {speed:.0f} Mwindows/s), "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,24 @@ def _add_options(group: Any, kind: type, prefix: str, skip: set[str]) -> None:
             group.add_argument(name, choices=meta["choices"], **words)
         else:
             metavar = {int: "N", float: "X", str: "PATH"}[meta["type"]]
-            group.add_argument(name, type=meta["type"], metavar=metavar, **words)
+            kind = meta["type"]
+            if "per_stage" in meta:
+                kind, metavar = partial(_numbers, kind), f"{metavar}[,{metavar}...]"
+            group.add_argument(name, type=kind, metavar=metavar, **words)
+
+
+def _numbers(kind: type, text: str) -> Any:
+    """Read one number, or numbers with commas: one for each stage."""
+    values = [kind(part) for part in text.split(",")]
+    return values if len(values) > 1 else values[0]
 
 
 def _help(item: Any) -> str:
     text: str = item.metadata["help"]
     if "low" in item.metadata:
         text += f" ({item.metadata['low']} to {item.metadata['high']})"
+    if "per_stage" in item.metadata:
+        text += "; or one for each stage, with commas"
     if item.default not in ("", None):
         text += f" [{item.default}]"
     return text.replace("%", "%%")
@@ -137,13 +149,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if not config.output:
         raise InputError("expected a folder for the results (--output PATH), got none")
     from vj.boosting.training import Training
+    from vj.cli._screening import screened
     from vj.cli._training_output import Log, Output
 
     folder = Path(config.output)
     if arguments.restart:
         _forget(folder)
-    with Log(config.max_false_alarm_rate, quiet=arguments.quiet) as log:
-        training = Training(config, progress=log.progress, checkpoint=folder / "checkpoint")
+    with Log(config, quiet=arguments.quiet) as log:
+        backgrounds = screened(config, log) if config.screen_backgrounds else None
+        training = Training(config, backgrounds=backgrounds, progress=log.progress, checkpoint=folder / "checkpoint")
         output = Output(folder, config)
         try:
             for report in training:

@@ -35,12 +35,20 @@ class Region:
     angle: float = 0.0
 
 
-def region_of_box(box: tuple[float, float, float, float], window: Size, margin: float) -> Region:
-    """Return a box grown by `margin` of its size on each side and then, about its centre, to the window's aspect."""
+def region_of_box(
+    box: tuple[float, float, float, float], window: Size, margin: float, aspect: str = "grow"
+) -> Region:
+    """Return a box grown by `margin` of its size on each side and then brought to the window's aspect.
+
+    About its centre: ``grow`` lengthens the short side, ``shrink`` shortens the long one; ``stretch`` leaves the box, and
+    the cut stretches the picture.
+    """
     x, y, w, h = box
     width, height = w * (1 + 2 * margin), h * (1 + 2 * margin)
-    aspect = window[0] / window[1]
-    return Region(x + w / 2, y + h / 2, max(width, height * aspect), max(height, width / aspect))
+    if aspect != "stretch":
+        ratio, reach = window[0] / window[1], max if aspect == "grow" else min
+        width, height = reach(width, height * ratio), reach(height, width / ratio)
+    return Region(x + w / 2, y + h / 2, width, height)
 
 
 def region_of_landmarks(annotation: Annotation, window: Size, side: float, drop: float) -> Region:
@@ -107,6 +115,23 @@ def cut(gray: Gray, region: Region, window: Size, *, mirror: bool = False) -> Gr
     return np.ascontiguousarray(result, dtype=np.uint8)
 
 
+def _photographed(gray: Gray, region: Region, window: Size, mirror: bool, detail: tuple[float, float]) -> Gray:
+    """Cut a region out as the detector would see it in a picture that shows it at another size.
+
+    The detector's pyramid takes one bilinear sample for each pixel, however far it shrinks, so that its windows are
+    harder than antialiased ones. Here the region is first shrunk, antialiased, to a size between ``detail[0]`` windows
+    and its own, of which ``detail[1]`` (0 to 1, on a logarithmic scale) is chosen, and then resampled like that.
+    """
+    import cv2
+
+    low, place = detail
+    own = max(1.0, min(region.width / window[0], region.height / window[1]))
+    times = low * (own / low) ** place
+    size = (max(2, round(times * window[0])), max(2, round(times * window[1])))
+    picture = cut(gray, region, size, mirror=mirror)
+    return np.asarray(cv2.resize(picture, window, interpolation=cv2.INTER_LINEAR_EXACT), dtype=np.uint8)
+
+
 @dataclass(frozen=True)
 class Jitter:
     """Largest random changes of a copy; see `vj.boosting.config.TrainingConfig`."""
@@ -116,6 +141,7 @@ class Jitter:
     rotation: float
     contrast: float
     brightness: float
+    detail: float
 
     def apply(self, gray: Gray, region: Region, window: Size, rng: np.random.Generator, mirror: bool) -> Gray:
         """Cut a region out after a random change of place, size, angle and light."""
@@ -129,7 +155,12 @@ class Jitter:
             height=region.height * factor,
             angle=region.angle + angle * self.rotation,
         )
-        crop: npt.NDArray[Any] = cut(gray, moved, window, mirror=mirror)
+        # Drawn even when not used: whether one setting is on must not change what the others draw.
+        size = float(rng.uniform())
+        if self.detail:
+            crop: npt.NDArray[Any] = _photographed(gray, moved, window, mirror, (self.detail, size))
+        else:
+            crop = cut(gray, moved, window, mirror=mirror)
         if self.contrast or self.brightness:
             mean = crop.mean()
             crop = (crop - mean) * (1 + contrast * self.contrast) + mean + light * self.brightness
