@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from vj.cascade import Cascade
 from vj.detector import WindowMap
@@ -200,21 +201,24 @@ def plot_stages(
     figure = Figure(figsize=(12.5, 3.8))
     hits, alarms, cost = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.28)
-    stages = np.arange(len(hit_rates))
+    stages = np.arange(1, len(hit_rates) + 1)
     style: dict[str, Any] = {"color": _color(0), "marker": ".", "lw": 1.5}
     hits.plot(stages, 100 * np.asarray(hit_rates), label="each stage", **style)
     hits.plot(stages, 100 * np.cumprod(hit_rates), label="together", **{**style, "color": _color(1)})
     hits.set(xlabel="stage", ylabel="held-out objects kept, %")
     hits.set_title("Hit rate")
     hits.legend(frameon=False)
-    alarms.plot(stages, np.asarray(false_alarm_rates), label="each stage", **style)
-    alarms.plot(stages, np.cumprod(false_alarm_rates), label="together", **{**style, "color": _color(1)})
-    alarms.set(xlabel="stage", ylabel="share of negatives let through", yscale="log")
+    alarms.plot(stages, 100 * np.asarray(false_alarm_rates), label="each stage", **style)
+    alarms.plot(stages, 100 * np.cumprod(false_alarm_rates), label="together", **{**style, "color": _color(1)})
+    alarms.set(xlabel="stage", ylabel="negatives let through, %", yscale="log")
+    alarms.yaxis.set_major_formatter("{x:g}")
+    alarms.yaxis.set_minor_formatter(NullFormatter())
     alarms.set_title("False alarm rate")
     cost.plot(stages, features_per_window, **style)
-    cost.set(xlabel="stage", ylabel="features evaluated per window, up to here", ylim=(0, None))
+    cost.set(xlabel="stage", ylabel="features per window, up to here", ylim=(0, None))
     cost.set_title("Cost of a background window")
     for axes in (hits, alarms, cost):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _tidy(axes)
     _save(figure, path)
 
