@@ -60,7 +60,9 @@ def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
     assert (recipe.stages, recipe.seed, recipe.positives[0].path) == (2, 3, str(pictures / "faces"))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "stage 1:" in captured.err
+    assert "stage 2:" in captured.err
+    left = {"cascade.xml", "report.jsonl", "recipe.toml", "features.png", "stages.png", "positives.png"}
+    assert left <= {p.name for p in out.iterdir()}
     # The recipe that was written trains the same cascade again.
     assert main([str(out / "recipe.toml"), "--output", str(tmp_path / "again"), "--threads", "1", "--quiet"]) == 0
     assert (tmp_path / "again/cascade.xml").read_bytes() == (out / "cascade.xml").read_bytes()
@@ -111,3 +113,34 @@ def test_help_does_not_wait_for_the_compiler():
     )
     assert done.returncode == 0, done.stderr
     assert "--max-false-alarm-rate" in done.stdout
+
+
+def test_screened_backgrounds_wait_for_a_person(tmp_path, capsys):
+    """A cascade sets the photo with a face aside; a person takes another one back in."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("astronaut", "coffee", "gravel"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.atleast_3d(getattr(data, name)())[:, :, ::-1])
+    (folder / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    where = ["--positives", "skimage:faces", "--backgrounds", str(folder), "--output", str(out)]
+    arguments = [*where, *SMALL, "--screen-backgrounds", "frontalface_alt2", "--stages", "1"]
+    assert main(arguments) == 0
+    text = (out / "set-aside.txt").read_text()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [str(folder / "astronaut.png")]
+    assert cv2.imread(str(out / "set-aside.png")).shape[1] == 100
+    told = capsys.readouterr().err
+    assert "1 of 4 backgrounds are set aside" in told
+    assert "1 backgrounds could not be used, the first: " in told
+    first = (out / "cascade.xml").read_bytes()
+    # The list stands as the person left it, and another list makes other pictures of the same recipe.
+    (out / "set-aside.txt").write_text(f"{folder / 'coffee.png'}\n")
+    assert main(arguments) == 2
+    assert "backgrounds: other pictures" in capsys.readouterr().err
+    assert main([*arguments, "--restart"]) == 0
+    assert (out / "set-aside.txt").read_text() == f"{folder / 'coffee.png'}\n"
+    assert (out / "cascade.xml").read_bytes() != first
+    # All set aside is an error, not a training on nothing.
+    (out / "set-aside.txt").write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
+    assert main([*arguments, "--restart"]) == 2
+    assert "backgrounds without the object" in capsys.readouterr().err
