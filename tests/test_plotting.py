@@ -34,7 +34,7 @@ def test_every_plot_is_a_picture(tmp_path):
         plotting.plot_features(tmp_path / f"features-{kind}.png", cascade, image)
         maps = list(Detector(cascade).windows(image))
         plotting.plot_depth(tmp_path / f"depth-{kind}.png", image, maps, cascade.n_stages)
-    plotting.plot_features(tmp_path / "one.png", cascades["all"], n_features=1)
+    plotting.plot_features(tmp_path / "one.png", cascades["all"], n_stages=1)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 7
     for name in names:
@@ -59,8 +59,8 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_nothing(tmp_path):
     cascade = random_cascade(3)
     with pytest.raises(InputError, match="ending"):
         plotting.plot_features(tmp_path / "plot.txt", cascade)
-    with pytest.raises(InputError, match="at least one feature"):
-        plotting.plot_features(tmp_path / "plot.png", cascade, n_features=0)
+    with pytest.raises(InputError, match="at least one stage"):
+        plotting.plot_features(tmp_path / "plot.png", cascade, n_stages=0)
     with pytest.raises(InputError, match="size of the window"):
         plotting.plot_depth(tmp_path / "plot.png", np.zeros((5, 5), np.uint8), [], 3)
     assert list(tmp_path.iterdir()) == []

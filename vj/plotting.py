@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -28,6 +30,8 @@ Gray = npt.NDArray[np.uint8]
 
 # Okabe and Ito's palette, told apart by colour-blind eyes too; yellow left out, it vanishes on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+_FEATURES_IN_A_ROW = 6
 
 
 def plot_rejection(path: str | os.PathLike[str], profiles: Mapping[str, RejectionProfile]) -> None:
@@ -60,8 +64,10 @@ def plot_rejection(path: str | os.PathLike[str], profiles: Mapping[str, Rejectio
     alive.set_title("How fast windows are rejected")
     stages.set(xlabel="stage", ylabel="rejected of those entering, %", ylim=(0, 100), xlim=(0, None))
     stages.set_title("What each stage rejects")
-    cost.set(xlabel="stage", ylabel="features evaluated per window, up to here", ylim=(0, None), xlim=(0, None))
+    cost.set(xlabel="stage", ylabel="features per window, up to here", ylim=(0, None), xlim=(0, None))
     cost.set_title("What that costs")
+    for axes in (stages, cost):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (alive, stages, cost):
         _tidy(axes)
     stages.legend(frameon=False)
@@ -103,9 +109,9 @@ def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> No
 
 
 def plot_features(
-    path: str | os.PathLike[str], cascade: Cascade, background: Gray | None = None, n_features: int = 12
+    path: str | os.PathLike[str], cascade: Cascade, background: Gray | None = None, n_stages: int = 3
 ) -> None:
-    """Draw the first features of a cascade, in the order in which they are evaluated.
+    """Draw the first features of the first stages, a row for each stage, in the order in which they are evaluated.
 
     Light parts are added, dark parts subtracted. For an LBP feature the nine cells are outlined.
 
@@ -116,30 +122,34 @@ def plot_features(
     cascade : Cascade
     background : ndarray of uint8, shape (h, w), optional
         What to draw on, stretched over the window: the mean of the objects that the cascade finds.
-    n_features : int
-        How many; at most as many as there are nodes.
+    n_stages : int
+        How many stages; at most as many as there are.
     """
-    n = min(n_features, len(cascade.node_features))
-    if n < 1:
-        raise InputError(f"expected at least one feature to draw, got {n_features}")
-    columns = min(n, 6)
-    rows = -(-n // columns)
+    rows = min(n_stages, cascade.n_stages)
+    if rows < 1:
+        raise InputError(f"expected at least one stage to draw, got {n_stages}")
+    nodes = cascade.tree_starts[cascade.stage_starts[: rows + 1]]
+    columns = min(_FEATURES_IN_A_ROW, int(np.diff(nodes).max()))
     width, height = cascade.window
-    figure = Figure(figsize=(1.9 * columns, 2.15 * rows * max(1.0, height / width)), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
-    stage_of_node = np.searchsorted(cascade.tree_starts[cascade.stage_starts], np.arange(n), side="right")
-    for k, axes in enumerate(grid):
-        axes.set_axis_off()
-        if k >= n:
-            continue
-        _draw_background(axes, cascade, background)
-        _draw_feature(axes, cascade, int(cascade.node_features[k]))
-        axes.set_title(f"stage {stage_of_node[k]}, no. {k + 1}", fontsize=8)
+    # Fixed margins, for the time they save; see `plot_stages`.
+    figure = Figure(figsize=(1.9 * max(columns, 2), 0.4 + (0.3 + 1.9 * height / width) * rows))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.93, wspace=0.05, hspace=0.18)
+    for stage, line in enumerate(grid):
+        first, last = int(nodes[stage]), int(nodes[stage + 1])
+        for k, axes in enumerate(line):
+            axes.set_axis_off()
+            if first + k < last:
+                _draw_background(axes, cascade, background)
+                _draw_feature(axes, cascade, int(cascade.node_features[first + k]))
+                axes.set_title(f"stage {stage + 1}: {k + 1} of {last - first}", fontsize=8)
     _save(figure, path)
 
 
 def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMap], n_stages: int) -> None:
     """Show how deep the windows of a picture get: over the picture, and at four of its scales.
+
+    One of the four is the scale at which most windows pass.
 
     Parameters
     ----------
@@ -156,15 +166,20 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     height, width = gray.shape
     # The largest windows leave a handful of positions and nothing to see.
     large_enough = [one for one in maps if one.depth.size >= 400] or list(maps)
-    picked = sorted({round(k * (len(large_enough) - 1) / 3) for k in range(4)})
-    shown = [large_enough[k] for k in picked]
+    picked = {round(k * (len(large_enough) - 1) / 3) for k in range(4)}
+    best = max(range(len(large_enough)), key=lambda k: int((large_enough[k].depth == n_stages).sum()))
+    if (large_enough[best].depth == n_stages).any():
+        # The scale at which most windows pass takes the place of the one nearest to it.
+        picked = picked - {min(picked, key=lambda k: abs(k - best))} | {best}
+    shown = [large_enough[k] for k in sorted(picked)]
     figure = Figure(figsize=(11, 5.2 * min(1.6, max(0.6, height / width))), layout="constrained")
     grid = figure.add_gridspec(2, 4)
     large = figure.add_subplot(grid[:, :2])
     large.imshow(gray, cmap="gray", vmin=0, vmax=255)
     deepest = _deepest(gray.shape, maps)
-    overlay = np.ma.masked_less(deepest, 1)
-    image = large.imshow(overlay, cmap="inferno", alpha=0.6, vmin=0, vmax=n_stages)
+    # The deeper the more opaque: what dies early leaves the picture to be seen.
+    opacity = np.clip(0.15 + 0.75 * deepest / n_stages, 0.0, 0.9) * (deepest > 0)
+    large.imshow(np.maximum(deepest, 0), cmap="inferno", alpha=opacity, vmin=0, vmax=n_stages)
     large.set_title("Deepest window centred on each pixel, all scales", fontsize=10)
     for k, one in enumerate(shown):
         axes = figure.add_subplot(grid[k // 2, 2 + k % 2])
@@ -174,7 +189,8 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
         axes.set_title(f"{side} px: {one.depth.size:,} windows, {passed} pass", fontsize=8)
         axes.set_axis_off()
     large.set_axis_off()
-    figure.colorbar(image, ax=large, label=f"stages passed (of {n_stages})", shrink=0.8, location="left")
+    scale = ScalarMappable(Normalize(0, n_stages), "inferno")
+    figure.colorbar(scale, ax=large, label=f"stages passed (of {n_stages})", shrink=0.8, location="left")
     _save(figure, path)
 
 

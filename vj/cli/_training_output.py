@@ -64,7 +64,7 @@ class Output:
         from vj.plotting import plot_features, plot_stages
 
         mean = np.rint(training.positives.windows.mean(axis=0)).astype(np.uint8)
-        plot_features(self.folder / "features.png", training.cascade, mean, 12)
+        plot_features(self.folder / "features.png", training.cascade, mean)
         reports = training.reports
         cost = np.cumsum([r.weak_classifiers * r.acceptance_ratio for r in reports])
         plot_stages(

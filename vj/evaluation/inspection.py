@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -58,20 +57,21 @@ def _depth(cascade: Cascade) -> int:
 
 
 def stage_seconds(
-    cascade: Cascade, pictures: Sequence[Gray], *, repeats: int = 3, **settings: Any
+    cascade: Cascade, pictures: Sequence[Gray], *, repeats: int = 5, **settings: Any
 ) -> npt.NDArray[np.float64]:
-    """Measure where the time goes: seconds that each stage adds to the scan of the pictures, on one thread.
+    """Measure where the time goes: processor seconds that each stage adds to a scan, on one thread.
 
     Scans with the cascade cut off after 1, 2, ... stages, whose last one then lets nothing pass (to collect the hits of
-    an early stage would cost more than the stage), and takes differences of the medians. So the first stage's share
-    holds the pyramid too, and the noise of the clock can make a late stage's share slightly negative.
+    an early stage would cost more than the stage), again and again in turn, and takes differences of the shortest
+    times. So the first stage's share holds the pyramid too, and a late stage that few windows reach adds less than the
+    noise: since a stage more cannot take less time, its share is then 0.
 
     Parameters
     ----------
     cascade : Cascade
     pictures : sequence of ndarray of uint8, shape (h, w)
     repeats : int
-        Runs that each median is taken over, after one that is not counted.
+        Runs that each shortest time is taken over.
     **settings
         As for `vj.Detector`.
 
@@ -79,19 +79,22 @@ def stage_seconds(
     -------
     ndarray of float64, shape (n_stages,)
     """
-    totals = [0.0]
-    for k in range(1, cascade.n_stages + 1):
-        cut = cascade.truncated(k)
-        closed = replace(cut, stage_thresholds=np.append(cut.stage_thresholds[:-1], np.float32(1e30)))
-        detector = Detector(closed, **(settings | {"threads": 1}))
-        times = []
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
+    cuts = [cascade.truncated(k) for k in range(1, cascade.n_stages + 1)]
+    closed = [replace(c, stage_thresholds=np.append(c.stage_thresholds[:-1], np.float32(1e30))) for c in cuts]
+    detectors = [Detector(one, **(settings | {"threads": 1})) for one in closed]
+    # The first scan of all may compile.
+    detectors[0].cost(pictures[0])
+    times = np.full(len(detectors), np.inf)
+    for _ in range(repeats):
+        for k, detector in enumerate(detectors):
+            # Time of the processor: the share of a stage is smaller than what other programs take on the side.
+            start = time.process_time()
             for gray in pictures:
                 detector.cost(gray)
-            times.append(time.perf_counter() - start)
-        totals.append(statistics.median(times[1:]))
-    return np.diff(totals)
+            times[k] = min(times[k], time.process_time() - start)
+    # A time is also an upper bound for every shorter cascade.
+    bounds = np.minimum.accumulate(times[::-1])[::-1]
+    return np.diff(np.concatenate([[0.0], bounds]))
 
 
 def mean_object(
