@@ -72,6 +72,18 @@ def test_boxes_grow_to_the_aspect_of_the_window():
     assert region_of_box((0, 0, 10, 40), (20, 20), 0.0) == Region(5, 20, 40, 40)
 
 
+def test_boxes_may_shrink_or_stretch_instead(tmp_path, ramp):
+    assert region_of_box((0, 0, 10, 40), (20, 20), 0.0, "shrink") == Region(5, 20, 10, 10)
+    assert region_of_box((10, 20, 40, 20), (10, 20), 0.0, "shrink") == Region(30, 30, 10, 20)
+    assert region_of_box((0, 0, 10, 40), (20, 20), 0.1, "stretch") == Region(5, 20, 12, 48)
+    cv2.imwrite(str(tmp_path / "a.png"), ramp)
+    (tmp_path / "info.dat").write_text("a.png 1 16 12 30 20\n")
+    found = _load(positives=[{"path": str(tmp_path / "info.dat"), "aspect": "stretch"}])
+    # Three pixels wide and two high make one: what opencv_createsamples cuts out, but for rounding.
+    expected = cv2.resize(ramp[12:32, 16:46], (10, 10), interpolation=cv2.INTER_AREA)
+    assert np.abs(found.windows[0].astype(int) - expected).max() <= 2
+
+
 def test_landmarks_give_the_square_of_the_rule():
     face = Annotation("a", eyes=((10, 20), (30, 20)), mouth=((14, 40), (26, 40)))
     # The eyes are 20 apart, the mouth 20 below: u = 20.
@@ -209,8 +221,20 @@ def test_every_labelled_format_gives_the_same_crops(tmp_path, ramp):
     (tmp_path / "wider.txt").write_text(f"a.png\n1\n{x} {y} {w} {h} 0 0 0 0 0 0\n")
     (tmp_path / "boxes.csv").write_text(f"file,x,y,w,h\nimages/a.png,{x},{y},{w},{h}\n")
     (tmp_path / "info.txt").write_text(f"images/a.png 1 {x} {y} {w} {h}\n")
+    (tmp_path / "Annotations").mkdir()
+    corners = f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
+    voc = f"<annotation><filename>a.png</filename><object><bndbox>{corners}</bndbox></object></annotation>"
+    (tmp_path / "Annotations/a.xml").write_text(voc)
+    height, width = ramp.shape
+    (tmp_path / "labels").mkdir()
+    shares = f"{(x + w / 2) / width!r} {(y + h / 2) / height!r} {w / width!r} {h / height!r}"
+    (tmp_path / "labels/a.txt").write_text(f"0 {shares}\n")
+    (tmp_path / "fddb.txt").write_text(f"images/a.png\n1\n{w / 2} {h / 2} 0 {x + w / 2} {y + h / 2} 1\n")
     expected = cut(ramp, region_of_box(box, (10, 10), 0.1), (10, 10))
-    for name in ("coco.json", "annotations.json", "wider.txt", "boxes.csv", "info.txt"):
+    for name in ("", "Annotations"):
+        found = _load(positives=[{"path": str(tmp_path / name), "format": "voc" if name else "yolo", "margin": 0.1}])
+        assert np.array_equal(found.windows, expected[None]), name
+    for name in ("coco.json", "annotations.json", "wider.txt", "boxes.csv", "info.txt", "fddb.txt"):
         found = _load(positives=[{"path": str(tmp_path / name), "margin": 0.1}])
         assert np.array_equal(found.windows, expected[None]), name
     found = _load(positives=[{"path": str(tmp_path / "coco.json"), "images": str(tmp_path / "images"), "margin": 0.1}])

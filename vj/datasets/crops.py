@@ -35,9 +35,7 @@ class Region:
     angle: float = 0.0
 
 
-def region_of_box(
-    box: tuple[float, float, float, float], window: Size, margin: float, aspect: str = "grow"
-) -> Region:
+def region_of_box(box: tuple[float, float, float, float], window: Size, margin: float, aspect: str = "grow") -> Region:
     """Return a box grown by `margin` of its size on each side and then brought to the window's aspect.
 
     About its centre: ``grow`` lengthens the short side, ``shrink`` shortens the long one; ``stretch`` leaves the box, and
