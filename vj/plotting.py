@@ -132,9 +132,10 @@ def plot_features(
     columns = min(_FEATURES_IN_A_ROW, int(np.diff(nodes).max()))
     width, height = cascade.window
     # Fixed margins, for the time they save; see `plot_stages`.
-    figure = Figure(figsize=(1.9 * max(columns, 2), 0.4 + (0.3 + 1.9 * height / width) * rows))
+    tall = (0.28 + 1.9 * height / width) * rows
+    figure = Figure(figsize=(1.9 * max(columns, 2), tall))
     grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.93, wspace=0.05, hspace=0.18)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.25 / tall, wspace=0.05, hspace=0.15)
     for stage, line in enumerate(grid):
         first, last = int(nodes[stage]), int(nodes[stage + 1])
         for k, axes in enumerate(line):
@@ -190,7 +191,8 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
         axes.set_axis_off()
     large.set_axis_off()
     scale = ScalarMappable(Normalize(0, n_stages), "inferno")
-    figure.colorbar(scale, ax=large, label=f"stages passed (of {n_stages})", shrink=0.8, location="left")
+    bar = figure.colorbar(scale, ax=large, label=f"stages passed (of {n_stages})", shrink=0.8, location="left")
+    bar.locator = MaxNLocator(integer=True)
     _save(figure, path)
 
 

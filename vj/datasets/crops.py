@@ -38,8 +38,8 @@ class Region:
 def region_of_box(box: tuple[float, float, float, float], window: Size, margin: float, aspect: str = "grow") -> Region:
     """Return a box grown by `margin` of its size on each side and then brought to the window's aspect.
 
-    About its centre: ``grow`` lengthens the short side, ``shrink`` shortens the long one; ``stretch`` leaves the box, and
-    the cut stretches the picture.
+    About its centre: ``grow`` lengthens the short side, ``shrink`` shortens the long one; ``stretch`` leaves the box,
+    and the cut stretches the picture.
     """
     x, y, w, h = box
     width, height = w * (1 + 2 * margin), h * (1 + 2 * margin)
