@@ -15,7 +15,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,23 @@ def median_seconds(call: Callable[[], object], repeats: int = 5) -> float:
         call()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def alternating_seconds(calls: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Wall times of several calls made in turn, so that what disturbs the machine disturbs all; the first is left out.
+
+    Returns
+    -------
+    list of list of float
+        For each call its `repeats` times in seconds.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats + 1):
+        for call, found in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - start)
+    return [found[1:] for found in times]
 
 
 def table(header: list[str], rows: Iterable[Iterable[object]]) -> str:

@@ -1,6 +1,7 @@
 """The benchmarks run on small input, their files say where they come from, and README shows what the files hold."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from cascades import random_cascade
 from pictures import gray, photo
 
 from benchmarks import __main__ as everything
-from benchmarks import _runner, accuracy, groups, readme, rejection
+from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed
 from vj.images import write_image
 from vj.opencv_xml import save
+from vj.pyramid import levels
 
 
 @pytest.fixture
@@ -92,6 +94,60 @@ def test_rejection_says_so_if_opencv_differs():
     wrong = rejection._figures(profile, [int(profile.passed[0]) + 1, *profile.passed[1:].tolist()])
     assert (right["equal_to_opencv"], wrong["equal_to_opencv"]) == (True, False)
     assert "DIFFERENT" in rejection.table({"cascades": {"x": {"opencv": wrong, "grid": wrong}}})
+
+
+@pytest.mark.opencv4
+def test_parity_of_a_cascade_and_what_it_says_of_another(place, capsys, monkeypatch):
+    """The file written and the file read differ in one threshold: that must show in the table and the exit code."""
+    monkeypatch.setattr(parity, "pictures", lambda: {"photo": photo("astronaut")[:120, 150:300].copy()})
+    arguments = ["--cascade", str(place / "model.xml"), "--output", str(place / "out")]
+    assert parity.main(arguments) == 0
+    (row,) = _runner.read_result("parity", place / "out")["figures"]["cascades"]
+    assert row["runs"] == len(parity.SETTINGS) + 2 + 1 + 2
+    assert row["boxes"] > 100
+
+    def save_another(cascade, path):
+        save(replace(cascade, stage_thresholds=cascade.stage_thresholds - 1), path)
+
+    monkeypatch.setattr(parity, "save", save_another)
+    assert parity.main(arguments) == 1
+    (row,) = _runner.read_result("parity", place / "out")["figures"]["cascades"]
+    assert row["written"] == 2 and not row["reads back"]
+    assert parity.main(["--cascade", "no_such_cascade"]) == 2
+    assert "| model " in capsys.readouterr().out
+
+
+@pytest.mark.opencv4
+def test_speed_is_measured_of_equal_results_only(monkeypatch):
+    monkeypatch.setattr(speed, "SIZES", {"160x120": (160, 120)})
+    monkeypatch.setattr(speed, "CASCADES", {"frontalface_alt2": (1, 2)})
+    monkeypatch.setattr(speed, "REPEATS", 2)
+    rows = speed.detection()
+    assert [(row["min_size"], row["threads"]) for row in rows] == [(24, 1), (24, 2), (30, 1), (30, 2)]
+    assert all(row["ratio"] == row["cv2_ms"] / row["vj_ms"] for row in rows)
+    figures = {
+        "detection": rows,
+        "packaged": rows[0],
+        "pyramid": speed.pyramid(),
+        "process": {"second_seconds": 1.0, "first_seconds": 9.0},
+        "memory": {"peak_gb": {"detector": 1.0, "cv2": 2.0}},
+    }
+    assert figures["pyramid"][0]["levels"] > 10
+    assert "| frontalface_alt2 | 160x120 |" in speed.table(figures)
+    cascade = random_cascade(9, window=(12, 12))
+    pictures = [gray("astronaut", (160, 120))]
+    with pytest.raises(speed.DifferenceError, match="random 9: expected the boxes of cv2"):
+        speed.compare(cascade, speed.opencv_classifier("frontalface_alt2"), pictures, (12, 12), 1)
+
+
+@pytest.mark.opencv4
+def test_speed_refuses_planes_that_are_not_cv2s(monkeypatch):
+    (level,) = levels((90, 70), (24, 24), 3.0, max_size=(24, 24))
+    image = gray("camera", (90, 70))
+    speed.check_planes(level, image)
+    monkeypatch.setattr(speed.cv2, "integral2", lambda *_, **__: (np.zeros((71, 91), np.int32),) * 2)
+    with pytest.raises(speed.DifferenceError, match="integral images"):
+        speed.check_planes(level, image)
 
 
 def test_accuracy_of_a_small_set(place, capsys):

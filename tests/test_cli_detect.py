@@ -1,0 +1,96 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cascades import LBP_FILE, random_cascade
+from pictures import photo
+
+import vj
+from vj.cli.detect import main
+from vj.images import read_bgr, write_image
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """So that no test but the one about it sees the notice of compiling."""
+    vj.Detector(vj.load(LBP_FILE)).detect(photo("coins"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures of which the second is none."""
+    write_image(tmp_path / "a.png", photo("astronaut")[:250, 100:350])
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    write_image(tmp_path / "c.png", photo("coins"))
+    return tmp_path
+
+
+def test_a_batch_goes_on_past_a_bad_picture_and_says_so_at_the_end(folder, capsys):
+    assert main([str(folder), str(folder / "nowhere.jpg"), "--cascade", str(LBP_FILE)]) == 1
+    out, err = capsys.readouterr()
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["image"] for record in records] == [str(folder / "a.png"), str(folder / "c.png")]
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert "b.png: expected a picture" in lines[0] and "nowhere.jpg" in lines[1]
+    assert lines[2] == "vj-detect: 2 of 4 pictures could not be used"
+
+
+def test_nothing_usable_is_an_error(folder, capsys):
+    assert main([str(folder / "b.png"), "--cascade", str(LBP_FILE)]) == 2
+    assert main([str(folder / "a.png"), "--cascade", "no_such_cascade"]) == 2
+    assert main([str(folder / "none"), "--cascade", str(LBP_FILE)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 3
+
+
+def test_records_are_what_the_detector_finds(folder, capsys):
+    settings = ["--min-neighbors", "1", "--scale-factor", "1.2", "--min-size", "40", "--max-size", "150x160"]
+    annotated = folder / "out"
+    assert main([str(folder / "a.png"), "--cascade", str(LBP_FILE), *settings, "--annotate", str(annotated)]) == 0
+    (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    image = read_bgr(folder / "a.png")
+    detector = vj.Detector(
+        vj.load(LBP_FILE), min_neighbors=1, scale_factor=1.2, min_size=40, max_size=(150, 160), threads=1
+    )
+    found = detector.detect(image)
+    assert len(found) > 0
+    assert [d["box"] for d in record["detections"]] == found.boxes.tolist()
+    assert [d["neighbors"] for d in record["detections"]] == found.neighbors.tolist()
+    np.testing.assert_allclose([d["score"] for d in record["detections"]], found.scores, atol=1e-4)
+    assert (record["width"], record["height"]) == (250, 250)
+    drawn = read_bgr(annotated / "a.png")
+    assert drawn.shape == image.shape and (drawn != image).any()
+
+
+def test_pictures_of_one_name_and_the_pictures_own_folder(folder, capsys):
+    other = folder / "other"
+    other.mkdir()
+    write_image(other / "a.png", photo("coins"))
+    arguments = ["--cascade", str(LBP_FILE), "--annotate"]
+    assert main([str(folder / "a.png"), str(other / "a.png"), *arguments, str(folder / "out")]) == 0
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["a-2.png", "a.png"]
+    before = (folder / "a.png").read_bytes()
+    assert main([str(folder / "a.png"), *arguments, str(folder)]) == 2
+    assert (folder / "a.png").read_bytes() == before
+    assert "another folder" in capsys.readouterr().err
+
+
+def test_a_picture_smaller_than_the_window_is_named(folder, capsys):
+    write_image(folder / "small.png", photo("coins")[:10, :50])
+    assert main([str(folder / "small.png"), "--cascade", str(LBP_FILE)]) == 2
+    assert "at least the window's 24x24 pixels, got 50x10" in capsys.readouterr().err
+
+
+def test_the_first_run_says_that_it_compiles(folder, tmp_path):
+    """A fresh cache of kernels takes seconds to fill: a user must not believe that the program hangs."""
+    vj.save(random_cascade(0), tmp_path / "model.xml")
+    command = [sys.executable, "-m", "vj.cli.detect", str(folder / "a.png"), "--cascade", str(tmp_path / "model.xml")]
+    fresh = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
+    second = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
+    assert "compiling for this processor" in first.stderr
+    assert first.stdout == second.stdout
