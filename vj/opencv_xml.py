@@ -24,10 +24,12 @@ from vj.errors import InputError
 from vj.haar import MAX_RECTANGLES, HaarFeatures
 from vj.lbp import SUBSET_WORDS, LbpFeatures
 
-MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """Largest file read; the largest cascade known to be in use has 2.7 MB."""
 MAX_ELEMENTS = 500_000
 """Most XML elements read: about 100 MB of memory; the largest cascade known to be in use has 85,000."""
+MAX_TEXT = 1 << 18
+"""Most characters in one element: a tree of 10,000 nodes. Fifteen million numbers in one took 24 s and 1.3 GB to read."""
 MAX_STAGES = 1000
 """Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
 
@@ -112,6 +114,9 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
         parser = defusedxml.ElementTree.DefusedXMLParser(target=Builder(), forbid_dtd=True)
         parser.feed(data)
         root = parser.close()
+        longest = max(len(element.text or "") for element in root.iter())
+        if longest > MAX_TEXT:
+            raise ValueError(f"{longest} characters in one element, at most {MAX_TEXT} are read")
     except defusedxml.DefusedXmlException:
         raise InputError(f"{place}: expected an XML file without a document type or entities") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
