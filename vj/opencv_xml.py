@@ -29,7 +29,7 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_ELEMENTS = 500_000
 """Most XML elements read: about 100 MB of memory; the largest cascade known to be in use has 85,000."""
 MAX_TEXT = 1 << 18
-"""Most characters in one element: a tree of 10,000 nodes. Fifteen million numbers in one took 24 s and 1.3 GB to read."""
+"""Most characters in one element: a tree of 10,000 nodes. Fifteen million numbers took 24 s and 1.3 GB to read."""
 MAX_STAGES = 1000
 """Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
 
