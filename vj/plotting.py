@@ -131,19 +131,21 @@ def plot_features(
     nodes = cascade.tree_starts[cascade.stage_starts[: rows + 1]]
     columns = min(_FEATURES_IN_A_ROW, int(np.diff(nodes).max()))
     width, height = cascade.window
-    # Fixed margins, for the time they save; see `plot_stages`.
-    tall = (0.28 + 1.9 * height / width) * rows
-    figure = Figure(figsize=(1.9 * max(columns, 2), tall))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.25 / tall, wspace=0.05, hspace=0.15)
-    for stage, line in enumerate(grid):
+    # All on one pair of axes, 0.12 s: a pair for each feature takes 0.6 s, felt at the end of a short training.
+    gap, head = 0.05 * width, 0.16 * width
+    across, down = columns * (width + gap) + gap, rows * (height + head + gap)
+    figure = Figure(figsize=(1.9 * columns, 1.9 * columns * down / across))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for stage in range(rows):
         first, last = int(nodes[stage]), int(nodes[stage + 1])
-        for k, axes in enumerate(line):
-            axes.set_axis_off()
-            if first + k < last:
-                _draw_background(axes, cascade, background)
-                _draw_feature(axes, cascade, int(cascade.node_features[first + k]))
-                axes.set_title(f"stage {stage + 1}: {k + 1} of {last - first}", fontsize=8)
+        for k in range(min(columns, last - first)):
+            left, top = gap + k * (width + gap), head + stage * (height + head + gap)
+            _draw_background(axes, cascade, background, (left, top))
+            _draw_feature(axes, cascade, int(cascade.node_features[first + k]), (left, top))
+            text = f"stage {stage + 1}: {k + 1} of {last - first}"
+            axes.text(left + width / 2, top - 0.3 * head, text, ha="center", fontsize=8)
+    axes.set(xlim=(0, across), ylim=(down, 0))
     _save(figure, path)
 
 
@@ -264,32 +266,31 @@ def _deepest(shape: tuple[int, ...], maps: Sequence[WindowMap]) -> npt.NDArray[n
     return out
 
 
-def _draw_background(axes: Axes, cascade: Cascade, background: Gray | None) -> None:
+def _draw_background(axes: Axes, cascade: Cascade, background: Gray | None, place: tuple[float, float]) -> None:
     width, height = cascade.window
+    x, y = place
+    where = (x, x + width, y + height, y)
     if background is None:
-        axes.imshow(np.full((height, width), 150), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+        axes.imshow(np.full((height, width), 150), cmap="gray", vmin=0, vmax=255, extent=where)
     else:
-        axes.imshow(background, cmap="gray", extent=(0, width, height, 0), interpolation="bilinear")
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+        axes.imshow(background, cmap="gray", extent=where, interpolation="bilinear")
 
 
-def _draw_feature(axes: Axes, cascade: Cascade, index: int) -> None:
+def _draw_feature(axes: Axes, cascade: Cascade, index: int, place: tuple[float, float]) -> None:
     features = cascade.features
+    style: dict[str, Any] = {"edgecolor": "#D55E00", "lw": 1}
     if isinstance(features, HaarFeatures):
         for rect, weight in zip(features.rects[index].tolist(), features.weights[index].tolist(), strict=True):
             if weight:
-                corners = _corners(rect, bool(features.tilted[index]))
-                face = "white" if weight > 0 else "black"
-                axes.add_patch(Polygon(corners, facecolor=face, edgecolor="#D55E00", alpha=0.62, lw=1))
+                corners = np.array(_corners(rect, bool(features.tilted[index]))) + place
+                axes.add_patch(Polygon(corners, facecolor="white" if weight > 0 else "black", alpha=0.62, **style))
         return
     x, y, w, h = features.rects[index].tolist()
     for row in range(3):
         for column in range(3):
-            middle = row == column == 1
-            corners = _corners([x + column * w, y + row * h, w, h], False)
-            color = "#D55E00" if middle else "none"
-            axes.add_patch(Polygon(corners, facecolor=color, edgecolor="#D55E00", alpha=0.6, lw=1))
+            corners = np.array(_corners([x + column * w, y + row * h, w, h], False)) + place
+            color = "#D55E00" if row == column == 1 else "none"
+            axes.add_patch(Polygon(corners, facecolor=color, alpha=0.6, **style))
 
 
 def _corners(rect: list[int], tilted: bool) -> list[tuple[int, int]]:
