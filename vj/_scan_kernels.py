@@ -606,9 +606,8 @@ class _At(NamedTuple):
     sums: int
     records: int
     weights: int
-    tree_starts: int
+    ends: int
     children: int
-    leaves: int
     scratch: int
 
 
@@ -679,60 +678,78 @@ def _lbp_bits(at, bases, ends, base, limits):
     return _at_least(total, limits[0]), _at_least(total, limits[1])
 
 
-@njit(cache=True, nogil=True)
-def _tree_bits(at, bases, norms, ends, trees, base, limits, lbp):
-    """Run a stage of trees, `trees[0]` to `trees[1]`, over a batch of groups; see `_stump_bits`.
+@njit(inline="always")
+def _branch(at, total, left, node, slot, delta, top, last, bases):
+    """Add a tree node's votes and hand its lanes on to its children.
 
-    First all nodes of the stage are evaluated, sorted by kind, and leave a bit for each lane in the scratch space, at
-    their own place in the stage; then each tree sorts the lanes down its branches.
+    `slot` of the scratch space holds the lanes that reach the node, but for roots (`top`), which all reach. Nodes of
+    the `last` depth have no children; leaves of others share a slot that nobody reads.
     """
-    for node in range(ends[0], ends[1]):
-        if lbp:
-            first = np.uintp(node) * LBP_RECORD
-            left = _lbp_inside(at.sums, at.records, first, bases)
-            _put(at.scratch, np.uintp(_int_at(at.records, first + LBP_PLACE)), _pack(left))
-        else:
-            first = np.uintp(node) * RECORD
-            threshold = _float_at(at.records, first + THRESHOLD)
-            left = _below(_edge(at.sums, at.records, first, bases), norms, threshold)
-            _put(at.scratch, np.uintp(_int_at(at.records, first + PLACE)), _pack(left))
-    for node in range(ends[1], ends[2]):
-        first = np.uintp(node) * RECORD
-        left = _line_value(at, bases, norms, first)
-        _put(at.scratch, np.uintp(_int_at(at.records, first + PLACE)), _pack(left))
-    for node in range(ends[2], ends[3]):
-        first = np.uintp(node) * RECORD
-        left = _checker_value(at, bases, norms, first)
-        _put(at.scratch, np.uintp(_int_at(at.records, first + PLACE)), _pack(left))
-    for node in range(ends[3], ends[4]):
-        first = np.uintp(node) * RECORD
-        left = _float_value(at, bases, norms, np.uintp(node), first)
-        _put(at.scratch, np.uintp(_int_at(at.records, first + PLACE)), _pack(left))
+    bits = _pack(left)
+    here = np.uint32(0xFFFFFFFF)
+    if top:
+        total = _add(total, _and(left, _fill(delta, bases)))
+    else:
+        here = np.uint32(_int_at(at.scratch, np.uintp(slot)))
+        bits = np.uint32(here & bits)
+        total = _add_where(total, bits, delta)
+    if not last:
+        k = np.uintp(node) * np.uintp(2)
+        for side in range(2):
+            child = np.uintp(_int_at(at.children, k + np.uintp(side)))
+            reached = np.uint32(here ^ bits) if side else bits
+            # A file may lead to a node along several branches, or along none.
+            _put(at.scratch, child, np.uint32(np.uint32(_int_at(at.scratch, child)) | reached))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _tree_bits(at, bases, norms, segments, base, limits, lbp, nodes):
+    """Run a stage of `nodes` nodes of trees over a batch of groups; see `_stump_bits`.
+
+    A segment holds the nodes of one depth, sorted by kind. A node votes, like a stump, for the lanes that reach it and
+    go left: with the leaf at the end of the right branches below its left child, minus the one below its right child.
+    These differences add up to the leaf that a lane ends at.
+    """
+    for k in range(nodes):
+        _put(at.scratch, np.uintp(k), np.uint32(0))
     total = _fill(base, bases)
-    reached = np.uintp(ends[4] - ends[0])
-    node = ends[0]
-    for tree in range(trees[0], trees[1]):
-        root = node
-        end = _int_at(at.tree_starts, np.uintp(tree + 1))
-        _put(at.scratch, reached, np.uint32(0xFFFFFFFF))
-        for k in range(1, end - root):
-            _put(at.scratch, reached + np.uintp(k), np.uint32(0))
-        while node < end:
-            here = np.uint32(_int_at(at.scratch, reached + np.uintp(node - root)))
-            left_bits = np.uint32(here & np.uint32(_int_at(at.scratch, np.uintp(node - ends[0]))))
-            for side in range(2):
-                child = _int_at(at.children, np.uintp(2 * node + side))
-                bits = np.uint32(here ^ left_bits) if side else left_bits
-                if child > 0:
-                    # A file may lead to a node along several branches, or along none.
-                    place = reached + np.uintp(child)
-                    _put(at.scratch, place, np.uint32(np.uint32(_int_at(at.scratch, place)) | bits))
-                else:
-                    value = _int_at(at.leaves, np.uintp(root + tree - child))
-                    # Each tree's last leaf counts in the base, and the others are relative to it.
-                    if value != 0:
-                        total = _add_where(total, bits, value)
-            node += 1
+    for segment in range(segments[0], segments[1]):
+        e = np.uintp(segment) * np.uintp(5)
+        ends = (
+            _int_at(at.ends, e),
+            _int_at(at.ends, e + np.uintp(1)),
+            _int_at(at.ends, e + np.uintp(2)),
+            _int_at(at.ends, e + np.uintp(3)),
+            _int_at(at.ends, e + np.uintp(4)),
+        )
+        top, last = segment == segments[0], segment == segments[1] - 1
+        for node in range(ends[0], ends[1]):
+            if lbp:
+                first = np.uintp(node) * LBP_RECORD
+                left = _lbp_inside(at.sums, at.records, first, bases)
+                delta, slot = _int_at(at.records, first + LBP_DELTA), _int_at(at.records, first + LBP_PLACE)
+            else:
+                first = np.uintp(node) * RECORD
+                threshold = _float_at(at.records, first + THRESHOLD)
+                left = _below(_edge(at.sums, at.records, first, bases), norms, threshold)
+                delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
+            total = _branch(at, total, left, node, slot, delta, top, last, bases)
+        for node in range(ends[1], ends[2]):
+            first = np.uintp(node) * RECORD
+            left = _line_value(at, bases, norms, first)
+            delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
+            total = _branch(at, total, left, node, slot, delta, top, last, bases)
+        for node in range(ends[2], ends[3]):
+            first = np.uintp(node) * RECORD
+            left = _checker_value(at, bases, norms, first)
+            delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
+            total = _branch(at, total, left, node, slot, delta, top, last, bases)
+        for node in range(ends[3], ends[4]):
+            first = np.uintp(node) * RECORD
+            left = _float_value(at, bases, norms, np.uintp(node), first)
+            delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
+            total = _branch(at, total, left, node, slot, delta, top, last, bases)
     return _at_least(total, limits[0]), _at_least(total, limits[1])
 
 
@@ -784,19 +801,19 @@ def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, of
         _address(sums),
         _address(tables.records),
         _address(tables.weights),
-        _address(tables.tree_starts),
+        _address(tables.ends),
         _address(tables.children),
-        _address(tables.leaves),
         _address(scratch),
     )
     at_norms = _address(norms)
-    trees = (tables.stage_starts[stage], tables.stage_starts[stage + 1])
-    e = tables.ends[stage]
+    segments = (tables.segments[stage], tables.segments[stage + 1])
+    nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
+    e = tables.ends[segments[0]]
     ends = (e[0], e[1], e[2], e[3], e[4])
     base = tables.bases[stage]
     limits = (tables.high[stage], tables.low[stage])
     lbp = tables.lbp
-    stumps = ends[4] - ends[0] == trees[1] - trees[0]
+    stumps = segments[1] - segments[0] == 1
     width = np.uintp(LANES)
     for b in range(0, n, BATCH):
         # A short last batch repeats its first group: four cost hardly more than one.
@@ -807,7 +824,7 @@ def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, of
         starts = (members[0] * width, members[1] * width, members[2] * width, members[3] * width)
         block = _load_floats(at_norms, starts)
         if not stumps:
-            sure, maybe = _tree_bits(at, bases, block, ends, trees, base, limits, lbp)
+            sure, maybe = _tree_bits(at, bases, block, segments, base, limits, lbp, nodes)
         elif lbp:
             sure, maybe = _lbp_bits(at, bases, ends, base, limits)
         else:

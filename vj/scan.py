@@ -7,7 +7,6 @@ stages, a hard negative is such a window of a background, a rejection rate is th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,8 @@ from vj.lbp import SUBSET_WORDS
 
 FLAT = -1
 """Depth of a window dropped before the first stage: its standard deviation is at most 10 grey levels (Haar only)."""
+
+_Ints = npt.NDArray[np.int64]
 
 _RING = (0, 1, 2, 6, 10, 9, 8, 4)
 
@@ -80,16 +81,16 @@ class _PlainTables(NamedTuple):
 class _LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
-    Stumps of a stage are sorted by kind; `ends` (n_stages, 5) holds their first node and those behind the last of each
-    kind. `records` has a row of 32-bit numbers for each node, see `_scan_kernels.RECORD`. Leaves are in units of their
-    stage; `bases` is what a sum of stumps starts from, `high` and `low` are the sums from which on a window surely and
-    perhaps passes.
+    A stage has a segment for each depth of its trees, one if they are stumps: `segments` (n_stages + 1,) says which. A
+    segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and those behind the last of each
+    kind. `records` has a row of 32-bit numbers for each node, see `_scan_kernels.RECORD`, and `children` the places of
+    both children in their stage, or the last one of the scratch space. Leaves are in units of their stage; `bases` is
+    what a sum starts from, `high` and `low` are the sums from which on a window surely and perhaps passes.
     """
 
     lbp: bool
     scratch: int
-    stage_starts: Any
-    tree_starts: Any
+    segments: Any
     ends: Any
     bases: Any
     low: Any
@@ -97,7 +98,6 @@ class _LaneTables(NamedTuple):
     records: Any
     weights: Any
     children: Any
-    leaves: Any
 
 
 class Scanner:
@@ -112,8 +112,9 @@ class Scanner:
         self.cascade = cascade
         self._plain = _plain_tables(cascade)
         merged = _merge_corners(cascade)
-        order = _lane_order(cascade, merged.kinds)
-        self._lanes = _lane_tables(cascade, merged, order)
+        depth = _depths(cascade)
+        order = _lane_order(cascade, merged.kinds, depth)
+        self._lanes = _lane_tables(cascade, merged, order, depth)
         self._plain_corners = _plain_corners(cascade)
         self._lane_corners = merged.corners[cascade.node_features[order]]
         self._offsets: dict[Layout, tuple[Any, Any, tuple[int, int, int, int]]] = {}
@@ -323,7 +324,7 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
     return None
 
 
-def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]) -> _LaneTables:
+def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], depth: _Ints) -> _LaneTables:
     lbp = cascade.kind == "lbp"
     features = cascade.node_features[order]
     sizes = np.diff(cascade.tree_starts)
@@ -334,41 +335,89 @@ def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]
     largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
     bound = np.bincount(stage_of_tree, weights=largest)
     scale = np.where(bound > 0, 2.0**29 / np.where(bound > 0, bound, 1), 1.0)
-    rounded = np.rint(leaves * scale[stage_of_leaf]).astype(np.int32)
     limit = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64) * scale
     # Half a unit per leaf, and one for the rest: float64 rounding is far below.
     margin = cascade.stage_sizes * 0.5 + 2
-    last = cascade.tree_starts[1:] + np.arange(cascade.n_trees)
+    deltas, base = _votes(cascade, np.rint(leaves * scale[stage_of_leaf]).astype(np.int32))
     bases = np.zeros(cascade.n_stages, dtype=np.int32)
-    np.add.at(bases, stage_of_tree, rounded[last])
-    rounded = rounded - np.repeat(rounded[last], sizes + 1)
-    # In a stage of stumps alone, each votes with the difference of its leaves where it goes left.
-    stumps = np.repeat(np.diff(cascade.tree_starts[cascade.stage_starts]) == cascade.stage_sizes, cascade.stage_sizes)
-    root = cascade.tree_starts[:-1][stumps]
-    left, right = (rounded[root + np.flatnonzero(stumps) - cascade.node_children[root, side]] for side in (0, 1))
-    deltas = np.zeros(len(order), dtype=np.int32)
-    deltas[root] = left - right
-    np.add.at(bases, stage_of_tree[stumps], right)
+    np.add.at(bases, stage_of_tree, base)
+    segments, ends = _segments(cascade, depth[order], merged.kinds[features])
+    scratch = int(np.diff(_first_nodes(cascade)).max()) + 1
     return _LaneTables(
         lbp=lbp,
-        scratch=int(np.diff(cascade.tree_starts[cascade.stage_starts]).max() + sizes.max()),
-        stage_starts=np.array(cascade.stage_starts),
-        tree_starts=np.array(cascade.tree_starts),
-        ends=_kind_ends(cascade, merged.kinds[features]),
+        scratch=scratch,
+        segments=segments,
+        ends=ends,
         bases=bases,
         low=np.clip(np.floor(limit - margin), -(2**30), 2**30).astype(np.int32),
         high=np.clip(np.ceil(limit + margin), -(2**30), 2**30).astype(np.int32),
         records=_records(cascade, merged, order, deltas),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
-        children=np.array(cascade.node_children),
-        leaves=rounded,
+        children=_child_places(cascade, scratch - 1)[order],
     )
 
 
-def _kind_ends(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    first = cascade.tree_starts[cascade.stage_starts].astype(np.int64)
-    counts = [np.bincount(kinds[a:b], minlength=4) for a, b in pairwise(first)]
-    return np.cumsum(np.column_stack([first[:-1], counts]), axis=1)
+def _first_nodes(cascade: Cascade) -> _Ints:
+    """Return each stage's first node, and the number of nodes; shape (n_stages + 1,)."""
+    return cascade.tree_starts[cascade.stage_starts].astype(np.int64)
+
+
+def _roots(cascade: Cascade) -> _Ints:
+    """Return the root of every node's tree."""
+    return np.repeat(cascade.tree_starts[:-1].astype(np.int64), np.diff(cascade.tree_starts))
+
+
+def _depths(cascade: Cascade) -> _Ints:
+    """Return how many branches lie at most between each node and its root; at least one if it is not the root."""
+    roots = _roots(cascade)
+    depth = (np.arange(len(roots)) > roots).astype(np.int64)
+    if not cascade.is_stumps:
+        children = np.where(cascade.node_children > 0, cascade.node_children + roots[:, None], 0).tolist()
+        found = depth.tolist()
+        # Children come after their parents.
+        for node, pair in enumerate(children):
+            for child in pair:
+                if child:
+                    found[child] = max(found[child], found[node] + 1)
+        depth = np.array(found, dtype=np.int64)
+    return depth
+
+
+def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return what each node adds where it goes left, and what each tree's sum starts from; see `kernels._tree_bits`."""
+    roots = _roots(cascade)
+    trees = np.repeat(np.arange(cascade.n_trees), np.diff(cascade.tree_starts))
+    children = cascade.node_children.astype(np.int64)
+    inner = children > 0
+    values = np.where(inner, 0, leaves[np.where(inner, 0, (roots + trees)[:, None] - children)]).astype(np.int64)
+    if not cascade.is_stumps:
+        inner_nodes = np.flatnonzero(inner.any(axis=1))
+        for node in inner_nodes[::-1].tolist():
+            for side in (0, 1):
+                if inner[node, side]:
+                    values[node, side] = values[roots[node] + children[node, side], 1]
+    return (values[:, 0] - values[:, 1]).astype(np.int32), values[cascade.tree_starts[:-1], 1].astype(np.int32)
+
+
+def _child_places(cascade: Cascade, nowhere: int) -> npt.NDArray[np.int32]:
+    """Return the place in its stage of each node's left and right child, `nowhere` for leaves; shape (n_nodes, 2)."""
+    first = _first_nodes(cascade)
+    inside = _roots(cascade) - np.repeat(first[:-1], np.diff(first))
+    return np.where(cascade.node_children > 0, cascade.node_children + inside[:, None], nowhere).astype(np.int32)
+
+
+def _segments(
+    cascade: Cascade, depth: _Ints, kinds: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return `segments` and `ends` of `_LaneTables` for nodes in the order of `_lane_order`."""
+    stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
+    change = (np.diff(stage) != 0) | (np.diff(depth) != 0)
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1])
+    segments = np.searchsorted(stage[starts], np.arange(cascade.n_stages + 1))
+    number = np.concatenate([[0], np.cumsum(change)])
+    counts = np.bincount(number * 4 + kinds, minlength=4 * len(starts)).reshape(-1, 4)
+    ends = np.cumsum(np.column_stack([starts, counts]), axis=1)
+    return segments.astype(np.int32), ends.astype(np.int32)
 
 
 def _records(
@@ -376,8 +425,8 @@ def _records(
 ) -> npt.NDArray[np.int32]:
     """Return the rows of the nodes in `order`, but for the corners, which depend on the layout."""
     lbp = cascade.kind == "lbp"
-    first = cascade.tree_starts[cascade.stage_starts[:-1]]
-    places = (order - np.repeat(first, np.diff(np.append(first, len(order))))).astype(np.int32)
+    first = _first_nodes(cascade)
+    places = (order - np.repeat(first[:-1], np.diff(first))).astype(np.int32)
     records = np.zeros((len(order), int(kernels.LBP_RECORD if lbp else kernels.RECORD)), dtype=np.int32)
     if lbp:
         records[:, kernels.LBP_SUBSET : kernels.LBP_SUBSET + SUBSET_WORDS] = cascade.node_subsets[order]
@@ -391,8 +440,7 @@ def _records(
     return records
 
 
-def _lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Order of the nodes in which the lane scan evaluates them: those of a stage by kind, a loop for each."""
-    starts = cascade.tree_starts[cascade.stage_starts]
-    stage = np.repeat(np.arange(cascade.n_stages), np.diff(starts))
-    return np.lexsort((kinds[cascade.node_features], stage))
+def _lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32], depth: _Ints) -> _Ints:
+    """Return the order in which the lane scan takes the nodes: those of a stage by depth, then kind; a loop each."""
+    stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
+    return np.lexsort((kinds[cascade.node_features], depth, stage))
