@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from vj.boosting import memory
 from vj.boosting.config import TrainingConfig
 from vj.boosting.positives import positives_from_arrays
 from vj.boosting.training import Training
@@ -111,6 +112,36 @@ def test_backgrounds_used_up_end_the_training_in_a_sentence(faces):
     assert run.cascade.n_stages == len(reports)
     assert "backgrounds are used up" in notes[-1]
     assert "more backgrounds" in notes[-1]
+
+
+def test_the_overall_target_ends_the_training(faces, photos):
+    notes, steps = [], []
+    config = TrainingConfig.from_mapping({**BASE, "stages": 9, "overall_false_alarm_rate": 0.3})
+    run = Training(
+        config,
+        positives=positives_from_arrays(faces, config),
+        backgrounds=photos,
+        progress=lambda p: (notes.append(p.text), steps.append(p)),
+    )
+    reports = list(run)
+    # The target is met by what the last stage lets through, not before.
+    assert 1 <= len(reports) < 9
+    assert all(r.acceptance_ratio >= 0.3 for r in reports)
+    assert "the overall_false_alarm_rate asked for is 3.0e-01" in next(text for text in reversed(notes) if text)
+    # What is told on the way is what is reported: accepted windows, not only those that were taken.
+    last = [s for s in steps if s.kind == "mining" and s.stage == len(reports) - 1][-1]
+    assert last.accepted / last.scanned == reports[-1].acceptance_ratio
+
+
+def test_memory_is_shared_with_what_is_there_already(monkeypatch):
+    monkeypatch.setattr(memory, "_resident", lambda: 300 << 20)
+    assert memory.memory_for_bins(4 << 30, 0) == 2 << 30
+    assert memory.memory_for_bins(500 << 20, 0) == 136 << 20
+    # Bins of the stage before are not counted twice.
+    assert memory.memory_for_bins(500 << 20, 100 << 20) == 236 << 20
+    assert memory.memory_for_bins(100 << 20, 0) == 16 << 20
+    monkeypatch.undo()
+    assert 50 << 20 < memory._resident() < 1.1 * memory.peak_memory()
 
 
 def test_flat_positives_are_left_out_and_counted(faces):

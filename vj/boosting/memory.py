@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,40 @@ def memory_budget(limit_mb: int = 0) -> int:
         return limit_mb << 20
     free = _free()
     return free // 2 if free else 2 << 30
+
+
+# What a stage takes beside its bins once they are made: blocks that are not kept, pictures, plots at the end.
+_RESERVE = 64 << 20
+_LEAST = 16 << 20
+
+
+def memory_for_bins(budget: int, held: int) -> int:
+    """Return the bytes that bins may take of a budget for the whole process.
+
+    Parameters
+    ----------
+    budget : int
+        Bytes that the process should stay within.
+    held : int
+        Bytes that it holds for bins already.
+
+    Returns
+    -------
+    int
+        At most half of the budget, and no more than what the rest of the process leaves of it; but enough to go on with
+        in any case: interpreter, compiler and samples alone take some 250 MB.
+    """
+    others = max(_resident() - held, 0)
+    return max(min(budget // 2, budget - others - _RESERVE), _LEAST)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has now; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0
 
 
 def _free() -> int:

@@ -62,6 +62,11 @@ class Arena:
     def __init__(self) -> None:
         self._bytes = np.empty(0, dtype=np.uint8)
 
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return len(self._bytes)
+
     def take(self, rows: int, widths: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], ...]:
         """Return one array (rows, width) for each width; what was taken before is overwritten."""
         size = rows * sum(widths)

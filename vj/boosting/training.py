@@ -14,7 +14,7 @@ from vj.boosting.build import build_cascade
 from vj.boosting.candidates import FastCandidates, Neighbours
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
 from vj.boosting.config import TrainingConfig
-from vj.boosting.memory import memory_budget
+from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
 from vj.boosting.report import Progress, StageReport
@@ -80,8 +80,7 @@ class Training:
         self._tilted = isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
         self._workers = Workers(config.threads)
         self._neighbours: Neighbours | None = None
-        # Half for bins: samples, pictures and the compiler need their share.
-        self._memory, self._arena = memory_budget(config.memory_mb) // 2, Arena()
+        self._memory, self._arena = memory_budget(config.memory_mb), Arena()
         self._given = positives, backgrounds
         self._place = checkpoint
         self._checkpoint: Checkpoint | None = None
@@ -217,7 +216,8 @@ class Training:
         self._tell(Progress("binning", len(self.stages)))
         groups = self._prepare(self.positives.windows[training]), self._prepare(self._state.negatives)
         held_samples = self._prepare(self.positives.windows[held]) if len(held) else None
-        search = Search(self._table, groups, self._workers, self._memory, self._arena)
+        bins = memory_for_bins(self._memory, self._arena.size)
+        search = Search(self._table, groups, self._workers, bins, self._arena)
         result = train_stage(
             search, held_samples, config, trees=self._state.trees, chooser=self._chooser(), progress=self._round
         )
@@ -281,7 +281,9 @@ class Training:
                 state.first_visit, state.scanned, state.accepted = now.first_visit, now.scanned, now.accepted
                 state.mining_seconds = now.seconds
                 self._save()
-            self._tell(Progress("mining", index, found=now.found, wanted=wanted, scanned=now.scanned))
+            self._tell(
+                Progress("mining", index, found=now.found, wanted=wanted, scanned=now.scanned, accepted=now.accepted)
+            )
 
         known = len(self._miner.unreadable)
         self._miner.mine(cascade, wanted, expected, harvest=harvest, progress=note)

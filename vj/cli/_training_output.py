@@ -123,11 +123,11 @@ class Log:
             if step.found == 0:
                 self._step = perf_counter()
             spent = max(perf_counter() - self._step, 1e-9)
-            ratio = step.found / step.scanned if step.scanned else 0.0
+            ratio = step.accepted / step.scanned if step.scanned else 0.0
             left = _clock(spent * (step.wanted - step.found) / step.found) if step.found else "?"
             self.state(
                 f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
-                f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.0f} Mwindows/s), {left} left"
+                f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.1f} Mwindows/s), {left} left"
             )
         elif step.round is not None:
             r = step.round
@@ -155,7 +155,7 @@ class Log:
             f"stage {r.index + 1}: {r.weak_classifiers} weak classifiers, hit rate {r.hit_rate:.4f} "
             f"(training {r.training_hit_rate:.4f}), false alarm rate {r.false_alarm_rate:.4f}, "
             f"{r.positives}+{r.held_out} positives, {r.negatives} negatives from {r.windows_scanned:,} windows "
-            f"(acceptance {r.acceptance_ratio:.2e}, {speed:.0f} Mwindows/s), "
+            f"(acceptance {r.acceptance_ratio:.2e}, {speed:.1f} Mwindows/s), "
             f"{r.seconds:.1f} s ({r.mining_seconds:.1f} s mining)"
         )
 
