@@ -43,7 +43,7 @@ def pair(request, fixed_lbp):
     return vj.CascadeClassifier(path), cv2.CascadeClassifier(path)
 
 
-SETTINGS = [(), (1.3, 0), (1.2, 1, 0, (40, 40), (200, 180)), (1.5, -2, 0, (-3, -3))]
+SETTINGS = [(), (1.3, 0), (1.2, 1, 0, (40, 40), (200, 180)), (1.5, -2, 0, (-3, -3)), (1.3, 2, None, None, None)]
 
 
 @peer
@@ -149,6 +149,14 @@ def test_a_file_of_ours_is_loaded(tmp_path):
     assert len(classifier.detectMultiScale(photo("coins")[:60, :60], minNeighbors=0)) > 0
 
 
-def test_rows_of_other_lengths_are_refused():
+def test_what_is_no_rectangle_or_size_or_picture_is_refused():
     with pytest.raises(InputError, match="rows of x, y, width, height"):
         vj.groupRectangles([(1, 2, 3)], 1)
+    with pytest.raises(InputError, match="rectangles of integers, got float64"):
+        vj.groupRectangles([(1.5, 2, 3, 4)] * 2, 1)
+    classifier = vj.CascadeClassifier(LBP_FILE)
+    for size in (30, (30,), (30, 30, 30)):
+        with pytest.raises(InputError, match=r"\(width, height\), got"):
+            classifier.detectMultiScale(photo("coins"), minSize=size)
+    with pytest.raises(InputError, match="expected a picture"):
+        classifier.detectMultiScale(None)

@@ -1,7 +1,8 @@
 """A drop-in for OpenCV's `CascadeClassifier`: the same names, arguments, defaults, dtypes, shapes and results.
 
-Two differences are deliberate. Where OpenCV raises ``cv2.error``, this raises `InputError`, a `ValueError`. And where
-OpenCV's behaviour is a mistake, this does what is meant: see `CascadeClassifier.detectMultiScale3`.
+Three differences are deliberate. Where OpenCV raises ``cv2.error``, this raises `InputError`, a `ValueError`. Where
+OpenCV's behaviour is a mistake, this does what is meant: see `CascadeClassifier.detectMultiScale3`. And None for a
+picture, which ``cv2.imread`` returns for a file that it cannot read, is an error, not a picture without objects.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class CascadeClassifier:
         scaleFactor: float = 1.1,
         minNeighbors: int = 3,
         flags: int = 0,
-        minSize: Sequence[int] = (0, 0),
-        maxSize: Sequence[int] = (0, 0),
+        minSize: Sequence[int] | None = (0, 0),
+        maxSize: Sequence[int] | None = (0, 0),
     ) -> Rects:
         """Find objects of different sizes.
 
@@ -105,7 +106,8 @@ class CascadeClassifier:
         flags : int
             Ignored, as by OpenCV since 3.0.
         minSize, maxSize : (int, int)
-            Smallest and largest object, width and height; a maximum with a zero means the picture's size.
+            Smallest and largest object, width and height; a maximum with a zero means the picture's size. None is the
+            default.
 
         Returns
         -------
@@ -126,8 +128,8 @@ class CascadeClassifier:
         scaleFactor: float = 1.1,
         minNeighbors: int = 3,
         flags: int = 0,
-        minSize: Sequence[int] = (0, 0),
-        maxSize: Sequence[int] = (0, 0),
+        minSize: Sequence[int] | None = (0, 0),
+        maxSize: Sequence[int] | None = (0, 0),
     ) -> tuple[Rects, Ints]:
         """Find objects and the number of raw hits merged into each.
 
@@ -147,8 +149,8 @@ class CascadeClassifier:
         scaleFactor: float = 1.1,
         minNeighbors: int = 3,
         flags: int = 0,
-        minSize: Sequence[int] = (0, 0),
-        maxSize: Sequence[int] = (0, 0),
+        minSize: Sequence[int] | None = (0, 0),
+        maxSize: Sequence[int] | None = (0, 0),
         outputRejectLevels: bool = False,
     ) -> tuple[Rects, Ints, Floats]:
         """Find objects, the number of stages each passed, and the sum of the last.
@@ -178,7 +180,12 @@ class CascadeClassifier:
         return self._detector.cascade
 
     def _detect(
-        self, image: Image, scale_factor: float, min_neighbors: int, min_size: Sequence[int], max_size: Sequence[int]
+        self,
+        image: Image,
+        scale_factor: float,
+        min_neighbors: int,
+        min_size: Sequence[int] | None,
+        max_size: Sequence[int] | None,
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
         """Return boxes, number of raw hits and largest sum of the last stage of each."""
         if self._detector is None:
@@ -213,19 +220,24 @@ def groupRectangles(
     Raises
     ------
     InputError
-        If the rectangles are not rows of four numbers.
+        If the rectangles are not rows of four integers.
     """
     boxes = np.asarray(rectList)
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise InputError(f"expected rectangles as rows of x, y, width, height, got shape {boxes.shape}")
+    if boxes.size and boxes.dtype.kind not in "iu":
+        raise InputError(f"expected rectangles of integers, got {boxes.dtype}")
     groups = group_rectangles(boxes.astype(np.int32).reshape(-1, 4), groupThreshold, eps)
     return _or_empty(groups.boxes), _or_empty(groups.counts)
 
 
-def _size(size: Sequence[int]) -> tuple[int, int]:
+def _size(size: Sequence[int] | None) -> tuple[int, int]:
     """Return a size whose negative sides, which bound nothing, are zero."""
-    width, height = size
-    return max(0, int(width)), max(0, int(height))
+    if size is None:
+        return 0, 0
+    if np.shape(size) != (2,):
+        raise InputError(f"expected minSize and maxSize as (width, height), got {size!r}")
+    return max(0, int(size[0])), max(0, int(size[1]))
 
 
 def _or_empty(array: npt.NDArray[Any]) -> Any:
