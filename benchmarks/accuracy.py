@@ -29,7 +29,7 @@ from vj.evaluation.measure import (
     cascade_detector,
     evaluate,
     run_detector,
-    weak_classifiers_per_window,
+    window_cost,
     yunet_detector,
 )
 from vj.images import to_gray
@@ -61,7 +61,7 @@ def measure(
     given: str, pictures: list[Any], rules: Rules, settings: dict[str, Any]
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Measure one detector; return the evaluation, and its plain figures with 95 % intervals."""
-    weak = None
+    cost = None
     if given.startswith("yunet:"):
         name, detect = "YuNet", yunet_detector(given.removeprefix("yunet:"))
     elif given.startswith("cv2:"):
@@ -72,8 +72,8 @@ def measure(
         name = cascade.name.removeprefix("haarcascade_")
         own = settings | {"min_size": cascade.window}
         detect = cascade_detector(cascade, **own)
-        weak = weak_classifiers_per_window(cascade, pictures, **own)
-    result = evaluate(name, list(run_detector(detect, pictures)), rules, weak)
+        cost = window_cost(cascade, pictures, **own)
+    result = evaluate(name, list(run_detector(detect, pictures)), rules, cost)
     figures = as_figures(result)
     figures["interval"] = {
         "average_precision": interval(result, lambda c: c.average_precision),

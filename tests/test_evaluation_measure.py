@@ -17,13 +17,15 @@ from vj.evaluation.inspection import describe, mean_object, stage_seconds
 from vj.evaluation.matching import Found
 from vj.evaluation.measure import (
     Rules,
+    WindowCost,
     as_figures,
     cascade_detector,
     evaluate,
     run_detector,
-    weak_classifiers_per_window,
+    window_cost,
     yunet_detector,
 )
+from vj.evaluation.rejection import rejection_profile
 from vj.evaluation.report import csv_table, figures, text_table
 from vj.evaluation.sheets import false_positives, missed_faces
 from vj.images import to_gray, write_image
@@ -101,7 +103,7 @@ def test_no_usable_picture_is_an_error(pictures):
 
 def test_tables_say_the_same(pictures):
     runs = list(run_detector(_detect, pictures))
-    results = [evaluate("known", runs, Rules()), evaluate("again", runs, Rules(), 12.5)]
+    results = [evaluate("known", runs, Rules()), evaluate("again", runs, Rules(), WindowCost(12.5, 20.0))]
     text = text_table(results)
     assert "5 pictures, 4 faces asked for, 0 ignored" in text
     assert [line.split()[:3] for line in text.splitlines()[2:4]] == [
@@ -111,6 +113,9 @@ def test_tables_say_the_same(pictures):
     rows = list(csv.DictReader(io.StringIO(csv_table(results))))
     assert [row["recall_at_10"] for row in rows] == ["0.5", "0.5"]
     assert [row["weak_per_window"] for row in rows] == ["", "12.5"]
+    assert [row["features_per_window"] for row in rows] == ["", "20.0"]
+    # 0.1 false positives for each of five pictures are none.
+    assert [row["recall_at_0.1_per_picture"] for row in rows] == [row["recall_at_0"] for row in rows]
     table = json.loads(json.dumps(figures(results)))
     assert table["detectors"][0]["curve"] == {"score": [10, 9, 4, 3], "true": [1, 2, 2, 2], "false": [0, 0, 1, 2]}
 
@@ -154,8 +159,21 @@ def test_a_cascade_is_measured_as_its_detector_finds(tmp_path):
     assert run.seconds > 0
     cost = detector.cost(photo("astronaut")[:120, 150:300])
     broken = LabelledPicture(tmp_path / "none.png", FACE)
-    weak = weak_classifiers_per_window(cascade, [picture, broken], min_size=30)
+    weak, features = window_cost(cascade, [picture, broken], min_size=30)
     assert weak == pytest.approx(cost.evaluated.sum() / cost.windows.sum())
+    assert features >= weak
+
+
+def test_features_of_trees_are_counted(tmp_path):
+    path = tmp_path / "a.png"
+    write_image(path, photo("astronaut")[:120, 150:300])
+    cascade = random_cascade(9, window=(12, 12), nodes=(2, 3))
+    weak, features = window_cost(cascade, [LabelledPicture(path, FACE)])
+    profile = rejection_profile(cascade, [to_gray(photo("astronaut")[:120, 150:300])])
+    assert features == pytest.approx(profile.features_per_window)
+    assert weak < features <= 3 * weak
+    stumps = random_cascade(9, window=(12, 12), nodes=(1, 1))
+    assert len(set(window_cost(stumps, [LabelledPicture(path, FACE)]))) == 1
 
 
 def test_other_files_are_no_yunet_model(tmp_path):

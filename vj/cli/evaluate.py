@@ -13,7 +13,7 @@ from vj.cli import _common
 
 if TYPE_CHECKING:
     from vj.datasets.labelled import LabelledPicture, Wanted
-    from vj.evaluation.measure import Detect, Evaluation, PictureRun
+    from vj.evaluation.measure import Detect, Evaluation, PictureRun, WindowCost
 
 PROGRAM = "vj-evaluate"
 FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "wider", "fddb", "mitcmu")
@@ -112,9 +112,9 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 def _detector(
     given: str, args: argparse.Namespace
-) -> tuple[str, Detect, Callable[[list[LabelledPicture]], float] | None]:
-    """Name, detector and, for a cascade, what tells the weak classifiers it evaluates for a window."""
-    from vj.evaluation.measure import cascade_detector, weak_classifiers_per_window, yunet_detector
+) -> tuple[str, Detect, Callable[[list[LabelledPicture]], WindowCost] | None]:
+    """Name, detector and, for a cascade, what tells the cost of a window."""
+    from vj.evaluation.measure import cascade_detector, window_cost, yunet_detector
     from vj.opencv_xml import load
 
     if given.startswith("yunet:"):
@@ -131,7 +131,7 @@ def _detector(
     return (
         cascade.name.removeprefix("haarcascade_"),
         cascade_detector(cascade, **settings),
-        lambda pictures: weak_classifiers_per_window(cascade, pictures, **settings),
+        lambda pictures: window_cost(cascade, pictures, **settings),
     )
 
 

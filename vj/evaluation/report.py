@@ -19,7 +19,8 @@ def text_table(results: Sequence[Evaluation]) -> str:
         f"{len(first.truth)} pictures, {first.curve.n_wanted} faces asked for, {ignored} ignored; "
         "faces found in %, at most that many false positives in the whole set",
     ]
-    header = ["detector", "AP", *(f"@{k}" for k in FALSE_POSITIVES), "@0.1/pic", "@1/pic", "ms/pic", "weak/window"]
+    header = ["detector", "AP", *(f"@{k}" for k in FALSE_POSITIVES), "@0.1/pic", "@1/pic", "ms/pic"]
+    header += ["weak/window", "features/window"]
     lines += _aligned([header, *(_cells(result) for result in results)])
     for result in results:
         if result.fddb is not None:
@@ -44,8 +45,10 @@ def csv_table(results: Sequence[Evaluation]) -> str:
             "detector",
             "average_precision",
             *(f"recall_at_{k}" for k in FALSE_POSITIVES),
+            *(f"recall_at_{rate}_per_picture" for rate in as_figures(results[0])["recall_at_per_image"]),
             "ms_per_picture",
             "weak_per_window",
+            "features_per_window",
         ]
     )
     for result in results:
@@ -55,8 +58,10 @@ def csv_table(results: Sequence[Evaluation]) -> str:
                 result.name,
                 row["average_precision"],
                 *row["recall_at"].values(),
+                *row["recall_at_per_image"].values(),
                 row["milliseconds_per_picture"],
                 row.get("weak_classifiers_per_window", ""),
+                row.get("features_per_window", ""),
             ]
         )
     return out.getvalue()
@@ -82,14 +87,14 @@ def _points(curve: Curve) -> dict[str, list[float]]:
 
 
 def _cells(result: Evaluation) -> list[str]:
-    found, weak = result.curve, result.weak_classifiers_per_window
+    found = result.curve
     return [
         result.name,
         f"{100 * found.average_precision:.1f}",
         *(f"{100 * found.recall_at(k):.1f}" for k in FALSE_POSITIVES),
         *(f"{100 * found.recall_at(rate * found.n_pictures):.1f}" for rate in (0.1, 1.0)),
         f"{result.milliseconds:.1f}",
-        "" if weak is None else f"{weak:.2f}",
+        *(["", ""] if result.cost is None else [f"{value:.2f}" for value in result.cost]),
     ]
 
 
