@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from cascades import random_cascade
 from pictures import gray, photo
+from skimage import data
 
 from benchmarks import __main__ as everything
-from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed
+from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed, training
+from vj.boosting.workers import Workers
 from vj.images import write_image
-from vj.opencv_xml import save
+from vj.opencv_xml import load, save
 from vj.pyramid import levels
 
 
@@ -175,6 +177,31 @@ def test_accuracy_of_opencv_itself_is_that_of_the_same_cascade(place):
     ours, theirs = _runner.read_result("accuracy-set", output)["figures"]["detectors"]
     assert theirs["name"] == "frontalface_default in cv2"
     assert ours["detections"] == theirs["detections"]
+
+
+def test_rounds_and_mining_of_the_training_benchmark(tmp_path, monkeypatch):
+    """A workload of its own: what is counted must be what there is, whatever the time it takes."""
+    faces = np.rint(255 * data.lfw_subset()[:100, :24, :24]).astype("<i2").reshape(100, -1)
+    samples = b"".join(b"\0" + face.tobytes() for face in faces)
+    (tmp_path / "pos24.vec").write_bytes(np.array([100, 576, 0], "<i4").tobytes() + samples)
+    write_image(tmp_path / "a.png", gray("coffee", (120, 90)))
+    (tmp_path / "bg.txt").write_text("a.png\n")
+    monkeypatch.setattr(training, "ROUND_SAMPLES", 200)
+    monkeypatch.setattr(training, "bandwidth", lambda threads: 1e10)
+    workers = Workers(2)
+    try:
+        mined = training.mining(tmp_path, workers)
+        found = training.rounds(tmp_path, workers)
+    finally:
+        workers.close()
+    assert mined["mwindows_per_second"] == pytest.approx(mined["windows"] / mined["seconds"] / 1e6)
+    whole = sum(one.rows * one.columns for one in levels((120, 90), load("frontalface").window, 1.1, stride=1))
+    # Seven of the eight passes are shrunk by a part of a scale.
+    assert 0.8 * 8 * whole < mined["windows"] <= 8 * whole
+    assert (found["features"], found["samples"]) == (162_336, 400)
+    assert found["floor"]["histogram_updates"] == 162_336 * 400
+    # The sample is 5 % of the pool less what was drawn twice; climbing adds to it.
+    assert 0.047 < found["fast_features"] / found["features"] < 0.08
 
 
 def test_plan_leaves_out_what_has_no_data(capsys):
