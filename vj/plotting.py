@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vj.cascade import Cascade
 from vj.detector import WindowMap
@@ -231,6 +231,7 @@ def plot_stages(
     alarms.plot(stages, 100 * np.asarray(false_alarm_rates), label="each stage", **style)
     alarms.plot(stages, 100 * np.cumprod(false_alarm_rates), label="together", **{**style, "color": _color(1)})
     alarms.set(xlabel="stage", ylabel="negatives let through, %", yscale="log")
+    alarms.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if np.prod(false_alarm_rates) > 1e-3 else (1.0,)))
     alarms.yaxis.set_major_formatter("{x:g}")
     alarms.yaxis.set_minor_formatter(NullFormatter())
     alarms.set_title("False alarm rate")
