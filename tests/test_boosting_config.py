@@ -40,6 +40,9 @@ def test_options_win_and_start_from_the_working_directory(tmp_path):
         ('min_hit_rate = "high"', "expected min_hit_rate to be a number, got 'high'"),
         ("min_hit_rate = 1.5", "expected min_hit_rate between 0.5 and 1.0, got 1.5"),
         ("min_hit_rate = nan", "expected min_hit_rate between"),
+        ("max_weak_count = [3, 0]", "expected max_weak_count between 1 and 10000, got 0"),
+        ("max_weak_count = []", "expected max_weak_count to be a number or a list of them, got an empty list"),
+        ("stages = [3]", "expected stages to be an integer, got [3]"),
         ('boosting = "adaboost"', "expected boosting to be one of gentle, real, discrete, logit, got 'adaboost'"),
         ('window = "24"', 'expected window as "24x24"'),
         ('window = "4x24"', "expected window between 8x8 and 128x128, got 4x24"),
@@ -57,6 +60,16 @@ def test_bad_recipes_are_refused_in_one_line(tmp_path, text, message):
     assert message in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "r.toml"))
     assert "\n" not in str(error.value)
+
+
+def test_a_setting_may_be_a_list_with_a_value_for_each_stage(tmp_path):
+    (tmp_path / "r.toml").write_text("max_weak_count = [3, 6]\nmin_hit_rate = [0.9, 1]\nmax_depth = 2\n")
+    config = TrainingConfig.from_toml(tmp_path / "r.toml")
+    assert [config.of_stage(k).max_weak_count for k in range(4)] == [3, 6, 6, 6]
+    assert [config.of_stage(k).min_hit_rate for k in range(3)] == [0.9, 1.0, 1.0]
+    assert config.of_stage(5).max_depth == 2
+    (tmp_path / "again.toml").write_text(config.to_toml())
+    assert TrainingConfig.from_toml(tmp_path / "again.toml") == config
 
 
 def test_differences_name_what_changes_the_result():

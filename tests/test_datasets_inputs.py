@@ -113,6 +113,14 @@ def test_csv_rows_and_conditions(tmp_path, ramp):
         assert np.array_equal(found.windows, cut(ramp, region, (10, 10))[None])
 
 
+def test_csv_rows_in_a_range(tmp_path, ramp):
+    rows = "".join(f"a.png,{k},6,20,20,{yaw}\n" for k, yaw in enumerate(("-0.6", "-0.5", "0", "0.5", "", "a..b")))
+    (tmp_path / "boxes.csv").write_text("file,x,y,w,h,yaw\n" + rows)
+    path = tmp_path / "boxes.csv"
+    assert [row.box[0] for row in read_csv(path, {"yaw": "-0.5..0.5"})] == [1, 2, 3]
+    assert [row.box[0] for row in read_csv(path, {"yaw": "a..b"})] == [5]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -140,6 +148,29 @@ def test_folder_of_crops_mirror_and_jitter(tmp_path, ramp):
     assert len(np.unique(found.windows[:6], axis=0)) == 6
     assert np.array_equal(found.windows, _load(1, positives=str(tmp_path), mirror=True, jitter=4).windows)
     assert not np.array_equal(found.windows, _load(positives=str(tmp_path), mirror=True, jitter=4, seed=2).windows)
+
+
+def test_a_source_may_have_jittered_copies_of_its_own(tmp_path, ramp):
+    for name in ("few", "many"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), ramp[:30, :30])
+    many = {"path": str(tmp_path / "many"), "jitter": 5}
+    found = _load(positives=[str(tmp_path / "few"), many], jitter=1)
+    assert found.groups.tolist() == [0] * 2 + [1] * 6
+
+
+def test_jittered_copies_are_resampled_as_the_detector_does(tmp_path):
+    """Single lines shrink to their mean in an antialiased copy; the pyramid samples them, and sees stripes or not."""
+    lines = np.tile(np.array([90, 160], np.uint8), (64, 32))
+    cv2.imwrite(str(tmp_path / "a.png"), lines)
+    settings = {"window": "20x20", "features": "lbp", "jitter": 8, "shift": 0.0, "scale": 0.0, "rotation": 0.0}
+    smooth = _load(positives=str(tmp_path), detail=0.0, **settings).windows[1:]
+    assert np.ptp(smooth.astype(int), axis=(1, 2)).max() <= 24
+    coarse = _load(positives=str(tmp_path), **settings).windows[1:].astype(int)
+    assert (np.ptp(coarse, axis=(1, 2)) > 40).any()
+    # Every copy stays within what is in the picture, and its mean stays the picture's.
+    assert coarse.min() >= 90 and coarse.max() <= 160
+    assert np.abs(coarse.mean(axis=(1, 2)) - 125).max() < 15
 
 
 def test_backgrounds_from_folders_patterns_and_lists(tmp_path, ramp, monkeypatch):

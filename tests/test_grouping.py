@@ -3,7 +3,7 @@ import naive
 import numpy as np
 import pytest
 
-from vj.grouping import group_rectangles, non_max_suppression
+from vj.grouping import group_rectangles, non_max_suppression, suppress_groups
 
 
 def clusters(n, seed):
@@ -54,7 +54,33 @@ def test_suppression_equals_its_naive_twin(limit):
         assert non_max_suppression(boxes, scores, limit).tolist() == naive.suppress(boxes.tolist(), scores, limit)
 
 
+def test_evidence_is_the_log_of_summed_exponentials():
+    boxes = np.array([[0, 0, 20, 20], [50, 50, 20, 20], [1, 1, 20, 20], [51, 50, 20, 20]], np.int32)
+    scores = np.array([1.0, -800.0, 2.0, -801.0])
+    expected = [np.log(np.exp(1) + np.exp(2)), -800 + np.log(1 + np.exp(-1))]
+    np.testing.assert_allclose(group_rectangles(boxes, 1, scores=scores).evidence, expected)
+    np.testing.assert_allclose(suppress_groups(boxes, 1, 0.5, scores).evidence, expected)
+
+
+@pytest.mark.parametrize(("min_neighbors", "limit"), [(0, 0.3), (1, 0.5), (2, 0.0)])
+def test_suppressed_groups_equal_those_of_the_naive_twin(min_neighbors, limit):
+    rng = np.random.default_rng(6)
+    for seed in range(20):
+        boxes, scores = clusters(25, seed), rng.normal(size=25)
+        ours = suppress_groups(boxes, min_neighbors, limit, scores)
+        at = {tuple(box): score for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)}
+        members = [m for m in naive.group(boxes.tolist(), 0) if len(m) > min_neighbors]
+        weights = [[np.exp(at[tuple(b)]) for b in m] for m in members]
+        means = [np.rint(np.average(m, axis=0, weights=w)).astype(int) for m, w in zip(members, weights, strict=True)]
+        evidence = [np.log(sum(w)) for w in weights]
+        kept = naive.suppress([m.tolist() for m in means], evidence, limit)
+        np.testing.assert_array_equal(ours.boxes, np.array([means[i] for i in kept]).reshape(-1, 4))
+        np.testing.assert_allclose(ours.evidence, [evidence[i] for i in kept])
+        assert ours.counts.tolist() == [len(members[i]) for i in kept]
+
+
 def test_nothing_to_group_or_suppress():
     none = np.zeros((0, 4), np.int32)
     assert len(group_rectangles(none, 3).boxes) == 0
     assert len(non_max_suppression(none, np.zeros(0), 0.3)) == 0
+    assert len(suppress_groups(none, 0, 0.3, np.zeros(0)).boxes) == 0

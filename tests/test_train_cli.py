@@ -88,6 +88,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, ch
     assert not (tmp_path / "out").exists()
 
 
+def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
+    changes = ["--max-weak-count", "2,3", "--max-false-alarm-rate", "0.001", "--quiet"]
+    assert main([*_arguments(pictures, tmp_path / "out"), *changes]) == 0
+    cascade = vj.load(tmp_path / "out/cascade.xml")
+    assert cascade.stage_sizes.tolist() == [2, 3][: cascade.n_stages]
+
+
 def test_nothing_to_do(capsys):
     assert main([]) == 2
     assert "expected positives" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vj.cascade import Cascade
 from vj.errors import InputError
-from vj.grouping import group_rectangles, non_max_suppression
+from vj.grouping import group_rectangles, suppress_groups
 from vj.images import to_gray
 from vj.integral import Workspace, layout
 from vj.pyramid import Level, levels
@@ -112,9 +112,9 @@ class Detector:
     """Finds objects of any size in a picture.
 
     With the default stride, `detect` returns the boxes of OpenCV's ``CascadeClassifier.detectMultiScale`` for the same
-    cascade and settings. A detection's score is ``log2(neighbors) + tanh(margin)`` where the margin is that of its best
-    raw hit: its sum of the last stage minus that stage's threshold. The number of neighbours decides, the margin orders
-    those with equally many. One detector may be used by many threads at once.
+    cascade and settings. A detection's score is the logarithm of the sum of ``exp(margin)`` over the raw hits merged
+    into it, where a hit's margin is its sum of the last stage minus that stage's threshold: one hit scores its margin,
+    n equal ones log(n) more. One detector may be used by many threads at once.
 
     Parameters
     ----------
@@ -129,8 +129,9 @@ class Detector:
         Pixels between neighbouring windows, at each scale: 1 visits every window. By default OpenCV's rule: 2 below
         scale 2, else 1, and the right neighbour of a window that the first stage rejected is left out.
     suppression : float, optional
-        Instead of grouping, keep of boxes that overlap by more than this intersection over union the one with the best
-        score; those with no more than `min_neighbors` raw hits (itself included) above that overlap are dropped.
+        In place of OpenCV's rules for what becomes of groups: raw hits are averaged with the weight ``exp(margin)``,
+        and of groups that overlap by more than this intersection over union the best by score is kept. With
+        `min_neighbors` 0 that finds the most: groups of one hit stay, and their scores rank them low.
     threads : int, optional
         Threads that share a picture; by default one for each processor. Results do not depend on it.
 
@@ -237,12 +238,10 @@ class Detector:
         margins = found.sums - self._limit
         if self.suppression is None:
             groups = group_rectangles(found.boxes, self.min_neighbors, scores=margins)
-            boxes, counts, best = groups
         else:
-            boxes, counts, best = self._suppress(found.boxes, margins, self.suppression)
-        boxes, kept = clip_boxes(boxes, gray.shape)
-        scores = np.log2(counts) + np.tanh(best)
-        return Detections(boxes, scores[kept], counts[kept])
+            groups = suppress_groups(found.boxes, self.min_neighbors, self.suppression, margins)
+        boxes, kept = clip_boxes(groups.boxes, gray.shape)
+        return Detections(boxes, groups.evidence[kept], groups.counts[kept])
 
     def candidates(self, image: npt.NDArray[Any]) -> Candidates:
         """Return the raw hits in a picture, before they are grouped; see `detect`."""
@@ -321,20 +320,6 @@ class Detector:
             running = [(level, [pool.submit(run, (level, *band)) for band in parts]) for level, parts in tasks]
             for level, futures in running:
                 yield level, [future.result() for future in futures]
-
-    def _suppress(
-        self, boxes: npt.NDArray[np.int32], margins: npt.NDArray[np.float64], overlap: float
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        kept = non_max_suppression(boxes, margins, overlap)
-        x, y, w, h = boxes.astype(np.float64).T
-        counts = np.zeros(len(kept), dtype=np.int32)
-        for k, i in enumerate(kept):
-            across = np.minimum(x[i] + w[i], x + w) - np.maximum(x[i], x)
-            down = np.minimum(y[i] + h[i], y + h) - np.maximum(y[i], y)
-            shared = np.maximum(across, 0) * np.maximum(down, 0)
-            counts[k] = np.count_nonzero(shared > overlap * (w[i] * h[i] + w * h - shared))
-        enough = counts > self.min_neighbors
-        return boxes[kept[enough]], counts[enough], margins[kept[enough]]
 
 
 def bands(level: Level) -> Iterator[tuple[int, int]]:

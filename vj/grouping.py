@@ -24,11 +24,14 @@ class Groups(NamedTuple):
         Number of rectangles in each group.
     scores : ndarray of float64, shape (n,)
         The largest score of each group.
+    evidence : ndarray of float64, shape (n,)
+        What the scores of a group come to together: the logarithm of the sum of their exponentials.
     """
 
     boxes: Boxes
     counts: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float64]
+    evidence: npt.NDArray[np.float64]
 
 
 @njit(cache=True, nogil=True)
@@ -107,19 +110,64 @@ def group_rectangles(
     n = len(boxes)
     score = np.zeros(n) if scores is None else np.asarray(scores, dtype=np.float64)
     if min_neighbors <= 0 or n == 0:
-        return Groups(boxes, np.ones(n, dtype=np.int32), score)
+        return Groups(boxes, np.ones(n, dtype=np.int32), score, score)
     wide = boxes.astype(np.int64)
     labels, count = _partition(wide, np.argsort(wide[:, 0], kind="stable"), float(eps))
     counts = np.bincount(labels, minlength=count)
     sums = np.zeros((count, 4), dtype=np.int64)
     np.add.at(sums, labels, wide)
-    best = np.full(count, -np.inf)
-    np.maximum.at(best, labels, score)
+    best, evidence, _ = _pooled(labels, count, score)
     # float32 throughout: the rounding of OpenCV's average.
     means = np.rint(sums.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
     keep = np.flatnonzero(counts > min_neighbors)
     keep = np.array([i for i in keep if not _swallowed(int(i), keep, means, counts, eps)], dtype=np.int64)
-    return Groups(means[keep].astype(np.int32), counts[keep].astype(np.int32), best[keep])
+    return Groups(means[keep].astype(np.int32), counts[keep].astype(np.int32), best[keep], evidence[keep])
+
+
+def suppress_groups(
+    boxes: Boxes, min_neighbors: int, max_overlap: float, scores: npt.NDArray[np.float64], eps: float = EPSILON
+) -> Groups:
+    """Merge similar rectangles, weighted by their scores, and keep the best of the groups that overlap.
+
+    Parameters
+    ----------
+    boxes : ndarray of int32, shape (n, 4)
+        x, y, width, height.
+    min_neighbors : int
+        Groups of no more than this many rectangles are dropped; 0 keeps groups of one.
+    max_overlap : float
+        As for `non_max_suppression`; the evidence of a group is its score.
+    scores : ndarray of float64, shape (n,)
+        A rectangle weighs the exponential of its score in the mean of its group.
+    eps : float
+        As for `group_rectangles`.
+
+    Returns
+    -------
+    Groups
+        Best first.
+    """
+    wide = np.ascontiguousarray(boxes, dtype=np.int64).reshape(-1, 4)
+    if not len(wide):
+        return group_rectangles(boxes, 0, eps, scores)
+    labels, count = _partition(wide, np.argsort(wide[:, 0], kind="stable"), float(eps))
+    counts = np.bincount(labels, minlength=count)
+    best, evidence, weights = _pooled(labels, count, np.asarray(scores, dtype=np.float64))
+    means = np.stack([np.bincount(labels, weights * column, count) for column in wide.T], axis=1)
+    merged = np.rint(means / np.bincount(labels, weights, count)[:, None]).astype(np.int32)
+    enough = np.flatnonzero(counts > min_neighbors)
+    keep = enough[non_max_suppression(merged[enough], evidence[enough], max_overlap)]
+    return Groups(merged[keep], counts[keep].astype(np.int32), best[keep], evidence[keep])
+
+
+def _pooled(
+    labels: npt.NDArray[np.int64], count: int, scores: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the largest score and the evidence of each group, and each member's weight relative to its best."""
+    best = np.full(count, -np.inf)
+    np.maximum.at(best, labels, scores)
+    weights = np.exp(scores - best[labels])
+    return best, best + np.log(np.bincount(labels, weights, count)), weights
 
 
 def _swallowed(

@@ -22,16 +22,14 @@ CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
 
 
-PerStage = float | tuple[float, ...]
-PerStageCount = int | tuple[int, ...]
+def _integer(default: int, low: int, high: int, help: str, per_stage: bool = False) -> Any:
+    meta = {"type": int, "low": low, "high": high, "help": help, "per_stage": per_stage}
+    return field(default=default, metadata=meta)
 
 
-def _integer(default: int, low: int, high: int, help: str) -> Any:
-    return field(default=default, metadata={"type": int, "low": low, "high": high, "help": help})
-
-
-def _number(default: float, low: float, high: float, help: str) -> Any:
-    return field(default=default, metadata={"type": float, "low": low, "high": high, "help": help})
+def _number(default: float, low: float, high: float, help: str, per_stage: bool = False) -> Any:
+    meta = {"type": float, "low": low, "high": high, "help": help, "per_stage": per_stage}
+    return field(default=default, metadata=meta)
 
 
 def _choice(default: str, choices: tuple[str, ...], help: str) -> Any:
@@ -40,11 +38,6 @@ def _choice(default: str, choices: tuple[str, ...], help: str) -> Any:
 
 def _flag(default: bool, help: str) -> Any:
     return field(default=default, metadata={"type": bool, "help": help})
-
-
-def _per_stage(item: Any) -> Any:
-    """Let a setting also be a list: one value for each stage, the last one for all later stages."""
-    return field(default=item.default, metadata={**item.metadata, "per_stage": True})
 
 
 def _text(default: str, help: str) -> Any:
@@ -75,7 +68,9 @@ class PositiveSource:
     drop : float
         Landmarks: how far below the middle of the eyes the square is centred, in u.
     where : mapping of str to str
-        CSV: keep the rows whose columns have these values.
+        CSV: keep the rows whose columns have these values, or lie in a range such as ``"-0.5..0.5"``.
+    jitter : int
+        Jittered copies of each of its objects; -1 for as many as the run's.
     images : str
         Folder that the names in the annotations are relative to; empty for the usual places beside them.
     min_size : int
@@ -94,6 +89,7 @@ class PositiveSource:
     side: float = _number(2.66, 0.5, 8.0, "landmarks: side of the square in units of the face (see PositiveSource)")
     drop: float = _number(0.305, -2.0, 2.0, "landmarks: distance of the square's centre below the eyes, same units")
     where: Mapping[str, str] = field(default_factory=dict, metadata={"type": dict, "help": "CSV: columns and values"})
+    jitter: int = _integer(-1, -1, 1000, "jittered copies of this source's objects; -1: as many as the run's")
     images: str = _text("", "folder that names in annotations are relative to")
     min_size: int = _integer(0, 0, 10000, "boxes with a shorter side, in pixels, are left out")
     frontal: bool = _flag(False, "WIDER FACE: only clear frontal faces")
@@ -109,8 +105,8 @@ class PositiveSource:
 class TrainingConfig:
     """Every setting of a training run. Fields are the keys of a recipe and, with dashes, options of ``vj-train``.
 
-    ``min_hit_rate``, ``max_false_alarm_rate``, ``max_weak_count`` and ``max_depth`` may be lists: one value for each
-    stage, the last one for all later stages; see `of_stage`.
+    ``min_hit_rate``, ``max_false_alarm_rate``, ``max_weak_count`` and ``max_depth`` may be lists (tuples, once read):
+    one value for each stage, the last one for all later stages. `of_stage` puts the number in their place.
 
     Raises
     ------
@@ -128,16 +124,14 @@ class TrainingConfig:
     stages: int = _integer(20, 1, 200, "most stages trained")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
-    min_hit_rate: PerStage = _per_stage(_number(0.995, 0.5, 1.0, "share of positives that every stage must keep"))
-    max_false_alarm_rate: PerStage = _per_stage(
-        _number(0.5, 0.001, 0.999, "share of negatives that a stage may let through")
-    )
+    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that every stage must keep", True)
+    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives a stage may let through", True)
     overall_false_alarm_rate: float = _number(0.0, 0.0, 1.0, "training ends when so few windows pass; 0: never")
-    max_weak_count: PerStageCount = _per_stage(_integer(200, 1, 10000, "most weak classifiers in a stage"))
+    max_weak_count: int = _integer(200, 1, 10000, "most weak classifiers in a stage", True)
     holdout: float = _number(0.2, 0.0, 0.8, "share of positives kept from boosting, on which thresholds are set")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
-    max_depth: PerStageCount = _per_stage(_integer(1, 1, 8, "depth of the weak trees; 1: stumps"))
+    max_depth: int = _integer(1, 1, 8, "depth of the weak trees; 1: stumps", True)
     weight_trim_rate: float = _number(1.0, 0.5, 1.0, "share of weight a round is searched on; 1: all samples")
     search: str = _choice("fast", SEARCHES, "exact: all features; fast: a sample of them, then their neighbours")
     search_share: float = _number(0.05, 0.0001, 1.0, "fast search: part of the features that is sampled")
@@ -219,7 +213,9 @@ class TrainingConfig:
 
     def of_stage(self, index: int) -> TrainingConfig:
         """Return the configuration with the values of stage `index` in place of lists."""
-        lists = {f.name: v for f in fields(self) if "per_stage" in f.metadata and _is_list(v := getattr(self, f.name))}
+        lists = {
+            f.name: v for f in fields(self) if f.metadata.get("per_stage") and _is_list(v := getattr(self, f.name))
+        }
         return dataclasses.replace(self, **{name: v[min(index, len(v) - 1)] for name, v in lists.items()})
 
     def to_toml(self) -> str:
@@ -275,13 +271,11 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
         elif key == "backgrounds":
             items = value if isinstance(value, list | tuple) else [value]
             values[key] = tuple(_path(item, key, base, data) for item in items)
-        elif key == "output":
-            values[key] = _path(value, key, base, data)
-        elif key == "screen_backgrounds" and str(value).endswith(".xml"):
+        elif key == "output" or (key == "screen_backgrounds" and str(value).endswith(".xml")):
             values[key] = _path(value, key, base, data)
         elif key == "window":
             values[key] = _window(value)
-        elif "per_stage" in known[key].metadata and isinstance(value, list | tuple):
+        elif known[key].metadata.get("per_stage") and isinstance(value, list | tuple):
             values[key] = tuple(_number_of(known[key], item) for item in value)
         else:
             values[key] = _number_of(known[key], value)
@@ -336,7 +330,7 @@ def _window(value: Any) -> tuple[int, int]:
 def _check_fields(config: Any, prefix: str) -> None:
     for item in fields(config):
         value = getattr(config, item.name)
-        each = value if "per_stage" in item.metadata and _is_list(value) else (value,)
+        each = value if item.metadata.get("per_stage") and _is_list(value) else (value,)
         if not each:
             raise InputError(f"expected {prefix + item.name} to be a number or a list of them, got an empty list")
         for one in each:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +70,14 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
 
     def work(job: tuple[int, PositiveSource, Annotation | Windows]) -> list[Windows] | str:
         index, source, annotation = job
+        own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
         if isinstance(annotation, np.ndarray):
-            return _copies(annotation, _whole(annotation.shape, source.margin), config, index)
+            return _copies(annotation, _whole(annotation.shape, source.margin), own, index)
         try:
             gray = read_gray(annotation.path)
         except InputError as error:
             return str(error)
-        return _copies(gray, _region(source, annotation, gray.shape[:2], config), config, index)
+        return _copies(gray, _region(source, annotation, gray.shape[:2], config), own, index)
 
     results = list(workers.map(work, jobs))
     copies = [result for result in results if not isinstance(result, str)]

@@ -88,10 +88,10 @@ def _add_options(group: Any, kind: type, prefix: str, skip: set[str]) -> None:
             group.add_argument(name, choices=meta["choices"], **words)
         else:
             metavar = {int: "N", float: "X", str: "PATH"}[meta["type"]]
-            kind = meta["type"]
-            if "per_stage" in meta:
-                kind, metavar = partial(_numbers, kind), f"{metavar}[,{metavar}...]"
-            group.add_argument(name, type=kind, metavar=metavar, **words)
+            read: Any = meta["type"]
+            if meta.get("per_stage"):
+                read, metavar = partial(_numbers, read), f"{metavar}[,{metavar}...]"
+            group.add_argument(name, type=read, metavar=metavar, **words)
 
 
 def _numbers(kind: type, text: str) -> Any:
@@ -104,7 +104,7 @@ def _help(item: Any) -> str:
     text: str = item.metadata["help"]
     if "low" in item.metadata:
         text += f" ({item.metadata['low']} to {item.metadata['high']})"
-    if "per_stage" in item.metadata:
+    if item.metadata.get("per_stage"):
         text += "; or one for each stage, with commas"
     if item.default not in ("", None):
         text += f" [{item.default}]"

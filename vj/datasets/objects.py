@@ -53,7 +53,7 @@ def read_csv(path: Path, where: Mapping[str, str]) -> list[Annotation]:
     path : Path
         Files in it are relative to its folder.
     where : mapping
-        Columns and the values that a row must have to be kept.
+        Columns and the values that a row must have to be kept; ``"-0.5..0.5"`` is a range of numbers.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def read_csv(path: Path, where: Mapping[str, str]) -> list[Annotation]:
             missing = [name for name in ("file", "x", "y", "w", "h", *where) if name not in columns]
             if missing:
                 raise InputError(f"{path}: expected columns file, x, y, w and h, got no column {missing[0]!r}")
-            rows = [(reader.line_num, row) for row in reader if all(row[key] == value for key, value in where.items())]
+            rows = [(reader.line_num, row) for row in reader if _wanted(row, where)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a readable CSV file, got {error}") from None
     if not rows:
@@ -83,6 +83,19 @@ def read_csv(path: Path, where: Mapping[str, str]) -> list[Annotation]:
         except (TypeError, ValueError):
             raise InputError(f"{path}: expected numbers in line {line}, got {list(row.values())[:5]}") from None
     return found
+
+
+def _wanted(row: Mapping[str, str], where: Mapping[str, str]) -> bool:
+    for key, value in where.items():
+        low, dots, high = value.partition("..")
+        try:
+            if not float(low) <= float(row[key]) <= float(high) if dots else row[key] != value:
+                return False
+        except ValueError:
+            # No number on either side: a text that happens to hold two dots.
+            if row[key] != value:
+                return False
+    return True
 
 
 def _from_row(folder: Path, row: dict[str, str]) -> Annotation:
