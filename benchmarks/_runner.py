@@ -125,7 +125,7 @@ def available(names: Iterable[str]) -> list[str]:
     found = []
     for name in names:
         try:
-            models.find(name.removeprefix("cv2:"))
+            models.find(name.rpartition(":")[2])
             found.append(name)
         except InputError:
             print(f"left out, not on this machine: {name}")

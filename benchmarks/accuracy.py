@@ -2,7 +2,8 @@
 
     python -m benchmarks.accuracy DATASET [--frontal] [--yunet MODEL.onnx] [CASCADE ...]
 
-A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is the number of neighbours.
+A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is the number of neighbours. One with
+`suppressed:` in front is run as a score allows: groups of one hit are kept, and of those that overlap the best.
 """
 
 from __future__ import annotations
@@ -35,7 +36,17 @@ from vj.evaluation.measure import (
 from vj.images import to_gray
 from vj.opencv_xml import load
 
-CASCADES = ("frontalface", "frontalface_default", "frontalface_alt", "frontalface_alt2", "cv2:frontalface_alt2")
+CASCADES = (
+    "suppressed:frontalface",
+    "frontalface",
+    "frontalface_default",
+    "frontalface_alt",
+    "frontalface_alt2",
+    "cv2:frontalface_alt2",
+)
+
+
+SUPPRESSED = {"min_neighbors": 0, "suppression": 0.3}
 
 
 def opencv_detector(given: str, scale_factor: float, min_neighbors: int) -> Detect:
@@ -68,9 +79,10 @@ def measure(
         name = f"{given.removeprefix('cv2:').removeprefix('haarcascade_')} in cv2"
         detect = opencv_detector(given.removeprefix("cv2:"), settings["scale_factor"], settings["min_neighbors"])
     else:
-        cascade = load(given)
-        name = cascade.name.removeprefix("haarcascade_")
-        own = settings | {"min_size": cascade.window}
+        suppressed = given.startswith("suppressed:")
+        cascade = load(given.removeprefix("suppressed:"))
+        name = cascade.name.removeprefix("haarcascade_") + (", suppressed" if suppressed else "")
+        own = settings | {"min_size": cascade.window} | (SUPPRESSED if suppressed else {})
         detect = cascade_detector(cascade, **own)
         cost = window_cost(cascade, pictures, **own)
     result = evaluate(name, list(run_detector(detect, pictures)), rules, cost)
@@ -89,16 +101,18 @@ def table(figures: dict[str, Any]) -> str:
     rows = []
     for f in figures["detectors"]:
         low, high = f["interval"]["average_precision"]
-        weak = f.get("weak_classifiers_per_window")
+        costs = (f.get("weak_classifiers_per_window"), f.get("features_per_window"))
         rows.append(
             [
                 f["name"],
                 f"{100 * f['average_precision']:.1f} ({100 * low:.1f}-{100 * high:.1f})",
                 *(f"{100 * f['recall_at'][k]:.1f}" for k in columns),
-                "" if weak is None else f"{weak:.1f}",
+                *("" if cost is None else f"{cost:.1f}" for cost in costs),
             ]
         )
-    return _runner.table(["detector", "AP (95 %)", *(f"at {k}" for k in columns), "weak/window"], rows)
+    return _runner.table(
+        ["detector", "AP (95 %)", *(f"at {k}" for k in columns), "weak/window", "features/window"], rows
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,8 +3,9 @@
     python -m benchmarks.groups FOLDER [--files LIST] [CASCADE ...]
 
 FOLDER has boxes.csv (file, x, y, w, h) and crops named as UTKFace names them: age_gender_race_date. Only measure on
-crops that no cascade was trained on: --files takes a list of the names to use, one on each line. The figures compare
-groups, not detectors: a crop is in UTKFace because some detector found its face, and its repeated edge is no photo.
+crops that no cascade was trained on: --files takes a list of the names to use, one on each line, such as the
+held_out.txt that vj-train leaves. The figures compare groups, not detectors: a crop is in UTKFace because some detector
+found its face, and its repeated edge is no photo.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     pictures = [p for p in read_labelled(args.folder / "boxes.csv") if groups_of(p.path.name) and len(p.boxes)]
     if args.files:
-        wanted = set(args.files.read_text(encoding="utf-8").split())
-        pictures = [p for p in pictures if p.path.name in wanted or f"images/{p.path.name}" in wanted]
+        wanted = {Path(line).name for line in args.files.read_text(encoding="utf-8").splitlines()}
+        pictures = [p for p in pictures if p.path.name in wanted]
     if not pictures:
         raise InputError(f"{args.folder}: expected crops named age_gender_race_date, got none")
     detectors = {}

@@ -154,12 +154,14 @@ def test_speed_refuses_planes_that_are_not_cv2s(monkeypatch):
 
 def test_accuracy_of_a_small_set(place, capsys):
     output = place / "out"
-    arguments = [str(place / "set"), str(place / "model.xml"), "--output", str(output), "--name", "small"]
+    model = str(place / "model.xml")
+    arguments = [str(place / "set"), model, f"suppressed:{model}", "--output", str(output), "--name", "small"]
     assert accuracy.main(arguments) == 0
     result = _runner.read_result("accuracy-small", output)
     assert result["data"]["faces"] == 1
     assert len(result["data"]["sha256"]) == 64
-    (row,) = result["figures"]["detectors"]
+    row, suppressed = result["figures"]["detectors"]
+    assert suppressed["name"] == f"{row['name']}, suppressed"
     low, high = row["interval"]["average_precision"]
     assert 0 <= low <= high <= 1
     assert "| model" in accuracy.table(result["figures"])

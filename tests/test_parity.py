@@ -9,6 +9,7 @@ from cascades import LBP_FILE, stock
 from pictures import photo
 
 import vj
+from vj import models
 from vj.detector import clip_boxes
 from vj.grouping import group_rectangles
 
@@ -85,6 +86,17 @@ def test_lbp_cascades_find_what_opencv_finds(tmp_path):
     path.write_text(LBP_FILE.read_text().replace("featuhreParams", "featureParams"))
     theirs = cv2.CascadeClassifier(str(path))
     assert sum(compare(vj.load(LBP_FILE), theirs, image, s) for image in PICTURES.values() for s in SETTINGS) > 0
+
+
+def test_opencv_loads_the_packaged_cascade_and_finds_the_same():
+    cv2.setNumThreads(1)
+    path = models.find(models.DEFAULT)
+    theirs = cv2.CascadeClassifier(str(path))
+    assert not theirs.empty()
+    found = [compare(vj.load(path), theirs, image, s) for image in PICTURES.values() for s in SETTINGS]
+    assert sum(found) > 0
+    # Whole photos with a face, at the settings of vj-detect.
+    assert compare(vj.load(path), theirs, photo("astronaut"), (1.1, 3, (0, 0), (0, 0))) == 1
 
 
 @pytest.mark.parametrize("height", range(60, 76))

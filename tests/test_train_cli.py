@@ -63,6 +63,9 @@ def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
     assert "stage 2:" in captured.err
     left = {"cascade.xml", "report.jsonl", "recipe.toml", "features.png", "stages.png", "positives.png"}
     assert left <= {p.name for p in out.iterdir()}
+    held_out = {Path(name).name for name in (out / "held_out.txt").read_text().split()}
+    assert 0 < len(held_out) < len(list((pictures / "faces").iterdir()))
+    assert held_out <= {p.name for p in (pictures / "faces").iterdir()}
     # The recipe that was written trains the same cascade again.
     assert main([str(out / "recipe.toml"), "--output", str(tmp_path / "again"), "--threads", "1", "--quiet"]) == 0
     assert (tmp_path / "again/cascade.xml").read_bytes() == (out / "cascade.xml").read_bytes()

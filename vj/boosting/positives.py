@@ -33,11 +33,14 @@ class Positives:
         Windows of the same object share a number: they are held out together or not at all.
     notes : tuple of str
         What was left out, and why.
+    names : tuple of str
+        The picture of each group, by its number; empty for windows that are in no picture of their own.
     """
 
     windows: Windows
     groups: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def positives_from_arrays(windows: Windows, config: TrainingConfig) -> Positives:
@@ -81,10 +84,15 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
 
     results = list(workers.map(work, jobs))
     copies = [result for result in results if not isinstance(result, str)]
+    names = [
+        "" if isinstance(annotation, np.ndarray) else str(annotation.path)
+        for (_, _, annotation), result in zip(jobs, results, strict=True)
+        if not isinstance(result, str)
+    ]
     failures = [result for result in results if isinstance(result, str)]
     if not copies:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
-    return _collect(copies, config, failures)
+    return replace(_collect(copies, config, failures), names=tuple(names))
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[Annotation | Windows]:

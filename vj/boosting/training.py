@@ -116,6 +116,12 @@ class Training:
         sums = self.stages[-1].sums(self._table, self._prepare(self.negatives))
         return self.negatives[np.argsort(-sums, kind="stable")[:n]]
 
+    def held_out_names(self) -> list[str]:
+        """Return the pictures of the positives that boosting never sees, each once: faces to measure groups on."""
+        names = self.positives.names
+        numbers = np.unique(self.positives.groups[self.held_out])
+        return list(dict.fromkeys(names[k] for k in numbers if names and names[k]))
+
     def forget(self) -> None:
         """Remove the run's checkpoint."""
         if self._checkpoint is not None:

@@ -51,6 +51,8 @@ class Output:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "recipe.toml", self._config.to_toml())
             write_image(self.folder / "positives.png", contact_sheet(training.positives.windows[:400]))
+            if names := training.held_out_names():
+                write_text(self.folder / "held_out.txt", "\n".join([*names, ""]))
         save(training.cascade, self.cascade)
         lines = [json.dumps(dataclasses.asdict(report)) for report in training.reports]
         write_text(self.folder / "report.jsonl", "\n".join([*lines, ""]))
