@@ -70,7 +70,9 @@ def _plain(reports):
     return [{k: v for k, v in vars(r).items() if not k.endswith("seconds")} for r in reports]
 
 
-@pytest.mark.parametrize("changes", [{}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "logit"}])
+@pytest.mark.parametrize(
+    "changes", [{"pruning": 0.2}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "logit"}]
+)
 def test_stopped_anywhere(pictures, tmp_path, monkeypatch, changes):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     whole, steps = _run(pictures, tmp_path / "whole", **changes)

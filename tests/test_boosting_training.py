@@ -159,3 +159,31 @@ def test_no_cascade_before_the_first_stage(faces, photos):
     run = Training(config, positives=positives_from_arrays(faces, config), backgrounds=photos)
     with pytest.raises(InputError, match="at least one trained stage"):
         _ = run.cascade
+
+
+def test_pruning_makes_windows_cheaper_and_loses_its_share(faces, photos):
+    plain, _ = _train(faces, photos)
+    notes = []
+    config = TrainingConfig.from_mapping({**BASE, "pruning": 0.1})
+    run = Training(
+        config,
+        positives=positives_from_arrays(faces, config),
+        backgrounds=photos,
+        progress=lambda step: notes.append(step.text) if step.kind == "note" else None,
+    )
+    list(run)
+    assert (run.cascade.stage_thresholds >= plain.cascade.stage_thresholds).all()
+    assert (run.cascade.stage_thresholds > plain.cascade.stage_thresholds).any()
+    np.testing.assert_array_equal(run.cascade.node_thresholds, plain.cascade.node_thresholds)
+    assert any("thresholds raised together" in note for note in notes)
+    held = run.positives.windows[run.held_out]
+    before, after = (sum(_passes(one.cascade, w) for w in held) for one in (plain, run))
+    assert 0.9 * before - 1 <= after <= before
+    image = photos[2]
+    costs = [Scanner(one.cascade).scan(image).evaluated.sum() for one in (plain, run)]
+    assert costs[1] < costs[0]
+
+
+def _passes(cascade, window):
+    depth, _ = Scanner(cascade).depths(np.ascontiguousarray(window))
+    return int(depth[0, 0] == cascade.n_stages)

@@ -128,6 +128,7 @@ class TrainingConfig:
     max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives a stage may let through", True)
     overall_false_alarm_rate: float = _number(0.0, 0.0, 1.0, "training ends when so few windows pass; 0: never")
     max_weak_count: int = _integer(200, 1, 10000, "most weak classifiers in a stage", True)
+    pruning: float = _number(0.0, 0.0, 0.5, "share of the positives found that is given up, at the end, for speed")
     holdout: float = _number(0.2, 0.0, 0.8, "share of positives kept from boosting, on which thresholds are set")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")

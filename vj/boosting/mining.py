@@ -28,6 +28,9 @@ from vj.scan import Scanner
 MAX_PASSES = 8
 """Passes over all pictures in one stage before backgrounds count as used up."""
 
+# More passes than a run ever makes.
+_FAR = 1 << 20
+
 # A pass starts at the scale that many golden sections of a scale step further: no two passes see the same scales.
 _GOLDEN = 0.618033988749895
 
@@ -120,6 +123,19 @@ class Miner:
         self.seed, self.scale_factor, self.lbp = seed, scale_factor, lbp
         self.visits = 0
         self.unreadable: dict[int, str] = {}
+
+    def another(self) -> Miner:
+        """Return a miner of the same backgrounds whose windows no stage has seen, whatever their number."""
+        other = Miner(
+            self.backgrounds,
+            self.window,
+            self.workers,
+            seed=self.seed,
+            scale_factor=self.scale_factor,
+            lbp=self.lbp,
+        )
+        other.visits = _FAR * len(self.backgrounds)
+        return other
 
     def mine(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from vj.boosting.config import TrainingConfig
 from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
+from vj.boosting.pruning import cost_of_window, pruned_thresholds, stage_sums
 from vj.boosting.report import Progress, StageReport
 from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, resolves, train_stage
@@ -31,6 +33,9 @@ from vj.lbp import LbpFeatures, lbp_pool
 
 CHECKPOINT_SECONDS = 30.0
 """Most time between two checkpoints, give or take one weak classifier or one picture."""
+
+# Windows on which costs are counted when thresholds are raised together.
+_PRUNING_WINDOWS = 100_000
 
 # Positives are measured on a new stage this many at a time: 10 MB of integral images at 24x24.
 _CHUNK = 4096
@@ -135,6 +140,7 @@ class Training:
                 report = self._stage()
                 self.finished = report is None or len(self.stages) == self.config.stages
                 if self.finished:
+                    self._prune()
                     self._state.phase = FINISHED
                 self._save()
                 if report is not None:
@@ -206,6 +212,29 @@ class Training:
         if due:
             self._save()
         return due
+
+    def _prune(self) -> None:
+        """Raise all stage thresholds together; part of the last step, so that a run is pruned once or not at all."""
+        share, stages = self.config.pruning, self.stages
+        found = self.positives.windows[self._alive & self.held_out]
+        if not share or not stages or not len(found):
+            return
+        self._tell(Progress("pruning", len(stages) - 1))
+        other = self._miner.another()
+        windows = other.mine(None, min(_PRUNING_WINDOWS, 10 * self.config.negatives_per_stage), 1.0).windows(
+            other.window
+        )
+        sums = [stage_sums(self._table, stages, w, tilted=self._tilted) for w in (found, windows)]
+        costs = [sum(len(tree.splits) for tree in stage.trees) for stage in stages]
+        thresholds = pruned_thresholds([stage.threshold for stage in stages], costs, sums[0], sums[1], share)
+        self._state.stages = [replace(stage, threshold=t) for stage, t in zip(stages, thresholds, strict=True)]
+        limits = [np.array([limit(stage.threshold) for stage in kind]) for kind in (stages, self.stages)]
+        before, after = (cost_of_window(costs, sums[1], one) for one in limits)
+        lost = 1 - float((sums[0] >= limits[1]).all(axis=1).mean())
+        self._note(
+            f"thresholds raised together: {before:.2f} features for a window with contrast, now {after:.2f}; "
+            f"{100 * lost:.1f} % of the held-out positives that were found are given up"
+        )
 
     # --- one stage ----------------------------------------------------------------------------------------------------
 

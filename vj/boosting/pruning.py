@@ -1,0 +1,117 @@
+"""All stage thresholds raised together, at the end of a run: what would be lost later is lost where it costs least.
+
+A stage is trained without knowing which positives later stages lose; letting those go at once makes the cascade
+cheaper. So does giving up a few more, chosen where they save most.
+
+References
+----------
+C. Zhang and P. Viola, "Multiple-instance pruning for learning efficient cascade detectors", NIPS 2007: thresholds are
+set backwards, from the positives that the whole cascade finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vj.boosting.stage import Stage, limit, stage_threshold
+from vj.boosting.values import FeatureTable, Windows, prepare
+
+Floats = npt.NDArray[np.float64]
+
+# Windows are measured this many at a time: 10 MB of integral images at 24x24.
+_CHUNK = 4096
+
+# A step gives up one part of so many of the budget, so that stages take turns.
+_STEPS = 64
+
+
+def stage_sums(table: FeatureTable, stages: Sequence[Stage], windows: Windows, *, tilted: bool) -> Floats:
+    """Return every window's sum in every stage that it reaches.
+
+    Parameters
+    ----------
+    table : FeatureTable
+    stages : sequence of Stage
+    windows : ndarray of uint8, shape (n, height, width)
+    tilted : bool
+        Whether any feature is tilted.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, n_stages)
+        Minus infinity for the stages after the one that rejects a window.
+    """
+    sums = np.full((len(windows), len(stages)), -np.inf)
+    for first in range(0, len(windows), _CHUNK):
+        alive = np.arange(first, min(first + _CHUNK, len(windows)))
+        for k, stage in enumerate(stages):
+            if not len(alive):
+                break
+            sums[alive, k] = stage.sums(table, prepare(windows[alive], tilted=tilted))
+            alive = alive[sums[alive, k] >= limit(stage.threshold)]
+    return sums
+
+
+def cost_of_window(costs: Sequence[int], sums: Floats, limits: Floats) -> float:
+    """Return how many features a window costs on average, from its `stage_sums` and the least sums that pass."""
+    passed = np.logical_and.accumulate(sums >= limits, axis=1)[:, :-1]
+    entered = np.column_stack([np.ones(len(sums), dtype=np.bool_), passed])
+    return float(entered.mean(axis=0) @ np.asarray(costs, dtype=np.float64)) if len(sums) else 0.0
+
+
+def pruned_thresholds(
+    thresholds: Sequence[np.float32], costs: Sequence[int], positives: Floats, negatives: Floats, share: float
+) -> list[np.float32]:
+    """Raise stage thresholds so that negatives cost least while all but a share of the positives found are still found.
+
+    Greedy: each step raises the threshold that saves most for each positive it loses.
+
+    Parameters
+    ----------
+    thresholds : sequence of float32, length n_stages
+    costs : sequence of int, length n_stages
+        Features evaluated in each stage.
+    positives, negatives : ndarray of float64, shape (n, n_stages)
+        From `stage_sums`.
+    share : float
+        Of the positives that pass all stages, 0 to 1.
+
+    Returns
+    -------
+    list of float32
+        None is lower than it was.
+    """
+    result = list(thresholds)
+    limits = np.array([limit(t) for t in thresholds])
+    positives = positives[(positives >= limits).all(axis=1)]
+    budget = int(share * len(positives) + 1e-9)
+    step = max(1, budget // _STEPS)
+    kept = len(positives) - budget
+    cost = np.asarray(costs, dtype=np.float64)
+    # Stage 1 sees every window whatever its threshold; what a window costs is all after it.
+    entered = np.column_stack([np.ones(len(negatives), dtype=np.bool_), (negatives >= limits)[:, :-1]])
+    entered = np.logical_and.accumulate(entered, axis=1)
+    while len(positives):
+        best: tuple[float, int, np.float32] | None = None
+        after = np.cumsum((entered * cost)[:, ::-1], axis=1)[:, ::-1] - entered * cost
+        for k in range(len(result)):
+            ordered = np.sort(positives[:, k])
+            # Longer steps, too: between one positive and the next there may be no negative.
+            for lost in sorted({min(n, len(positives) - kept) for n in (0, 1, step, 4 * step, budget)}):
+                raised = stage_threshold(ordered[lost:], 1.0)
+                if raised <= result[k]:
+                    continue
+                gone = entered[:, k] & (negatives[:, k] < limit(raised))
+                saved = float(after[gone, k].sum()) / (np.count_nonzero(ordered < limit(raised)) + 0.1)
+                if saved > 0 and (best is None or saved > best[0]):
+                    best = (saved, k, raised)
+        if best is None:
+            break
+        _, k, raised = best
+        result[k] = raised
+        positives = positives[positives[:, k] >= limit(raised)]
+        entered[:, k + 1 :] &= (negatives[:, k] >= limit(raised))[:, None]
+    return result
