@@ -55,7 +55,7 @@ def size(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"expected a side or WIDTHxHEIGHT such as 24 or 24x32, got {text!r}")
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, whole or not at all."""
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from vj.cli._common import write_text
 
 if TYPE_CHECKING:
     from vj.boosting.config import TrainingConfig
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 # Seconds between two lines about the same work when not on a terminal.
 _LOG_SECONDS = 10.0
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 class Output:
