@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vj.boosting.report import Progress, StageReport
     from vj.boosting.training import Training
 
+# Positives on their contact sheet.
+_SHOWN = 400
+
 # Seconds between two lines about the same work when not on a terminal.
 _LOG_SECONDS = 10.0
 
@@ -41,7 +44,10 @@ class Output:
         if not self.cascade.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "recipe.toml", self._config.to_toml())
-            write_image(self.folder / "positives.png", contact_sheet(training.positives.windows[:400]))
+            # From first to last: neighbours are copies of one face.
+            windows = training.positives.windows
+            shown = windows[:: -(-len(windows) // _SHOWN)]
+            write_image(self.folder / "positives.png", contact_sheet(shown))
             if names := training.held_out_names():
                 write_text(self.folder / "held_out.txt", "\n".join([*names, ""]))
         save(training.cascade, self.cascade)
