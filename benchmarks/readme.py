@@ -1,6 +1,6 @@
-"""Write the result files' tables into README.md: `python -m benchmarks.readme`.
+"""Write the result files' tables into README.md and the model card: `python -m benchmarks.readme`.
 
-A block of the README between `<!-- benchmark: NAME -->` and `<!-- end -->` is the table of `results/NAME.json`. It is
+A block of a page between `<!-- benchmark: NAME -->` and `<!-- end -->` is the table of `results/NAME.json`. It is
 made by `table(figures)` of the benchmark's module: NAME up to the first hyphen. `--check` writes nothing and fails if a
 block differs.
 """
@@ -16,7 +16,9 @@ from typing import Any
 
 from benchmarks import _runner
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "vj" / "models" / "frontalface.md")
 _BLOCK = re.compile(r"(<!-- benchmark: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -40,7 +42,7 @@ _SHOWN = ("python", "numba", "opencv-python")
 
 
 def rendered(text: str, folder: Path = _runner.RESULTS) -> str:
-    """Return a README's text with every block made anew."""
+    """Return a page's text with every block made anew."""
     return _BLOCK.sub(lambda found: found[1] + block(found["name"], folder) + found[3], text)
 
 
@@ -48,14 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
     args = parser.parse_args(argv)
-    old = README.read_text(encoding="utf-8")
-    new = rendered(old)
-    if args.check:
-        print("README.md is up to date" if new == old else "README.md differs from benchmarks/results")
-        return int(new != old)
-    README.write_text(new, encoding="utf-8")
-    print(f"{len(_BLOCK.findall(new))} tables written")
-    return 0
+    differ = 0
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = rendered(old)
+        differ += new != old
+        if args.check:
+            print(f"{page.name} {'is up to date' if new == old else 'differs from benchmarks/results'}")
+        else:
+            page.write_text(new, encoding="utf-8")
+            print(f"{page.name}: {len(_BLOCK.findall(new))} tables written")
+    return int(args.check and differ > 0)
 
 
 if __name__ == "__main__":

@@ -228,8 +228,10 @@ def test_blocks_of_a_readme_are_made_from_result_files(place):
     assert readme.rendered(new, images) == new
 
 
-def test_readme_shows_what_the_result_files_hold():
-    text = readme.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
+def test_pages_show_what_the_result_files_hold(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- benchmark: " in text
     assert readme.rendered(text) == text, "run: python -m benchmarks.readme"
 
 
