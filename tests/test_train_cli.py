@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from skimage import data
 
 import vj
 from vj.boosting.config import TrainingConfig
+from vj.cli._training_output import Output
 from vj.cli.train import main
 
 SMALL = [
@@ -96,6 +98,29 @@ def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
     assert main([*_arguments(pictures, tmp_path / "out"), *changes]) == 0
     cascade = vj.load(tmp_path / "out/cascade.xml")
     assert cascade.stage_sizes.tolist() == [2, 3][: cascade.n_stages]
+
+
+def test_a_ctrl_c_that_python_ignores_still_stops(pictures, tmp_path, monkeypatch, capsys):
+    """An interrupt that falls into a finalizer is printed and dropped; the next step must raise it again."""
+
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            # The handler runs before the next instruction, inside this finalizer.
+            sum(range(1000))
+
+    original = Output.write
+
+    def write(self, training):
+        original(self, training)
+        if len(training.stages) == 1:
+            Finalized()
+
+    monkeypatch.setattr(Output, "write", write)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    assert main([*_arguments(pictures, tmp_path / "out"), "--stages", "9"]) == 0
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert vj.load(tmp_path / "out/cascade.xml").n_stages == 1
 
 
 def test_nothing_to_do(capsys):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,9 +158,11 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = Path(config.output)
     if arguments.restart:
         _forget(folder)
-    with Log(config, quiet=arguments.quiet) as log:
+    with Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
         backgrounds = screened(config, log) if config.screen_backgrounds else None
-        training = Training(config, backgrounds=backgrounds, progress=log.progress, checkpoint=folder / "checkpoint")
+        training = Training(
+            config, backgrounds=backgrounds, progress=checked(log.progress), checkpoint=folder / "checkpoint"
+        )
         output = Output(folder, config)
         try:
             for report in training:
@@ -174,6 +179,37 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.demo:
             _show(training.cascade, folder, log)
     return OK
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[Callable[[Any], None]], Callable[[Any], None]]]:
+    """Let no Ctrl-C get lost: one that falls into a finalizer or the compiler's callbacks is ignored by Python.
+
+    Yields a wrapper for the progress callback, which raises the interrupt again at the next step.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    def checked(progress: Callable[[Any], None]) -> Callable[[Any], None]:
+        def step(done: Any) -> None:
+            if pressed:
+                raise KeyboardInterrupt
+            progress(done)
+
+        return step
+
+    # Signals belong to the main thread; elsewhere there is nothing to catch.
+    if threading.current_thread() is not threading.main_thread():
+        yield checked
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield checked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _interrupted(training: Any, output: Any, log: Any) -> int:
