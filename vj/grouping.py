@@ -85,6 +85,12 @@ def _partition(boxes, order, eps):
     return labels, count
 
 
+def _label(boxes: npt.NDArray[np.int64], eps: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the group of each box, numbered by first appearance, and the size of each group."""
+    labels, count = _partition(boxes, np.argsort(boxes[:, 0], kind="stable"), float(eps))
+    return labels, np.bincount(labels, minlength=count)
+
+
 def group_rectangles(
     boxes: Boxes, min_neighbors: int, eps: float = EPSILON, scores: npt.NDArray[np.float64] | None = None
 ) -> Groups:
@@ -112,11 +118,10 @@ def group_rectangles(
     if min_neighbors <= 0 or n == 0:
         return Groups(boxes, np.ones(n, dtype=np.int32), score, score)
     wide = boxes.astype(np.int64)
-    labels, count = _partition(wide, np.argsort(wide[:, 0], kind="stable"), float(eps))
-    counts = np.bincount(labels, minlength=count)
-    sums = np.zeros((count, 4), dtype=np.int64)
+    labels, counts = _label(wide, eps)
+    sums = np.zeros((len(counts), 4), dtype=np.int64)
     np.add.at(sums, labels, wide)
-    best, evidence, _ = _pooled(labels, count, score)
+    best, evidence, _ = _pooled(labels, len(counts), score)
     # float32 throughout: the rounding of OpenCV's average.
     means = np.rint(sums.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
     keep = np.flatnonzero(counts > min_neighbors)
@@ -150,11 +155,10 @@ def suppress_groups(
     wide = np.ascontiguousarray(boxes, dtype=np.int64).reshape(-1, 4)
     if not len(wide):
         return group_rectangles(boxes, 0, eps, scores)
-    labels, count = _partition(wide, np.argsort(wide[:, 0], kind="stable"), float(eps))
-    counts = np.bincount(labels, minlength=count)
-    best, evidence, weights = _pooled(labels, count, np.asarray(scores, dtype=np.float64))
-    means = np.stack([np.bincount(labels, weights * column, count) for column in wide.T], axis=1)
-    merged = np.rint(means / np.bincount(labels, weights, count)[:, None]).astype(np.int32)
+    labels, counts = _label(wide, eps)
+    best, evidence, weights = _pooled(labels, len(counts), np.asarray(scores, dtype=np.float64))
+    means = np.stack([np.bincount(labels, weights * column, len(counts)) for column in wide.T], axis=1)
+    merged = np.rint(means / np.bincount(labels, weights, len(counts))[:, None]).astype(np.int32)
     enough = np.flatnonzero(counts > min_neighbors)
     keep = enough[non_max_suppression(merged[enough], evidence[enough], max_overlap)]
     return Groups(merged[keep], counts[keep].astype(np.int32), best[keep], evidence[keep])
