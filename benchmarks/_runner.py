@@ -119,13 +119,13 @@ def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 
 def available(names: Iterable[str]) -> list[str]:
     """Return those cascades of a default list that this machine has, and say which it has not."""
-    from vj import models
+    from vj.cascade import stock
     from vj.errors import InputError
 
     found = []
     for name in names:
         try:
-            models.find(name.rpartition(":")[2])
+            stock.find(name.rpartition(":")[2])
             found.append(name)
         except InputError:
             print(f"left out, not on this machine: {name}")

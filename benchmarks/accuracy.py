@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _runner
+from vj.cascade.opencv_xml import load
 from vj.datasets.labelled import FRONTAL, Wanted
 from vj.datasets.labelled_formats import FORMATS, read_labelled
 from vj.errors import InputError
@@ -34,7 +35,6 @@ from vj.evaluation.measure import (
     yunet_detector,
 )
 from vj.images import to_gray
-from vj.opencv_xml import load
 
 CASCADES = (
     "suppressed:frontalface",
@@ -53,11 +53,11 @@ def opencv_detector(given: str, scale_factor: float, min_neighbors: int) -> Dete
     """cv2's own detector, with the cascade's own window as the smallest size."""
     import cv2
 
-    from vj import models
+    from vj.cascade import stock
 
     if not hasattr(cv2, "CascadeClassifier"):
         raise InputError(f"expected opencv-python 4 to run {given}, got {cv2.__version__}")
-    path = given if Path(given).is_file() else str(models.find(given))
+    path = given if Path(given).is_file() else str(stock.find(given))
     peer = cv2.CascadeClassifier(path)
 
     def detect(image: Any) -> Found:

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _runner
+from vj.cascade.opencv_xml import load
 from vj.datasets.labelled_formats import read_labelled
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
 from vj.evaluation.measure import cascade_detector, yunet_detector
 from vj.images import read_bgr
-from vj.opencv_xml import load
 
 CASCADES = ("frontalface", "frontalface_default", "frontalface_alt2")
 AGES = ((0, 3), (4, 12), (13, 19), (20, 39), (40, 59), (60, 79), (80, 120))

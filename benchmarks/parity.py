@@ -19,9 +19,9 @@ import numpy as np
 
 import vj
 from benchmarks import _runner
-from vj import models
+from vj.cascade import stock
+from vj.cascade.opencv_xml import load, save
 from vj.errors import InputError
-from vj.opencv_xml import load, save
 
 SETTINGS: list[tuple[float, int, tuple[int, int], tuple[int, int]]] = [
     (1.1, 0, (0, 0), (0, 0)),
@@ -59,7 +59,7 @@ def pictures() -> dict[str, Any]:
 def cascades() -> list[Path]:
     """Return every cascade in the folders where this machine keeps them, each file name once."""
     found: dict[str, Path] = {}
-    for folder in models.folders():
+    for folder in stock.folders():
         for path in sorted(folder.glob("*.xml")) if folder.is_dir() else []:
             found.setdefault(path.name, path)
     return list(found.values())
@@ -137,9 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         print("needs the CascadeClassifier of opencv-python 4", file=sys.stderr)
         return 2
     try:
-        paths = (
-            [p if (p := Path(c)).is_file() else models.find(c) for c in args.cascade] if args.cascade else cascades()
-        )
+        paths = [p if (p := Path(c)).is_file() else stock.find(c) for c in args.cascade] if args.cascade else cascades()
     except InputError as error:
         print(f"benchmarks.parity: {error}", file=sys.stderr)
         return 2

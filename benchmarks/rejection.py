@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _runner
-from vj.cascade import Cascade
+from vj.cascade.model import Cascade
+from vj.cascade.opencv_xml import load, save
 from vj.errors import InputError
 from vj.evaluation.rejection import RejectionProfile, rejection_profile
 from vj.images import list_images, read_gray
-from vj.opencv_xml import load, save
 
 CASCADES = (
     "frontalface",

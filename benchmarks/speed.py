@@ -24,13 +24,13 @@ import numpy.typing as npt
 
 import vj
 from benchmarks import _runner
-from vj import models
-from vj.cascade import Cascade
+from vj.cascade import stock
+from vj.cascade.model import Cascade
 from vj.detector import bands
 from vj.errors import InputError
 from vj.images import to_gray
-from vj.integral import Planes, Workspace, layout
-from vj.pyramid import Level, levels
+from vj.scanning.planes import Planes, Workspace, layout
+from vj.scanning.pyramid import Level, levels
 
 Gray = npt.NDArray[np.uint8]
 
@@ -67,7 +67,7 @@ def frames(size: tuple[int, int]) -> list[Gray]:
 
 def opencv_classifier(name: str) -> Any:
     """Load a cascade in cv2 by its name; scikit-image's file misspells a tag for which cv2 would refuse it."""
-    text = models.find(name).read_text(encoding="utf-8").replace("featuhreParams", "featureParams")
+    text = stock.find(name).read_text(encoding="utf-8").replace("featuhreParams", "featureParams")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cascade.xml"
         path.write_text(text, encoding="utf-8")
@@ -127,12 +127,12 @@ def packaged() -> dict[str, Any]:
     """Time the packaged cascade against alt2 in cv2, each from its own window on, one thread, 640x480."""
     cv2.setNumThreads(1)
     pictures = frames((640, 480))
-    cascade, peer = vj.load(models.DEFAULT), opencv_classifier("frontalface_alt2")
-    own = opencv_classifier(models.DEFAULT)
+    cascade, peer = vj.load(stock.DEFAULT), opencv_classifier("frontalface_alt2")
+    own = opencv_classifier(stock.DEFAULT)
     detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, min_size=cascade.window, threads=1)
     for image in pictures:
         theirs = own.detectMultiScale(image, SCALE_FACTOR, detector.min_neighbors, 0, cascade.window)
-        check_equal(detector.detect(image).boxes, theirs, models.DEFAULT, True)  # type: ignore[arg-type]
+        check_equal(detector.detect(image).boxes, theirs, stock.DEFAULT, True)  # type: ignore[arg-type]
     least = peer.getOriginalWindowSize()
     return timing(
         lambda: [detector.detect(p) for p in pictures],
@@ -250,7 +250,7 @@ def memory() -> dict[str, Any]:
         cv2.imwrite(str(picture), image)
         commands = {
             "detector": [sys.executable, "-c", _LARGE_OURS, str(array), name],
-            "cv2": [sys.executable, "-c", _LARGE_CV2, str(array), str(models.find(name))],
+            "cv2": [sys.executable, "-c", _LARGE_CV2, str(array), str(stock.find(name))],
             "vj_detect": [sys.executable, "-m", "vj.cli.detect", str(picture), "--cascade", name],
         }
         peaks = {key: run(command)[2] / 1e9 for key, command in commands.items()}

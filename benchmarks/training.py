@@ -23,22 +23,23 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _runner
-from vj.boosting.candidates import FastCandidates, Neighbours
-from vj.boosting.config import TrainingConfig
+from vj.boosting.fast_search import FastCandidates, Neighbours
+from vj.boosting.feature_values import feature_table
 from vj.boosting.mining import Miner
 from vj.boosting.positives import Positives, positives_from_arrays
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.run import Training
+from vj.boosting.samples import prepare
 from vj.boosting.search import Search
 from vj.boosting.stage import train_stage
-from vj.boosting.training import Training
-from vj.boosting.values import feature_table, prepare
-from vj.boosting.weak import sample_weights
+from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
+from vj.cascade.haar import feature_pool
+from vj.cascade.opencv_xml import load
+from vj.cascade.stock import find
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.datasets.opencv_samples import read_vec
 from vj.errors import InputError
-from vj.haar import feature_pool
-from vj.models import find
-from vj.opencv_xml import load
 
 WINDOW = (24, 24)
 ROUND_SAMPLES = 7000

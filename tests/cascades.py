@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import skimage
 
-from vj.cascade import Cascade
+from vj.cascade.haar import HaarFeatures, feature_pool
+from vj.cascade.lbp import lbp_pool
+from vj.cascade.model import Cascade
 from vj.errors import InputError
-from vj.haar import HaarFeatures, feature_pool
-from vj.lbp import lbp_pool
 
 LBP_FILE = Path(skimage.__file__).parent / "data" / "lbpcascade_frontalface_opencv.xml"
 

@@ -12,9 +12,9 @@ from skimage import data
 from benchmarks import __main__ as everything
 from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed, training
 from vj.boosting.workers import Workers
+from vj.cascade.opencv_xml import load, save
 from vj.images import write_image
-from vj.opencv_xml import load, save
-from vj.pyramid import levels
+from vj.scanning.pyramid import levels
 
 
 @pytest.fixture

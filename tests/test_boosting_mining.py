@@ -6,11 +6,11 @@ import pytest
 from skimage import data
 
 from vj.boosting.mining import Harvest, Miner
-from vj.boosting.values import has_contrast
+from vj.boosting.samples import has_contrast
 from vj.boosting.workers import Workers
-from vj.cascade import StumpStage, stump_cascade
+from vj.cascade.haar import feature_pool
+from vj.cascade.model import StumpStage, stump_cascade
 from vj.datasets.backgrounds import Backgrounds
-from vj.haar import feature_pool
 
 WINDOW = (12, 10)
 

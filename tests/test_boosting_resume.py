@@ -15,10 +15,10 @@ import pytest
 from skimage import data
 
 import vj
-import vj.boosting.training as training
-from vj.boosting.config import TrainingConfig
+import vj.boosting.run as training
 from vj.boosting.positives import positives_from_arrays
-from vj.boosting.training import Training
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.run import Training
 from vj.cli.train import main
 from vj.errors import InputError
 
@@ -152,7 +152,7 @@ def _arguments(folder, out):
 
 def _start(arguments):
     code = (
-        "import sys, vj.boosting.training as t; t.CHECKPOINT_SECONDS = 0.0\n"
+        "import sys, vj.boosting.run as t; t.CHECKPOINT_SECONDS = 0.0\n"
         f"from vj.cli.train import main; sys.exit(main({arguments!r}))"
     )
     root = Path(__file__).resolve().parent.parent

@@ -4,12 +4,13 @@ import naive
 import numpy as np
 import pytest
 
-from vj.boosting import values
+from vj.boosting.feature_values import feature_table, feature_values
+from vj.boosting.samples import prepare
 from vj.boosting.search import Search, goes_left
-from vj.boosting.weak import sample_weights
+from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
-from vj.haar import feature_pool
-from vj.lbp import lbp_pool
+from vj.cascade.haar import feature_pool
+from vj.cascade.lbp import lbp_pool
 
 WINDOW = (9, 8)
 
@@ -30,8 +31,8 @@ def _groups(n_pos, n_neg, seed=0):
 
 
 def _search(features, groups, workers, memory=1 << 30):
-    table = values.feature_table(features, WINDOW)
-    return Search(table, tuple(values.prepare(g) for g in groups), workers, memory)
+    table = feature_table(features, WINDOW)
+    return Search(table, tuple(prepare(g) for g in groups), workers, memory)
 
 
 def _samples(boosting, weights, n_pos, n_neg):
@@ -58,7 +59,7 @@ def test_best_stump_is_within_the_bins_of_the_best_cut(boosting, workers):
     samples = _samples(boosting, weights, 40, 60)
     left = np.concatenate([goes_left(search.table, split, g) for g in search.groups])
     got = _loss(boosting, samples, left)
-    exact = np.concatenate([values.feature_values(search.table, g) for g in search.groups], axis=1)
+    exact = np.concatenate([feature_values(search.table, g) for g in search.groups], axis=1)
     best = naive.best_stump(exact.tolist(), samples, boosting)
     # 256 bins hold a hundred samples almost apart; no cut by value can be better, few are lost.
     assert best * (1 - 1e-12) <= got <= best * 1.03
@@ -78,7 +79,7 @@ def test_best_subset_of_codes(boosting, workers):
     split = search.best((weights.first, weights.second), weights.criterion)
     samples = _samples(boosting, weights, 20, 24)
     left = np.concatenate([goes_left(search.table, split, g) for g in search.groups])
-    codes = np.concatenate([values.feature_values(search.table, g) for g in search.groups], axis=1)
+    codes = np.concatenate([feature_values(search.table, g) for g in search.groups], axis=1)
     best = min(
         _loss(boosting, samples, np.isin(row, [c for k, c in enumerate(np.unique(row)) if subset >> k & 1]))
         for row in np.unique(codes, axis=0)[::4]

@@ -7,9 +7,9 @@ import pytest
 from cascades import random_cascade
 from pictures import photo
 
+from vj.cascade.opencv_xml import save
 from vj.cli import evaluate, inspect
 from vj.images import write_image
-from vj.opencv_xml import save
 
 
 @pytest.fixture

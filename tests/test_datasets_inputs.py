@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from vj.boosting.config import TrainingConfig
 from vj.boosting.positives import load_positives
+from vj.boosting.recipe import TrainingConfig
 from vj.boosting.workers import Workers
 from vj.datasets.backgrounds import find_backgrounds
 from vj.datasets.crops import Region, cut, region_of_box, region_of_landmarks

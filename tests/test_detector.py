@@ -9,7 +9,7 @@ from pictures import gray, photo
 import vj
 from vj.detector import Detections, clip_boxes
 from vj.errors import InputError
-from vj.scan import FLAT
+from vj.scanning.scanner import FLAT
 
 
 @pytest.fixture(scope="module")

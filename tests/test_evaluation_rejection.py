@@ -7,11 +7,11 @@ import pytest
 from cascades import random_cascade, stock
 from pictures import gray
 
+from vj.cascade.opencv_xml import save
 from vj.detector import Detector
 from vj.errors import InputError
 from vj.evaluation.paths import nodes_evaluated
 from vj.evaluation.rejection import rejection_profile, visited
-from vj.opencv_xml import save
 
 
 def _naive_profile(cascade, image, rule, stride=2):

@@ -1,8 +1,10 @@
 from ._version import __version__ as __version__
-from .boosting.config import TrainingConfig as TrainingConfig
-from .boosting.report import StageReport as StageReport
-from .boosting.training import train as train
-from .cascade import Cascade as Cascade
+from .boosting.progress import StageReport as StageReport
+from .boosting.recipe import TrainingConfig as TrainingConfig
+from .boosting.run import train as train
+from .cascade.model import Cascade as Cascade
+from .cascade.opencv_xml import load as load
+from .cascade.opencv_xml import save as save
 from .cv2_compat import CASCADE_DO_CANNY_PRUNING as CASCADE_DO_CANNY_PRUNING
 from .cv2_compat import CASCADE_DO_ROUGH_SEARCH as CASCADE_DO_ROUGH_SEARCH
 from .cv2_compat import CASCADE_FIND_BIGGEST_OBJECT as CASCADE_FIND_BIGGEST_OBJECT
@@ -12,5 +14,3 @@ from .cv2_compat import groupRectangles as groupRectangles
 from .detector import Detections as Detections
 from .detector import Detector as Detector
 from .errors import InputError as InputError
-from .opencv_xml import load as load
-from .opencv_xml import save as save

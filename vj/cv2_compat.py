@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import Cascade
+from vj.cascade.model import Cascade
+from vj.cascade.opencv_xml import load as load_cascade
 from vj.detector import Detector, clip_boxes
 from vj.errors import InputError
-from vj.grouping import EPSILON, group_rectangles
 from vj.images import to_gray
-from vj.opencv_xml import load as load_cascade
+from vj.scanning.grouping import EPSILON, group_rectangles
 
 CASCADE_DO_CANNY_PRUNING = 1
 CASCADE_SCALE_IMAGE = 2
@@ -56,7 +56,7 @@ class CascadeClassifier:
         ----------
         filename : str or path
             A cascade file. One that does not exist is looked up by its name among the stock cascades that this
-            machine has, so that ``"haarcascade_frontalface_default.xml"`` alone will do; see `vj.models.find`.
+            machine has, so that ``"haarcascade_frontalface_default.xml"`` alone will do; see `vj.cascade.stock.find`.
         """
         self._detector = None
         try:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import Cascade
+from vj.cascade.model import Cascade
 from vj.errors import InputError
-from vj.grouping import group_rectangles, suppress_groups
 from vj.images import to_gray
-from vj.integral import Workspace, layout
-from vj.pyramid import Level, levels
-from vj.scan import LevelScan, Scanner
+from vj.scanning.grouping import group_rectangles, suppress_groups
+from vj.scanning.planes import Workspace, layout
+from vj.scanning.pyramid import Level, levels
+from vj.scanning.scanner import LevelScan, Scanner
 
 Size = int | tuple[int, int]
 

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from vj.cascade import Cascade
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.model import Cascade
 from vj.detector import WindowMap
 from vj.errors import InputError
 from vj.evaluation.curves import Curve
 from vj.evaluation.rejection import RejectionProfile
-from vj.haar import HaarFeatures
 
 Gray = npt.NDArray[np.uint8]
 

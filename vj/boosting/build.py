@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.boosting.stage import Stage
-from vj.cascade import Cascade
-from vj.haar import HaarFeatures
-from vj.lbp import SUBSET_WORDS, LbpFeatures
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
+from vj.cascade.model import Cascade
 
 
 def build_cascade(

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj.boosting.config import TrainingConfig
-from vj.boosting.report import StageReport
+from vj.boosting.progress import StageReport
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.samples import Windows
 from vj.boosting.search import Split
 from vj.boosting.stage import Stage
-from vj.boosting.values import Windows
-from vj.boosting.weak import WeakTree
+from vj.boosting.trees import WeakTree
 from vj.errors import InputError
 
 VERSION = 1

@@ -15,15 +15,15 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from vj.boosting.values import Windows, has_contrast
+from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
-from vj.cascade import Cascade
+from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 from vj.images import Gray
-from vj.integral import layout, resize
-from vj.pyramid import levels
-from vj.scan import Scanner
+from vj.scanning.planes import layout, resize
+from vj.scanning.pyramid import levels
+from vj.scanning.scanner import Scanner
 
 MAX_PASSES = 8
 """Passes over all pictures in one stage before backgrounds count as used up."""

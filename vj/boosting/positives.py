@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vj.boosting.config import PositiveSource, TrainingConfig
-from vj.boosting.values import Windows, has_contrast
+from vj.boosting.recipe import PositiveSource, TrainingConfig
+from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
 from vj.datasets.crops import Jitter, Region, cut, region_of_box, region_of_landmarks
 from vj.datasets.labelled import FRONTAL, Wanted

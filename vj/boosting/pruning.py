@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.feature_values import FeatureTable
+from vj.boosting.samples import Windows, prepare
 from vj.boosting.stage import Stage, limit, stage_threshold
-from vj.boosting.values import FeatureTable, Windows, prepare
 
 Floats = npt.NDArray[np.float64]
 

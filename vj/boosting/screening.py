@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.boosting.workers import Workers
-from vj.cascade import Cascade
+from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.detector import Detections, Detector
 from vj.errors import InputError

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.boosting import _search_kernels as kernels
-from vj.boosting.values import BINS, TILE, Binning, FeatureTable, Samples, feature_values, fill_bins, make_binning
+from vj.boosting.feature_values import BINS, Binning, FeatureTable, feature_values, fill_bins, make_binning
+from vj.boosting.samples import TILE, Samples
 from vj.boosting.workers import Workers
 
 WEIGHT_SUM = 1 << 30
@@ -161,7 +162,7 @@ class Search:
             positives first.
         criterion : int
         candidates : callable, optional
-            Chooses the features to look at; see `vj.boosting.candidates`. By default all of them.
+            Chooses the features to look at; see `vj.boosting.fast_search`. By default all of them.
 
         Returns
         -------

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vj.boosting.config import TrainingConfig
+from vj.boosting.feature_values import FeatureTable
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.samples import Samples
 from vj.boosting.search import Search
-from vj.boosting.values import FeatureTable, Samples
-from vj.boosting.weak import Chooser, WeakTree, grow_tree, sample_weights
+from vj.boosting.trees import Chooser, WeakTree, grow_tree, sample_weights
 
 Floats = npt.NDArray[np.float64]
 

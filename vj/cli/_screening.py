@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vj.cli._common import write_text
 
 if TYPE_CHECKING:
-    from vj.boosting.config import TrainingConfig
+    from vj.boosting.recipe import TrainingConfig
     from vj.boosting.screening import Suspect
     from vj.cli._training_output import Log
     from vj.datasets.backgrounds import Backgrounds
@@ -48,7 +48,7 @@ def screened(config: TrainingConfig, log: Log) -> list[Any]:
 def _suspects(config: TrainingConfig, found: Backgrounds, log: Log) -> list[Suspect]:
     from vj.boosting.screening import screen
     from vj.boosting.workers import Workers
-    from vj.opencv_xml import load
+    from vj.cascade.opencv_xml import load
 
     workers, suspects = Workers(config.threads), []
     try:

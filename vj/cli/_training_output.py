@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vj.cli._common import write_text
 
 if TYPE_CHECKING:
-    from vj.boosting.config import TrainingConfig
-    from vj.boosting.report import Progress, StageReport
-    from vj.boosting.training import Training
+    from vj.boosting.progress import Progress, StageReport
+    from vj.boosting.recipe import TrainingConfig
+    from vj.boosting.run import Training
 
 # Positives on their contact sheet.
 _SHOWN = 400
@@ -37,9 +37,9 @@ class Output:
 
     def write(self, training: Training) -> None:
         """Write what the stages so far came to."""
+        from vj.cascade.opencv_xml import save
         from vj.datasets.sheets import contact_sheet
         from vj.images import write_image
-        from vj.opencv_xml import save
 
         if not self.cascade.exists():
             self.folder.mkdir(parents=True, exist_ok=True)

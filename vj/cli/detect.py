@@ -78,12 +78,12 @@ def _detect(argv: Sequence[str] | None) -> int:
 
 
 def _detector(args: argparse.Namespace) -> Detector:
-    from vj import models
+    from vj.cascade import stock
+    from vj.cascade.opencv_xml import load
     from vj.detector import Detector
-    from vj.opencv_xml import load
 
     return Detector(
-        load(args.cascade or models.find(models.DEFAULT)),
+        load(args.cascade or stock.find(stock.DEFAULT)),
         scale_factor=args.scale_factor,
         min_neighbors=args.min_neighbors,
         min_size=args.min_size,

@@ -95,9 +95,9 @@ def _evaluate(argv: Sequence[str] | None) -> int:
 
 
 def _default() -> str:
-    from vj import models
+    from vj.cascade import stock
 
-    return models.DEFAULT
+    return stock.DEFAULT
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
@@ -114,8 +114,8 @@ def _detector(
     given: str, args: argparse.Namespace
 ) -> tuple[str, Detect, Callable[[list[LabelledPicture]], WindowCost] | None]:
     """Name, detector and, for a cascade, what tells the cost of a window."""
+    from vj.cascade.opencv_xml import load
     from vj.evaluation.measure import cascade_detector, window_cost, yunet_detector
-    from vj.opencv_xml import load
 
     if given.startswith("yunet:"):
         return "YuNet", yunet_detector(given.removeprefix("yunet:")), None

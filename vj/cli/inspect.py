@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vj.cli import _common
 
 if TYPE_CHECKING:
-    from vj.cascade import Cascade
+    from vj.cascade.model import Cascade
     from vj.evaluation.rejection import RejectionProfile
 
 PROGRAM = "vj-inspect"
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _inspect(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
+    from vj.cascade.opencv_xml import load
     from vj.evaluation.inspection import describe
-    from vj.opencv_xml import load
 
     cascade = load(args.cascade)
     figures: dict[str, Any] = describe(cascade)

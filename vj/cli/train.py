@@ -52,7 +52,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from vj.boosting.config import PositiveSource, TrainingConfig
+    from vj.boosting.recipe import PositiveSource, TrainingConfig
 
     parser = argparse.ArgumentParser(
         prog="vj-train",
@@ -119,7 +119,7 @@ def _config(arguments: argparse.Namespace) -> Any:
     import tomllib
     from dataclasses import fields
 
-    from vj.boosting.config import PositiveSource, TrainingConfig
+    from vj.boosting.recipe import PositiveSource, TrainingConfig
 
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     override = {f.name: given[f.name] for f in fields(TrainingConfig) if f.name in given}
@@ -151,7 +151,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("expected backgrounds (--backgrounds PATH, a recipe or --demo), got none")
     if not config.output:
         raise InputError("expected a folder for the results (--output PATH), got none")
-    from vj.boosting.training import Training
+    from vj.boosting.run import Training
     from vj.cli._screening import screened
     from vj.cli._training_output import Log, Output
 

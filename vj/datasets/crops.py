@@ -132,7 +132,7 @@ def _photographed(gray: Gray, region: Region, window: Size, mirror: bool, detail
 
 @dataclass(frozen=True)
 class Jitter:
-    """Largest random changes of a copy; see `vj.boosting.config.TrainingConfig`."""
+    """Largest random changes of a copy; see `vj.boosting.recipe.TrainingConfig`."""
 
     shift: float
     scale: float

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import Cascade
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.model import Cascade
 from vj.detector import Detector
-from vj.haar import HaarFeatures
 
 Gray = npt.NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import Cascade
+from vj.cascade.model import Cascade
 from vj.datasets.labelled import LabelledPicture, Wanted
 from vj.detector import Detector
 from vj.errors import InputError

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import Cascade
-from vj.haar import HaarFeatures
-from vj.integral import integral_images, tilted_integral
-from vj.lbp import LbpFeatures
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.lbp import LbpFeatures
+from vj.cascade.model import Cascade
+from vj.scanning.planes import integral_images, tilted_integral
 
 Ints = npt.NDArray[np.int64]
 Rect = tuple[int, int, int, int] | list[int]

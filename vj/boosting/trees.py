@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.feature_values import FeatureTable
+from vj.boosting.samples import Samples
 from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Candidates, Search, Split, goes_left
-from vj.boosting.values import FeatureTable, Samples
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,7 +34,7 @@ class WeakTree:
     ----------
     splits : tuple of Split
     children : ndarray of int32, shape (n_splits, 2)
-        As in `vj.cascade.Cascade`: above 0 a split, otherwise leaf -child.
+        As in `vj.cascade.model.Cascade`: above 0 a split, otherwise leaf -child.
     leaves : ndarray of float32, shape (n_splits + 1,)
     """
 

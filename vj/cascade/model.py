@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.errors import InputError
-from vj.haar import HaarFeatures
-from vj.lbp import SUBSET_WORDS, LbpFeatures
 
 FeatureKind = Literal["haar", "lbp"]
 

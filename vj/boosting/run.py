@@ -12,24 +12,25 @@ import numpy.typing as npt
 
 from vj._version import __version__
 from vj.boosting.build import build_cascade
-from vj.boosting.candidates import FastCandidates, Neighbours
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
-from vj.boosting.config import TrainingConfig
+from vj.boosting.fast_search import FastCandidates, Neighbours
+from vj.boosting.feature_values import FeatureTable, feature_table
 from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
+from vj.boosting.progress import Progress, StageReport
 from vj.boosting.pruning import cost_of_window, pruned_thresholds, stage_sums
-from vj.boosting.report import Progress, StageReport
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.samples import Samples, prepare
 from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, resolves, train_stage
-from vj.boosting.values import FeatureTable, Samples, feature_table, prepare
-from vj.boosting.weak import Chooser, WeakTree
+from vj.boosting.trees import Chooser, WeakTree
 from vj.boosting.workers import Workers
-from vj.cascade import Cascade
+from vj.cascade.haar import HaarFeatures, feature_pool
+from vj.cascade.lbp import LbpFeatures, lbp_pool
+from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.errors import InputError
-from vj.haar import HaarFeatures, feature_pool
-from vj.lbp import LbpFeatures, lbp_pool
 
 CHECKPOINT_SECONDS = 30.0
 """Most time between two checkpoints, give or take one weak classifier or one picture."""

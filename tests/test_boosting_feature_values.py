@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj.boosting import values
-from vj.haar import feature_pool
-from vj.lbp import lbp_pool
+from vj.boosting.feature_values import Binning, feature_table, feature_values, fill_bins, make_binning
+from vj.boosting.samples import TILE, has_contrast, prepare
+from vj.cascade.haar import feature_pool
+from vj.cascade.lbp import lbp_pool
 
 WINDOW = (11, 9)
 
@@ -23,12 +24,12 @@ def _pick(features, n=60, seed=1):
 
 
 def test_integral_entries_are_those_of_each_window():
-    windows = _windows(values.TILE + 3)
-    samples = values.prepare(windows, tilted=True)
+    windows = _windows(TILE + 3)
+    samples = prepare(windows, tilted=True)
     assert samples.count == len(windows)
     entries = (WINDOW[0] + 1) * (WINDOW[1] + 1)
-    for k in (0, 7, values.TILE, values.TILE + 2):
-        column = samples.tiles[k // values.TILE, :, k % values.TILE]
+    for k in (0, 7, TILE, TILE + 2):
+        column = samples.tiles[k // TILE, :, k % TILE]
         assert column[:entries].tolist() == np.ravel(naive.integral(windows[k])).tolist()
         assert column[entries:].tolist() == np.ravel(naive.tilted_integral(windows[k])).tolist()
     assert not samples.tiles[1, :, 3:].any()
@@ -40,7 +41,7 @@ def test_haar_values(kind):
     windows[3] = 77
     features = _pick(feature_pool(WINDOW, kind))
     assert features.tilted.any() == (kind == "all")
-    got = values.feature_values(values.feature_table(features, WINDOW), values.prepare(windows, tilted=kind == "all"))
+    got = feature_values(feature_table(features, WINDOW), prepare(windows, tilted=kind == "all"))
     for f in range(len(features)):
         row = (features.rects[f].tolist(), features.weights[f].tolist(), bool(features.tilted[f]))
         for k, window in enumerate(windows):
@@ -50,7 +51,7 @@ def test_haar_values(kind):
 def test_lbp_codes():
     windows = _windows(4)
     features = lbp_pool(WINDOW)
-    got = values.feature_values(values.feature_table(features, WINDOW), values.prepare(windows))
+    got = feature_values(feature_table(features, WINDOW), prepare(windows))
     for f in range(0, len(features), 3):
         assert got[f].tolist() == [naive.lbp_code(features.rects[f].tolist(), w.tolist()) for w in windows]
 
@@ -63,16 +64,16 @@ def test_contrast_gate():
     flat[2, 1:-1, 1:5], flat[2, 1:-1, 5:-1] = 90, 111
     flat[3, 4, 4] = 255
     assert flat[1:3, 1:-1, 1:-1].std(axis=(1, 2)).tolist() == [10.0, 10.5]
-    assert values.has_contrast(flat).tolist() == [False, False, True, True]
+    assert has_contrast(flat).tolist() == [False, False, True, True]
 
 
 def _bins(features, windows):
-    table, samples = values.feature_table(features, WINDOW), values.prepare(windows)
-    binning = values.make_binning(table, [samples], lambda work, n: work(0, n))
-    out = np.zeros((len(table), samples.tiles.shape[0] * values.TILE), dtype=np.uint8)
+    table, samples = feature_table(features, WINDOW), prepare(windows)
+    binning = make_binning(table, [samples], lambda work, n: work(0, n))
+    out = np.zeros((len(table), samples.tiles.shape[0] * TILE), dtype=np.uint8)
     every = np.arange(len(table))
-    values.fill_bins(table, samples, binning, every, out, every)
-    return binning, values.feature_values(table, samples), out[:, : len(windows)]
+    fill_bins(table, samples, binning, every, out, every)
+    return binning, feature_values(table, samples), out[:, : len(windows)]
 
 
 def test_bins_cover_values_and_edges_are_thresholds():
@@ -94,7 +95,7 @@ def test_bins_cover_values_and_edges_are_thresholds():
 )
 def test_threshold_is_the_smallest_value_of_its_bin(low, scale, edge, steps):
     low, scale = np.float32(low), np.float32(scale)
-    threshold = values.Binning(np.array([low]), np.array([scale])).threshold(0, edge)
+    threshold = Binning(np.array([low]), np.array([scale])).threshold(0, edge)
     value = threshold
     for _ in range(abs(steps)):
         value = np.nextafter(value, np.float32(np.inf if steps > 0 else -np.inf))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vj.boosting.config import TrainingConfig
+from vj.boosting.recipe import TrainingConfig
 from vj.errors import InputError
 
 

@@ -30,7 +30,7 @@ def folders() -> Iterator[Path]:
     for folder in os.environ.get("VJ_CASCADES", "").split(os.pathsep):
         if folder:
             yield Path(folder)
-    yield Path(__file__).parent
+    yield Path(__file__).parent.parent / "models"
     # Found without importing them: only their files are wanted, and OpenCV 5 has no cv2.data.
     for package, below in (("cv2", "data"), ("skimage", "data")):
         spec = importlib.util.find_spec(package)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vj.errors import InputError
-from vj.pyramid import levels, scale_list
+from vj.scanning.pyramid import levels, scale_list
 
 
 def test_scales_are_accumulated_products_in_float32():

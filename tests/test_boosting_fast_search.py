@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from vj.boosting import values
-from vj.boosting.candidates import FastCandidates, Neighbours
+from vj.boosting.fast_search import FastCandidates, Neighbours
+from vj.boosting.feature_values import feature_table
+from vj.boosting.samples import prepare
 from vj.boosting.search import Search
-from vj.boosting.weak import sample_weights
+from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
-from vj.haar import feature_pool
-from vj.lbp import lbp_pool
+from vj.cascade.haar import feature_pool
+from vj.cascade.lbp import lbp_pool
 
 WINDOW = (10, 9)
 
@@ -62,8 +63,8 @@ def search():
     windows = np.clip(windows, 0, 255).astype(np.uint8)
     features = feature_pool(WINDOW, "basic")
     pool = Workers(2)
-    groups = values.prepare(windows[:200]), values.prepare(windows[200:])
-    yield Search(values.feature_table(features, WINDOW), groups, pool, 1 << 30), Neighbours(features)
+    groups = prepare(windows[:200]), prepare(windows[200:])
+    yield Search(feature_table(features, WINDOW), groups, pool, 1 << 30), Neighbours(features)
     pool.close()
 
 

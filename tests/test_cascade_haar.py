@@ -4,10 +4,10 @@ import pytest
 from pictures import gray
 from skimage.feature import haar_like_feature, haar_like_feature_coord
 
+from vj.cascade.haar import HaarFeatures, feature_pool
+from vj.cascade.lbp import LbpFeatures, lbp_pool
 from vj.errors import InputError
-from vj.haar import HaarFeatures, feature_pool
-from vj.integral import integral_images
-from vj.lbp import LbpFeatures, lbp_pool
+from vj.scanning.planes import integral_images
 
 UPRIGHT = [(2, 1), (1, 2), (3, 1), (1, 3), (2, 2)]
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from vj.boosting import values
+from vj.boosting.feature_values import feature_table
+from vj.boosting.samples import prepare
 from vj.boosting.search import Search
 from vj.boosting.stage import limit, stage_threshold
-from vj.boosting.weak import grow_tree, sample_weights, trimmed
+from vj.boosting.trees import grow_tree, sample_weights, trimmed
 from vj.boosting.workers import Workers
-from vj.haar import feature_pool
+from vj.cascade.haar import feature_pool
 
 WINDOW = (8, 8)
 BOOSTINGS = ["gentle", "discrete", "real", "logit"]
@@ -31,10 +32,8 @@ def xor():
     features = feature_pool(WINDOW, "basic")
     halves = ([[0, 0, 8, 8], [4, 0, 4, 8], [0, 0, 0, 0]], [[0, 0, 8, 8], [0, 4, 8, 4], [0, 0, 0, 0]])
     index = [int(np.flatnonzero((features.rects == half).all(axis=(1, 2)))[0]) for half in halves]
-    table = values.feature_table(features.take(index), WINDOW)
-    groups = tuple(
-        values.prepare(_windows(np.resize(codes, 80), k)) for k, codes in enumerate(([3, 3, 0, 3, 3], [1, 2]))
-    )
+    table = feature_table(features.take(index), WINDOW)
+    groups = tuple(prepare(_windows(np.resize(codes, 80), k)) for k, codes in enumerate(([3, 3, 0, 3, 3], [1, 2])))
     yield Search(table, groups, pool, 1 << 30)
     pool.close()
 

@@ -7,10 +7,10 @@ from cascades import LBP_FILE, random_cascade
 from pictures import gray
 
 import vj
-from vj import _scan_kernels as kernels
+from vj.cascade.haar import HaarFeatures
 from vj.errors import InputError
-from vj.haar import HaarFeatures
-from vj.scan import FLAT, Scanner
+from vj.scanning import _kernels as kernels
+from vj.scanning.scanner import FLAT, Scanner
 
 # (pool, node counts, weights that are no integers): every way in which the lane scan adds up a feature or a tree.
 SHAPES = [

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from vj.errors import InputError
-from vj.integral import Axis, Gray, Layout, Planes, Workspace, integral_planes, resampling_axis, resize
+from vj.scanning.planes import Axis, Gray, Layout, Planes, Workspace, integral_planes, resampling_axis, resize
 
 __all__ = ["Level", "levels", "resize", "scale_list"]
 

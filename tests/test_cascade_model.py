@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from cascades import random_cascade
 
-from vj.cascade import StumpStage, stump_cascade
+from vj.cascade.haar import feature_pool
+from vj.cascade.model import StumpStage, stump_cascade
 from vj.errors import InputError
-from vj.haar import feature_pool
 
 
 def test_arrays_are_frozen_copies():

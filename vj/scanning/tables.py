@@ -1,67 +1,28 @@
-"""The scan: how deep each window gets into a cascade, and with what sum.
+"""The cascade compiled into arrays: what the kernels read, for both ways of scanning.
 
-Everything that looks at pictures through a cascade reads this one answer: a detection is a window that passed all
-stages, a hard negative is such a window of a background, a rejection rate is the share of windows that end at a stage.
+`scan_plain` reads a cascade as it is. `scan_lanes` reads it with each stage's nodes sorted by depth and kind, equal
+corners of a feature merged, and leaves rounded to integers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba.core import config
 
-from vj import _scan_kernels as kernels
-from vj.cascade import Cascade
-from vj.errors import InputError
-from vj.haar import HaarFeatures
-from vj.integral import Layout, Planes, integral_planes, layout, resampling_axis
-from vj.lbp import SUBSET_WORDS
-
-FLAT = -1
-"""Depth of a window dropped before the first stage: its standard deviation is at most 10 grey levels (Haar only)."""
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.lbp import SUBSET_WORDS
+from vj.cascade.model import Cascade
+from vj.scanning import _kernels as kernels
+from vj.scanning.planes import Layout
 
 _Ints = npt.NDArray[np.int64]
 
 _RING = (0, 1, 2, 6, 10, 9, 8, 4)
 
 
-@dataclass(frozen=True, eq=False)
-class LevelScan:
-    """What a scan of one level found.
-
-    Parameters
-    ----------
-    xs, ys : ndarray of int32, shape (n,)
-        Top left corners, in pixels of the level, of the windows that passed all stages; by row, then column.
-    sums : ndarray of float64, shape (n,)
-        Each one's sum of the last stage.
-    windows : int
-        Windows visited, flat ones included.
-    entered : ndarray of int64, shape (n_stages,)
-        Windows that entered each stage.
-    evaluated : ndarray of int64, shape (n_stages,)
-        Weak classifiers evaluated in each stage.
-    """
-
-    xs: npt.NDArray[np.int32]
-    ys: npt.NDArray[np.int32]
-    sums: npt.NDArray[np.float64]
-    windows: int
-    entered: npt.NDArray[np.int64]
-    evaluated: npt.NDArray[np.int64]
-
-
-class _Grid(NamedTuple):
-    rows: int
-    columns: int
-    row_step: int
-    corners: tuple[int, int, int, int]
-
-
-class _PlainTables(NamedTuple):
+class PlainTables(NamedTuple):
     """The cascade as `scan_plain` reads it; see `Cascade` for the arrays."""
 
     lbp: bool
@@ -78,7 +39,7 @@ class _PlainTables(NamedTuple):
     ring: Any
 
 
-class _LaneTables(NamedTuple):
+class LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
     A stage has a segment for each depth of its trees, one if they are stumps: `segments` (n_stages + 1,) says which. A
@@ -100,136 +61,14 @@ class _LaneTables(NamedTuple):
     children: Any
 
 
-class Scanner:
-    """A cascade made ready to scan; may be used by many threads at once.
-
-    Parameters
-    ----------
-    cascade : Cascade
-    """
-
-    def __init__(self, cascade: Cascade) -> None:
-        self.cascade = cascade
-        self._plain = _plain_tables(cascade)
-        merged = _merge_corners(cascade)
-        depth = _depths(cascade)
-        order = _lane_order(cascade, merged.kinds, depth)
-        self._lanes = _lane_tables(cascade, merged, order, depth)
-        self._plain_corners = _plain_corners(cascade)
-        self._lane_corners = merged.corners[cascade.node_features[order]]
-        self._offsets: dict[Layout, tuple[Any, Any, tuple[int, int, int, int]]] = {}
-
-    def scan(self, image: npt.NDArray[np.uint8], stride: int = 1, skip: bool = False) -> LevelScan:
-        """Scan every window of a grey picture at the picture's own scale.
-
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (h, w)
-        stride : int
-            1 or 2: pixels between neighbouring windows.
-        skip : bool
-            Leave out, as OpenCV does, the right neighbour of a window that the first stage rejected.
-
-        Returns
-        -------
-        LevelScan
-        """
-        planes, rows, columns = self._whole(image, stride)
-        return self.scan_planes(planes, rows, columns, skip)
-
-    def scan_planes(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelScan:
-        """Scan the first `rows` by `columns` windows of integral images; see `scan`."""
-        grid, plain, lanes = self._tables(planes, rows, columns)
-        hits = np.empty((rows * columns, 2), dtype=np.int32)
-        hit_sums = np.empty(rows * columns, dtype=np.float64)
-        entered = np.zeros(self.cascade.n_stages, dtype=np.int64)
-        args = (self._plain, plain, skip, hits, hit_sums, entered)
-        # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        if config.BOUNDSCHECK:  # type: ignore[attr-defined]
-            found, windows = kernels.scan_plain(planes.sums, planes.squares, grid, *args)
-        else:
-            found, windows = kernels.scan_lanes(planes.sums, planes.squares, grid, lanes, *args)
-        found_at = hits[:found] * np.int32(planes.stride)
-        return LevelScan(
-            xs=found_at[:, 1].copy(),
-            ys=found_at[:, 0].copy(),
-            sums=hit_sums[:found].copy(),
-            windows=windows,
-            entered=entered,
-            evaluated=entered * self.cascade.stage_sizes,
-        )
-
-    def depths(
-        self, image: npt.NDArray[np.uint8], stride: int = 1
-    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float64]]:
-        """Return how deep every window of a grey picture gets, at the picture's own scale.
-
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (h, w)
-        stride : int
-            1 or 2: pixels between neighbouring windows.
-
-        Returns
-        -------
-        depth : ndarray of int16, shape (rows, columns)
-            Stages passed; `FLAT` for a window dropped before the first.
-        sums : ndarray of float64, shape (rows, columns)
-            Sum of the last stage reached.
-        """
-        return self.depths_planes(*self._whole(image, stride))
-
-    def depths_planes(
-        self, planes: Planes, rows: int, columns: int
-    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float64]]:
-        """Return how deep the first `rows` by `columns` windows of integral images get; see `depths`."""
-        grid, plain, _ = self._tables(planes, rows, columns)
-        depth = np.empty((rows, columns), dtype=np.int16)
-        sums = np.empty((rows, columns), dtype=np.float64)
-        kernels.depths_plain(planes.sums, planes.squares, grid, self._plain, plain, depth, sums)
-        return depth, sums
-
-    def _whole(self, image: npt.NDArray[np.uint8], stride: int) -> tuple[Planes, int, int]:
-        if image.dtype != np.uint8 or image.ndim != 2:
-            raise InputError(f"expected a grey picture as uint8 (h, w), got {image.dtype} of shape {image.shape}")
-        if stride not in (1, 2):
-            raise InputError(f"expected a stride of 1 or 2, got {stride}")
-        height, width = image.shape
-        rows = max(0, (height - self.cascade.window[1]) // stride + 1)
-        columns = max(0, (width - self.cascade.window[0]) // stride + 1)
-        if rows == 0 or columns == 0:
-            image, height, width = np.zeros(self.cascade.window[::-1], dtype=np.uint8), *self.cascade.window[::-1]
-            rows = columns = 0
-        axes = resampling_axis(width, width), resampling_axis(height, height)
-        shape = layout(width, stride, self.cascade.has_tilted)
-        return integral_planes(np.ascontiguousarray(image), axes, (0, height), shape), rows, columns
-
-    def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[_Grid, Any, _LaneTables]:
-        shape = Layout(planes.stride, planes.odd, planes.tilted, planes.row_stride)
-        known = self._offsets.get(shape)
-        if known is None:
-            plain = _place(self._plain_corners, shape)
-            lanes = self._lanes.records.copy()
-            lanes[:, : self._lane_corners.shape[1]] = _place(self._lane_corners, shape)
-            width, height = self.cascade.window
-            inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
-            a, b, c, d = _place(inner, shape).tolist()
-            known = (plain, lanes, (a, b, c, d))
-            if len(self._offsets) > 16:
-                self._offsets.clear()
-            self._offsets[shape] = known
-        grid = _Grid(rows, columns, planes.row_stride * planes.stride, known[2])
-        return grid, known[0], self._lanes._replace(records=known[1])
-
-
-def _place(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
+def place(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
     """Turn corners (..., 3) of row, column and tilted into entries of a plane."""
     row, column, tilted = (corners[..., k].astype(np.int64) for k in range(3))
     across = column if shape.stride == 1 else (column >> 1) + (column & 1) * shape.odd
     return row * shape.row_stride + across + tilted * shape.tilted
 
 
-def _plain_corners(cascade: Cascade) -> npt.NDArray[np.int64]:
+def plain_corners(cascade: Cascade) -> npt.NDArray[np.int64]:
     """Corners of every feature: (n, 12, 3) for the three rectangles of a Haar feature, (n, 16, 3) for LBP."""
     features = cascade.features
     if not isinstance(features, HaarFeatures):
@@ -246,13 +85,14 @@ def _plain_corners(cascade: Cascade) -> npt.NDArray[np.int64]:
     return np.concatenate([corners, flag], axis=2)
 
 
-def _plain_tables(cascade: Cascade) -> _PlainTables:
+def plain_tables(cascade: Cascade) -> PlainTables:
+    """Return the cascade as `scan_plain` reads it."""
     lbp = cascade.kind == "lbp"
     width, height = cascade.window
     weights = np.zeros((0, 3), np.float32) if lbp else np.array(cascade.features.weights)  # type: ignore[union-attr]
     # Both numbers are float32, and so is their difference: OpenCV subtracts when it loads.
     limits = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64)
-    return _PlainTables(
+    return PlainTables(
         lbp=lbp,
         area=float((width - 2) * (height - 2)),
         limits=limits,
@@ -279,8 +119,9 @@ class _Merged(NamedTuple):
     multipliers: npt.NDArray[np.int32]
 
 
-def _merge_corners(cascade: Cascade) -> _Merged:
-    corners = _plain_corners(cascade)
+def merge_corners(cascade: Cascade) -> _Merged:
+    """Return the look-ups of every feature, with equal corners merged where its weights are whole numbers."""
+    corners = plain_corners(cascade)
     n = len(corners)
     kinds = np.full(n, kernels.GENERAL if cascade.kind == "haar" else kernels.EDGE, dtype=np.int32)
     multipliers = np.zeros(n, dtype=np.int32)
@@ -324,7 +165,8 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
     return None
 
 
-def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], depth: _Ints) -> _LaneTables:
+def lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], depth: _Ints) -> LaneTables:
+    """Return the cascade as `scan_lanes` reads it, nodes in the order of `lane_order`."""
     lbp = cascade.kind == "lbp"
     features = cascade.node_features[order]
     sizes = np.diff(cascade.tree_starts)
@@ -343,7 +185,7 @@ def _lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64]
     np.add.at(bases, stage_of_tree, base)
     segments, ends = _segments(cascade, depth[order], merged.kinds[features])
     scratch = int(np.diff(_first_nodes(cascade)).max()) + 1
-    return _LaneTables(
+    return LaneTables(
         lbp=lbp,
         scratch=scratch,
         segments=segments,
@@ -367,7 +209,7 @@ def _roots(cascade: Cascade) -> _Ints:
     return np.repeat(cascade.tree_starts[:-1].astype(np.int64), np.diff(cascade.tree_starts))
 
 
-def _depths(cascade: Cascade) -> _Ints:
+def node_depths(cascade: Cascade) -> _Ints:
     """Return how many branches lie at most between each node and its root; at least one if it is not the root."""
     roots = _roots(cascade)
     depth = (np.arange(len(roots)) > roots).astype(np.int64)
@@ -409,7 +251,7 @@ def _child_places(cascade: Cascade, nowhere: int) -> npt.NDArray[np.int32]:
 def _segments(
     cascade: Cascade, depth: _Ints, kinds: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Return `segments` and `ends` of `_LaneTables` for nodes in the order of `_lane_order`."""
+    """Return `segments` and `ends` of `LaneTables` for nodes in the order of `lane_order`."""
     stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
     change = (np.diff(stage) != 0) | (np.diff(depth) != 0)
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
@@ -440,7 +282,7 @@ def _records(
     return records
 
 
-def _lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32], depth: _Ints) -> _Ints:
+def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32], depth: _Ints) -> _Ints:
     """Return the order in which the lane scan takes the nodes: those of a stage by depth, then kind; a loop each."""
     stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
     return np.lexsort((kinds[cascade.node_features], depth, stage))

@@ -18,11 +18,11 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from vj import models
-from vj.cascade import Cascade
+from vj.cascade import stock
+from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
+from vj.cascade.model import Cascade
 from vj.errors import InputError
-from vj.haar import MAX_RECTANGLES, HaarFeatures
-from vj.lbp import SUBSET_WORDS, LbpFeatures
 
 MAX_BYTES = 16 * 1024 * 1024
 """Largest file read; the largest cascade known to be in use has 2.7 MB."""
@@ -48,7 +48,7 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     ----------
     source : str or path
         An XML file written by this package, by OpenCV's trainers or by their converters; or the name of a cascade
-        that `vj.models.find` knows, such as ``frontalface`` or ``frontalface_alt2``.
+        that `vj.cascade.stock.find` knows, such as ``frontalface`` or ``frontalface_alt2``.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def _resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w+", source) and not path.is_file():
-        return models.find(source)
+        return stock.find(source)
     return path
 
 

@@ -3,7 +3,7 @@ import naive
 import numpy as np
 import pytest
 
-from vj.grouping import group_rectangles, non_max_suppression, suppress_groups
+from vj.scanning.grouping import group_rectangles, non_max_suppression, suppress_groups
 
 
 def clusters(n, seed):

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.boosting.search import Evaluate, Indices
-from vj.haar import HaarFeatures
-from vj.lbp import LbpFeatures
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.lbp import LbpFeatures
 
 CLIMBERS = 24
 """Features from which the search climbs."""

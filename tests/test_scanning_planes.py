@@ -6,7 +6,7 @@ import skimage.transform
 from pictures import gray
 
 from vj.errors import InputError
-from vj.integral import integral_images, integral_planes, layout, resampling_axis, resize, tilted_integral
+from vj.scanning.planes import integral_images, integral_planes, layout, resampling_axis, resize, tilted_integral
 
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 2), (7, 5), (6, 13)]
 

@@ -6,12 +6,12 @@ import pytest
 from skimage import data
 
 from vj.boosting import memory
-from vj.boosting.config import TrainingConfig
 from vj.boosting.positives import positives_from_arrays
-from vj.boosting.training import Training
-from vj.boosting.values import TILE
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.run import Training
+from vj.boosting.samples import TILE
 from vj.errors import InputError
-from vj.scan import Scanner
+from vj.scanning.scanner import Scanner
 
 BASE = {
     "window": "12x12",

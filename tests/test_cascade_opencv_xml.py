@@ -10,10 +10,10 @@ from cascades import LBP_FILE, random_cascade
 from pictures import gray
 
 import vj
-from vj import models, opencv_xml
+from vj.cascade import opencv_xml, stock
+from vj.cascade.opencv_xml import parse, to_xml
 from vj.errors import InputError
-from vj.opencv_xml import parse, to_xml
-from vj.scan import Scanner
+from vj.scanning.scanner import Scanner
 
 STOCK = sorted(Path(cv2.__file__).parent.glob("data/*.xml"))
 SHAPES = [("basic", (1,)), ("all", (1, 2, 5)), ("lbp", (1,)), ("lbp", (1, 3))]
@@ -143,7 +143,7 @@ def test_names_stand_for_the_files_that_this_machine_has(tmp_path, monkeypatch):
 @pytest.mark.opencv4
 def test_opencvs_cascades_are_found_by_short_and_full_name():
     path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
-    assert models.find("frontalface_alt2") == models.find("haarcascade_frontalface_alt2") == path
+    assert stock.find("frontalface_alt2") == stock.find("haarcascade_frontalface_alt2") == path
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):

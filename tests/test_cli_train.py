@@ -13,7 +13,7 @@ import pytest
 from skimage import data
 
 import vj
-from vj.boosting.config import TrainingConfig
+from vj.boosting.recipe import TrainingConfig
 from vj.cli._training_output import Output
 from vj.cli.train import main
 
