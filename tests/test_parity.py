@@ -9,7 +9,7 @@ from cascades import LBP_FILE, stock
 from pictures import photo
 
 import vj
-from vj.cascade.stock import find
+from vj.cascade.stock import DEFAULT, find
 from vj.detector import clip_boxes
 from vj.scanning.grouping import group_rectangles
 
@@ -90,7 +90,7 @@ def test_lbp_cascades_find_what_opencv_finds(tmp_path):
 
 def test_opencv_loads_the_packaged_cascade_and_finds_the_same():
     cv2.setNumThreads(1)
-    path = find(stock.DEFAULT)
+    path = find(DEFAULT)
     theirs = cv2.CascadeClassifier(str(path))
     assert not theirs.empty()
     found = [compare(vj.load(path), theirs, image, s) for image in PICTURES.values() for s in SETTINGS]
