@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vj._files import write_text
+
 RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = ("vj", "numpy", "numba", "opencv-python", "scikit-image")
 
@@ -105,9 +107,7 @@ def write_result(name: str, figures: dict[str, Any], *, data: dict[str, Any], fo
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     text = json.dumps({"benchmark": name, "environment": environment(), "data": data, "figures": figures}, indent=1)
-    beside = path.with_suffix(".json.part")
-    beside.write_text(text + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_text(path, text + "\n")
     return path
 
 

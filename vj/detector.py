@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vj._system import processors
 from vj.cascade.model import Cascade
 from vj.errors import InputError
 from vj.images import to_gray
@@ -194,7 +194,7 @@ class Detector:
         self.max_size = _size("max_size", max_size)
         self.stride = stride
         self.suppression = suppression
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or processors()
 
     def replace(self, **settings: Any) -> Detector:
         """Return a detector of the same cascade with some settings changed, at no cost.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import write_bytes
+from vj._types import Gray
 from vj.errors import InputError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that a folder is searched for."""
-
-Gray = npt.NDArray[np.uint8]
 
 
 def to_gray(image: npt.NDArray[Any]) -> Gray:
@@ -120,12 +120,7 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
         done = False
     if not done:
         raise InputError(f"{target}: expected a picture ending such as .png or .jpg, got {target.suffix!r}")
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data.tobytes())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(target, data.tobytes())
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from vj._files import replacing
+from vj._types import Gray
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.model import Cascade
 from vj.detector import WindowMap
 from vj.errors import InputError
 from vj.evaluation.curves import Curve
 from vj.evaluation.rejection import RejectionProfile
-
-Gray = npt.NDArray[np.uint8]
 
 # Okabe and Ito's palette, told apart by colour-blind eyes too; yellow left out, it vanishes on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -315,9 +315,5 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     known = figure.canvas.get_supported_filetypes()
     if target.suffix.lower().lstrip(".") not in known:
         raise InputError(f"{target}: expected an ending such as .png or .svg, got {target.suffix!r}")
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(beside, format=target.suffix.lower().lstrip("."), dpi=120)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(target) as temporary:
+        figure.savefig(temporary, format=target.suffix.lower().lstrip("."), dpi=120)

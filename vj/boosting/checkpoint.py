@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import write_text
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Windows
@@ -99,9 +100,7 @@ class Checkpoint:
         name = f"negatives-{os.getpid()}-{self._count}.npy"
         with (self.folder / name).open("wb") as file:
             np.save(file, state.negatives)
-        beside = self.folder / f".state.{os.getpid()}.tmp"
-        beside.write_text(json.dumps(self._table(state, name)), encoding="utf-8")
-        beside.replace(self._file)
+        write_text(self._file, json.dumps(self._table(state, name)))
         self._sweep(name)
 
     def load(self) -> State | None:

@@ -15,12 +15,12 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Gray
 from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
-from vj.images import Gray
 from vj.scanning.planes import layout, resize
 from vj.scanning.pyramid import levels
 from vj.scanning.scanner import Scanner

@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from vj._types import Floats
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.samples import Windows, prepare
 from vj.boosting.stage import Stage, limit, stage_threshold
-
-Floats = npt.NDArray[np.float64]
 
 # Windows are measured this many at a time: 10 MB of integral images at 24x24.
 _CHUNK = 4096

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Gray
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.detector import Detections, Detector
 from vj.errors import InputError
-from vj.images import Gray
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from vj._types import Floats
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Samples
 from vj.boosting.search import Search
 from vj.boosting.trees import Chooser, WeakTree, grow_tree, sample_weights
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

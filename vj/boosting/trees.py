@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.samples import Samples
 from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Candidates, Search, Split, goes_left
-
-Floats = npt.NDArray[np.float64]
 
 CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION, "logit": MOMENT}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from vj._system import processors
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,7 +23,7 @@ class Workers:
     """
 
     def __init__(self, threads: int = 0) -> None:
-        self.threads = threads or _cores()
+        self.threads = threads or processors()
         self._pool = ThreadPoolExecutor(self.threads)
 
     def spread(self, work: Callable[[int, int], Any], n: int, block: int = 1024) -> None:
@@ -47,9 +48,3 @@ class Workers:
     def close(self) -> None:
         """Stop the threads; work not begun is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

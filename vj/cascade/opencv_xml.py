@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from vj._files import write_text
 from vj.cascade import stock
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -389,13 +390,7 @@ def save(cascade: Cascade, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(to_xml(cascade), encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(path, to_xml(cascade))
 
 
 def to_xml(cascade: Cascade) -> str:

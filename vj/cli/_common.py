@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -53,14 +52,3 @@ def size(text: str) -> tuple[int, int]:
     if len(parts) in (1, 2) and all(part.isdecimal() for part in parts):
         return int(parts[0]), int(parts[-1])
     raise argparse.ArgumentTypeError(f"expected a side or WIDTHxHEIGHT such as 24 or 24x32, got {text!r}")
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, whole or not at all."""
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)

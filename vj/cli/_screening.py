@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vj.cli._common import write_text
+from vj._files import write_text
 
 if TYPE_CHECKING:
     from vj.boosting.recipe import TrainingConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from vj.cli._common import write_text
+from vj._files import write_text
 
 if TYPE_CHECKING:
     from vj.boosting.progress import Progress, StageReport

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vj._files import write_text
 from vj.cli import _common
 
 if TYPE_CHECKING:
@@ -161,9 +162,9 @@ def _tell(args: argparse.Namespace, results: list[Evaluation]) -> None:
 
     print(text_table(results))
     if args.json:
-        _common.write_text(args.json, json.dumps(figures(results), indent=1) + "\n")
+        write_text(args.json, json.dumps(figures(results), indent=1) + "\n")
     if args.csv:
-        _common.write_text(args.csv, csv_table(results))
+        write_text(args.csv, csv_table(results))
     if args.plot:
         from vj.plotting import plot_curves
 

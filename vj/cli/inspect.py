@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vj._files import write_text
 from vj.cli import _common
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _inspect(argv: Sequence[str] | None) -> int:
     if args.plot:
         _plot(args, cascade, pictures, profile)
     if args.json:
-        _common.write_text(args.json, json.dumps(figures, indent=1) + "\n")
+        write_text(args.json, json.dumps(figures, indent=1) + "\n")
     return _common.SOME_FAILED if failed else _common.OK
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Gray
 from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
 from vj.errors import InputError
-from vj.images import Gray, list_images, read_gray, to_gray
+from vj.images import list_images, read_gray, to_gray
 
 
 class Backgrounds(Sequence[Gray]):

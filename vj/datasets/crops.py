@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Gray, Size
 from vj.datasets.objects import Annotation
 from vj.errors import InputError
-from vj.images import Gray
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

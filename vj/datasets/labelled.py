@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import write_text
 from vj.errors import InputError
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -142,12 +143,7 @@ def write_annotations(path: str | os.PathLike[str], pictures: Iterable[LabelledP
         except ValueError:
             raise InputError(f"expected pictures below {target.parent}, got {picture.path}") from None
         rows.append({"file": name, "faces": faces})
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(target, json.dumps(rows, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -12,14 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from vj._types import Floats
 from vj.errors import InputError
 from vj.evaluation.curves import Curve
 from vj.evaluation.matching import Found
-
-Floats = npt.NDArray[np.float64]
 
 _CELLS = 64
 """Cells a side into which an ellipse's frame is cut to measure areas: overlaps are right to about 0.002."""

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Gray
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.model import Cascade
 from vj.detector import Detector
-
-Gray = npt.NDArray[np.uint8]
 
 
 def describe(cascade: Cascade) -> dict[str, Any]:

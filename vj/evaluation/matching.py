@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.errors import InputError
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 TRUE, FALSE, NEITHER = 1, 0, -1

@@ -12,13 +12,13 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Gray
 from vj.cascade.model import Cascade
 from vj.detector import Detector, WindowMap
 from vj.errors import InputError
 from vj.evaluation.paths import nodes_evaluated
 from vj.scanning.pyramid import resize
 
-Gray = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 Rule = Literal["grid", "opencv"]
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-Boxes = npt.NDArray[np.int32]
+from vj._types import Boxes
+
 EPSILON = 0.2
 """How far, relative to their size, rectangles of one group may lie apart."""
 

@@ -23,12 +23,11 @@ from numba import njit, types
 from numba.core import config
 from numba.extending import intrinsic
 
+from vj._types import Gray
 from vj.errors import InputError
 
 SLACK = 64
 """Entries kept readable behind every row and plane: the scan loads whole groups of neighbouring windows."""
-
-Gray = npt.NDArray[np.uint8]
 
 
 class Axis(NamedTuple):

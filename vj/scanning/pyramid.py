@@ -10,12 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
+from vj._types import Gray, Size
 from vj.errors import InputError
-from vj.scanning.planes import Axis, Gray, Layout, Planes, Workspace, integral_planes, resampling_axis, resize
+from vj.scanning.planes import Axis, Layout, Planes, Workspace, integral_planes, resampling_axis, resize
 
 __all__ = ["Level", "levels", "resize", "scale_list"]
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Files come to their names whole or not at all."""
+
+import os
+import stat
+
+import pytest
+
+from vj._files import replacing, write_bytes, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "cascade.xml"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["cascade.xml"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
+    target = tmp_path / "a"
+    write_text(target, "old")
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert target.read_text() == "new"
+
+
+def test_new_files_have_the_permissions_of_any_new_file(tmp_path):
+    write_bytes(tmp_path / "ours", b"x")
+    (tmp_path / "theirs").write_bytes(b"x")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "theirs")]
+    assert modes[0] == modes[1]
+
+
+def test_the_longest_legal_name_can_be_written(tmp_path):
+    target = tmp_path / ("a" * 251 + ".png")
+    write_bytes(target, b"x")
+    assert target.read_bytes() == b"x"
+
+
+def test_a_symbolic_link_stays_a_link(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_text_is_written_as_utf8_with_unix_line_ends(tmp_path):
+    write_text(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == "é\n".encode()

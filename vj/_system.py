@@ -1,0 +1,10 @@
+"""What the machine gives this process."""
+
+import os
+
+
+def processors() -> int:
+    """Return the number of processors this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,15 @@
+"""Array and size types that several rooms share."""
+
+import numpy as np
+import numpy.typing as npt
+
+Gray = npt.NDArray[np.uint8]
+"""An 8-bit grey image, shape (h, w)."""
+
+Floats = npt.NDArray[np.float64]
+
+Boxes = npt.NDArray[np.int32]
+"""Boxes as x, y, width, height, shape (n, 4)."""
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
