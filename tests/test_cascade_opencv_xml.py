@@ -154,7 +154,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="No space"):
         vj.save(random_cascade(1), path)
     assert path.read_bytes() == before
