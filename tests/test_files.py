@@ -1,6 +1,5 @@
 """Files come to their names whole or not at all."""
 
-import os
 import stat
 
 import pytest
@@ -15,7 +14,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["cascade.xml"]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
