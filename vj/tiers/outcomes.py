@@ -166,7 +166,9 @@ class Outcomes:
         return cls(tuple(t.name for t in tiers), text, labels.astype(np.str_), confidences, np.array(costs))
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], costs: Mapping[str, float]) -> Outcomes:
+    def read(
+        cls, path: str | os.PathLike[str], costs: Mapping[str, float], only: Sequence[str] | None = None
+    ) -> Outcomes:
         """Read a CSV file, plain or ``.gz``: ``truth``, then ``TIER.label`` and ``TIER.confidence`` for each tier.
 
         Other columns are left alone. Where both cells of a tier are empty, it failed to answer.
@@ -176,6 +178,8 @@ class Outcomes:
         path : str or path
         costs : mapping of str to float
             By the tiers' names; each of the file's tiers needs one.
+        only : sequence of str, optional
+            Leave the file's other tiers alone.
 
         Raises
         ------
@@ -196,6 +200,10 @@ class Outcomes:
             raise InputError(
                 f"{path}: expected every column once, got {_some([h for h in header if header.count(h) > 1])}"
             )
+        if only is not None:
+            if not set(tiers) & set(only):
+                raise InputError(f"{path}: expected some of the tiers {_some(list(only))}, got {_some(tiers)}")
+            tiers = tuple(name for name in tiers if name in only)
         if not rows:
             raise InputError(f"{path}: expected at least one row of outcomes, got none")
         cells = np.array([row for _, row in rows], dtype=np.str_)

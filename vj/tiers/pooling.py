@@ -75,6 +75,11 @@ class LabelTables:
             tables[k] = (counts + PRIOR_ROWS * start) / (counts.sum(axis=1, keepdims=True) + PRIOR_ROWS)
         return cls(tuple(known), prior, tables)
 
+    @classmethod
+    def none(cls, tiers: int) -> LabelTables:
+        """Return tables without any known label, for policies that pool nothing."""
+        return cls((), np.ones(1), np.ones((tiers, 1, 1)))
+
     @cached_property
     def lookup(self) -> dict[str, int]:
         """Row of each known label."""

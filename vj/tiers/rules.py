@@ -63,7 +63,8 @@ def play(beliefs: Beliefs, plan: Plan, threshold: float) -> Played:
     """Return what the plan does at a threshold."""
     base = plan.order[0]
     n, k = beliefs.outcomes.labels.shape
-    pick, p = (array.copy() for array in beliefs.stand((base,)))
+    first, stated = beliefs.stand((base,))
+    pick, p = first.copy(), stated.copy()
     asked = np.zeros((n, k), dtype=bool)
     asked[:, base] = True
     waiting: list[tuple[State, Ints]] = [] if plan.rule == "single" else [((base,), np.arange(n))]
