@@ -52,3 +52,14 @@ def size(text: str) -> tuple[int, int]:
     if len(parts) in (1, 2) and all(part.isdecimal() for part in parts):
         return int(parts[0]), int(parts[-1])
     raise argparse.ArgumentTypeError(f"expected a side or WIDTHxHEIGHT such as 24 or 24x32, got {text!r}")
+
+
+def probability(text: str) -> float:
+    """Read a number from 0 to 1 from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value <= 1:
+        return value
+    raise argparse.ArgumentTypeError(f"expected a probability from 0 to 1, got {text!r}")

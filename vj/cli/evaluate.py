@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vj._files import write_text
-from vj.cli import _common
+from vj.cli import _common, _labels
 
 if TYPE_CHECKING:
-    from vj.datasets.labelled import LabelledPicture, Wanted
+    from vj.datasets.labelled import LabelledPicture
     from vj.evaluation.measure import Detect, Evaluation, PictureRun, WindowCost
 
 PROGRAM = "vj-evaluate"
-FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "wider", "fddb", "mitcmu")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,19 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CASCADE",
         help="a file, a name such as frontalface_alt2, or yunet:MODEL.onnx (default: the cascade of this package)",
     )
-    data = parser.add_argument_group("labels")
-    data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
-    data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")
-    data.add_argument("--images", metavar="DIR", help="folder that picture names are relative to")
-    data.add_argument(
-        "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
-    )
-    data.add_argument("--min-height", type=float, metavar="PX", help="ignore lower faces")
-    for name in ("blur", "occlusion", "pose", "invalid"):
-        data.add_argument(f"--max-{name}", type=int, metavar="CODE", help=f"ignore faces with a higher {name} code")
-    data.add_argument("--iou", type=float, default=0.5, metavar="T", help="overlap that makes a match (default: 0.5)")
-    data.add_argument("--align", action="store_true", help="fit one shift and scale for each detector's boxes first")
+    _labels.add_options(parser)
     run = parser.add_argument_group("detection")
+    run.add_argument("--align", action="store_true", help="fit one shift and scale for each detector's boxes first")
     run.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
     run.add_argument(
         "--min-neighbors",
@@ -79,7 +68,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
     pictures = read_labelled(args.dataset, args.format, args.images)
-    rules = Rules(_wanted(args), args.iou, args.align)
+    rules = Rules(_labels.wanted(args), args.iou, args.align)
     detectors = [_detector(given, args) for given in args.cascades or [_default()]]
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
@@ -99,16 +88,6 @@ def _default() -> str:
     from vj.cascade import stock
 
     return stock.DEFAULT
-
-
-def _wanted(args: argparse.Namespace) -> Wanted:
-    from dataclasses import replace
-
-    from vj.datasets.labelled import FRONTAL, Wanted
-
-    names = ("min_height", "max_blur", "max_occlusion", "max_pose", "max_invalid")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return replace(FRONTAL if args.frontal else Wanted(), **given)
 
 
 def _detector(
