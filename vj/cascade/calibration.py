@@ -71,6 +71,18 @@ class ScoreCalibration:
             raise InputError(f"expected a calibration made from at least one detection, got {self.detections}")
         object.__setattr__(self, "source", " ".join(self.source.split()))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both give the same probabilities, to the bit, and came from the same."""
+        if not isinstance(other, ScoreCalibration):
+            return NotImplemented
+        return (
+            np.array_equal(self.scores, other.scores)
+            and np.array_equal(self.probabilities, other.probabilities)
+            and (self.detections, self.source) == (other.detections, other.source)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __call__(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability at each score; float64, the shape of `scores`."""
         return np.asarray(np.interp(scores, self.scores, self.probabilities), dtype=np.float64)

@@ -61,7 +61,7 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     InputError
         If the file cannot be opened or does not hold a valid cascade.
     """
-    path = _resolve(source)
+    path = resolve(source)
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -72,7 +72,7 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     return parse(data, name=path.stem, place=str(path))
 
 
-def _resolve(source: str | os.PathLike[str]) -> Path:
+def resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w+", source) and not path.is_file():
