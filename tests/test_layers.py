@@ -40,7 +40,7 @@ ONLY_IN = {
     "defusedxml": {"cascade", "datasets"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm"}
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib"}
 
 
 def _room(path: Path) -> str:

@@ -85,7 +85,9 @@ class ScoreCalibration:
 
     def __call__(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the probability at each score; float64, the shape of `scores`."""
-        return np.asarray(np.interp(scores, self.scores, self.probabilities), dtype=np.float64)
+        return np.asarray(
+            np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities), dtype=np.float64
+        )
 
 
 def read_element(parent: Any) -> ScoreCalibration | None:

@@ -5,9 +5,17 @@ from .calibration import expected_calibration_error as expected_calibration_erro
 from .calibration import reliability as reliability
 from .escalation import Escalation as Escalation
 from .escalation import Outcome as Outcome
+from .detectors import Dlib as Dlib
+from .detectors import Escalating as Escalating
+from .detectors import FallbackWarning as FallbackWarning
+from .detectors import YuNet as YuNet
 from .model import Answer as Answer
 from .model import Reply as Reply
 from .model import Tier as Tier
 from .model import TierError as TierError
 from .outcomes import Outcomes as Outcomes
 from .policy import Policy as Policy
+from .regions import Framing as Framing
+from .regions import Fusion as Fusion
+from .regions import Regions as Regions
+from .regions import fit_fusion as fit_fusion

@@ -129,6 +129,40 @@ class Tier:
             getattr(run, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
         )
 
+    @classmethod
+    def from_detector(cls, detector: Any, name: str | None = None, cost: float | None = None) -> Tier:
+        """Make a tier of a detector: its queries are pictures, its values `vj.Detections`.
+
+        The confidence is `vj.tiers.detectors.confidence`, for which detections need probabilities (see
+        ``vj-calibrate``) or scores from 0 to 1; the label is the number of detections that are more likely than not.
+
+        Parameters
+        ----------
+        detector : PictureDetector
+            `vj.Detector`, or anything else with ``detect(image)`` that returns `vj.Detections`: see
+            `vj.tiers.detectors`.
+        name : str, optional
+            By default that of the cascade, or of the class.
+        cost : float, optional
+            See the class.
+
+        Raises
+        ------
+        InputError
+            If it is no detector.
+        """
+        from vj.tiers.detectors import confidence, own_probabilities
+
+        if not callable(getattr(detector, "detect", None)):
+            raise InputError(f"expected a detector with a method detect, got {type(detector).__name__}")
+
+        def run(image: Any) -> Answer:
+            found = detector.detect(image)
+            return Answer(found, confidence(found), str(int((own_probabilities(found) > 0.5).sum())))
+
+        cascade = getattr(detector, "cascade", None)
+        return cls(name or getattr(cascade, "name", None) or type(detector).__name__, run, cost)
+
     def __repr__(self) -> str:
         return f"Tier({self.name!r}, cost={'measured' if self.cost is None else self.cost})"
 

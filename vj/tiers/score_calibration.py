@@ -125,5 +125,5 @@ def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
     if not errors:
         raise InputError(f"expected detections in several pictures, got {len(found.scores)} in {n}")
     true = int(found.true.sum())
-    means = (float(np.mean(values)) for values in (errors, perfect, brier))
-    return HeldOut(*means, true, len(found.true) - true)
+    error, least, squared = (float(np.mean(values)) for values in (errors, perfect, brier))
+    return HeldOut(error, least, squared, true, len(found.true) - true)
