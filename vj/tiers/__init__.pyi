@@ -3,12 +3,12 @@ from .calibration import Reliability as Reliability
 from .calibration import brier_score as brier_score
 from .calibration import expected_calibration_error as expected_calibration_error
 from .calibration import reliability as reliability
-from .escalation import Escalation as Escalation
-from .escalation import Outcome as Outcome
 from .detectors import Dlib as Dlib
 from .detectors import Escalating as Escalating
 from .detectors import FallbackWarning as FallbackWarning
 from .detectors import YuNet as YuNet
+from .escalation import Escalation as Escalation
+from .escalation import Outcome as Outcome
 from .model import Answer as Answer
 from .model import Reply as Reply
 from .model import Tier as Tier
