@@ -1,12 +1,47 @@
-"""Writing files whole or not at all: the one place where a file comes to its name."""
+"""Reading files of bounded size, and writing files whole or not at all: the one place where a file gets its name."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from vj.errors import InputError
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Devices and named pipes are refused, since reading them may never end; the bound holds whatever size the file says
+    it has.
+
+    Parameters
+    ----------
+    path : str or path
+    limit : int
+        Largest number of bytes.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it cannot be read, it is not regular, or it is larger.
+    """
+    name = os.fspath(path)
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for its writer.
+        handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise InputError(f"{name}: expected a regular file, got another kind")
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: expected a readable file, got {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > limit:
+        raise InputError(f"{name}: expected at most {limit:,} bytes, got more")
+    return data
 
 
 @contextmanager

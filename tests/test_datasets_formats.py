@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vj.datasets.labelled_formats import FORMATS, landmark_box, read_labelled
+from vj.datasets.formats import FORMATS, read_labelled
 from vj.errors import InputError
 from vj.images import write_image
 
@@ -111,12 +111,6 @@ def test_mitcmu(folder):
     assert picture.boxes == pytest.approx(np.array([[50 - 53.2, 30 + 12.2 - 53.2, 106.4, 106.4]]))
 
 
-def test_landmark_box_turns_with_the_face():
-    """A face on its side: below the eyes is to their left."""
-    x, y, w, h = landmark_box([[50, 30], [50, 70]], [[20, 40], [20, 60]])
-    assert [x + w / 2, y + h / 2, w, h] == pytest.approx([50 - 12.2, 50, 106.4, 106.4])
-
-
 def test_images_may_lie_elsewhere(folder):
     source = _write(folder / "far" / "away" / "boxes.csv", "file,x,y,w,h\nb.png,0,0,50,50\n")
     (picture,) = read_labelled(source, images=folder / "images")
@@ -130,20 +124,20 @@ BAD = [
         '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [1]}]}',
         "annotation 0",
     ),
-    ("coco", '{"images": [{"id": 1, "file_name": "../a"}], "annotations": []}', "expected a picture below"),
+    ("coco", '{"images": [{"id": 1, "file_name": "../a"}], "annotations": []}', "expected an image below"),
     ("voc", "<annotation><filename>a</filename>", "expected Pascal VOC XML"),
     ("voc", "<svg/>", "expected an <annotation>"),
     ("voc", '<!DOCTYPE a [<!ENTITY b "c">]><annotation><filename>&b;</filename></annotation>', "Pascal VOC XML"),
     ("voc", "<annotation><filename>a</filename><object/></annotation>", "object 0: expected xmin, ymin, xmax, ymax"),
-    ("csv", "name,x\n", "expected the columns file, x, y, w, h"),
+    ("csv", "name,x\n", "expected the columns file, x, y, w, h or"),
     ("csv", "file,x,y,w,h\na.png,1,2,3,four\n", "line 2: expected x, y, w, h as 4 numbers"),
     ("wider", "a.png\n3\n1 2 3 4 0 0 0 0 0 0\n", "expected 3 lines of faces, got 1"),
     ("wider", "a.png\nmany\n", "expected a number of faces, got 'many'"),
     ("wider", "a.png\n1\n1 2 3\n", "expected a face as 10 numbers"),
     ("fddb", "a\n1\n20 15 nan 50 50 1\n", "expected a face as 5 numbers"),
     ("mitcmu", "a.png 1 2 3\n", "line 1: expected six landmarks as 12 numbers"),
-    ("csv", "file,x,y,w,h\n", "expected labelled pictures, got none"),
-    ("tfrecord", "", "expected a format out of"),
+    ("csv", "file,x,y,w,h\n", "expected labelled images, got none"),
+    ("tfrecord", "", "expected one of the formats"),
 ]
 
 
