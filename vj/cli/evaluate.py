@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vj.evaluation.measure import Detect, Evaluation, ImageRun, WindowCost
 
 PROGRAM = "vj-evaluate"
-FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "wider", "fddb", "mitcmu")
+FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "info", "wider", "fddb", "mitcmu")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("labels")
     data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
     data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")
+    data.add_argument(
+        "--class", dest="classes", action="append", metavar="NAME", help="objects to measure; may be repeated"
+    )
     data.add_argument("--images", metavar="DIR", help="folder that picture names are relative to")
     data.add_argument(
         "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
@@ -78,7 +81,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot) if f)):
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
-    pictures = read_labelled(args.dataset, args.format, args.images)
+    pictures = read_labelled(args.dataset, args.format, args.images, classes=args.classes or ())
     rules = Rules(_wanted(args), args.iou, args.align)
     detectors = [_detector(given, args) for given in args.cascades or [_default()]]
     results: list[Evaluation] = []
