@@ -222,3 +222,56 @@ def test_a_spoilt_file_is_read_or_refused_but_never_crashes(tmp_path, kind):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 100
+
+
+def test_classes_are_chosen_and_several_are_not_mixed(folder):
+    table = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"image_id": 1, "bbox": [0, 0, k, k], "category_id": min(k, 2)} for k in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    coco = _write(folder / "pets.json", json.dumps(table))
+    rows = "".join(f"a.png,0,0,{k},{k},{'cat' if k == 1 else 'dog'}\n" for k in (1, 2, 3))
+    csv = _write(folder / "pets.csv", "filename,xmin,ymin,xmax,ymax,class\n" + rows)
+    for path in (coco, csv):
+        with pytest.raises(InputError, match=r"several classes: cat \(1\), dog \(2\)"):
+            read_labelled(path)
+        with pytest.raises(InputError, match="expected one of the classes .* got 'cow'"):
+            read_labelled(path, classes=["cow"])
+        (image,) = read_labelled(path, classes=["dog"])
+        assert (image.classes, image.boxes[:, 2].tolist()) == (("dog", "dog"), [2, 3])
+    with pytest.raises(InputError, match="expected a CSV file for --where name=dog"):
+        read_labelled(coco, where={"name": "dog"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("voc", '<?xml version="1.0" encoding="cp99999"?><annotation/>'),
+        ("voc", '<?xml version="1.0" encoding="utf-7"?><annotation/>'),
+        ("coco", '{"images": [{"id": [1], "file_name": "a"}], "annotations": []}'),
+        ("coco", '{"images": [], "annotations": [' + "9" * 4400 + "]}"),
+        ("csv", "file,x,y,w,h\na.png,1,2,3," + "4" * 200_000),
+        ("csv", "file,x,y,w,h\na.png,1,2,3,inf\n"),
+        ("csv", "file,x,y,w,h\na.png,1,2,3,1e300\n"),
+        ("info", "a.png " + "9" * 5000 + " 1 2 3 4\n"),
+        ("wider", "a.png\n" + "9" * 5000 + "\n"),
+    ],
+)
+def test_odd_values_are_refused_in_one_line(tmp_path, kind, text):
+    path = _write(tmp_path / "labels.any", text)
+    with pytest.raises(InputError, match="expected") as caught:
+        read_labelled(path, kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_short_rows_match_no_range(tmp_path):
+    path = _write(tmp_path / "a.csv", "file,x,y,w,h,yaw\na.png,1,2,3,4,0\nb.png,1,2\n")
+    assert [image.path.name for image in read_labelled(path, where={"yaw": "-1..1"})] == ["a.png"]
+
+
+def test_mitcmu_as_published(folder):
+    """A comment first, and images kept under another ending than the list names."""
+    text = "#filename left-eye right-eye nose left-corner-mouth center-mouth right-corner-mouth\n"
+    (image,) = read_labelled(_write(folder / "list.txt", text + "a.gif 30 30 70 30 50 45 40 60 50 60 60 60\n"))
+    assert image.path == folder / "images" / "a.png"
