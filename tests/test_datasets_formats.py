@@ -236,7 +236,7 @@ def test_classes_are_chosen_and_several_are_not_mixed(folder):
     for path in (coco, csv):
         with pytest.raises(InputError, match=r"several classes: cat \(1\), dog \(2\)"):
             read_labelled(path)
-        with pytest.raises(InputError, match="expected one of the classes .* got 'cow'"):
+        with pytest.raises(InputError, match=r"expected one of the classes .* got 'cow'"):
             read_labelled(path, classes=["cow"])
         (image,) = read_labelled(path, classes=["dog"])
         assert (image.classes, image.boxes[:, 2].tolist()) == (("dog", "dog"), [2, 3])

@@ -227,3 +227,12 @@ def test_mean_object_is_the_average_of_what_is_found():
     assert np.abs(same.astype(int) - mean).max() <= 1
     assert mean_object(detector, [np.zeros((50, 50), np.uint8)]) == (None, 0)
     assert mean_object(detector, [image], limit=1)[1] == 1
+
+
+def test_sheets_survive_a_box_far_larger_than_its_image(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((60, 80), np.uint8))
+    image = LabelledImage(tmp_path / "a.png", np.array([[0, 0, 9e8, 9e8]]))
+    runs = list(run_detector(lambda _: Found(np.array([[0, 0, 8e8, 1.0]]), np.ones(1)), [image]))
+    result = evaluate("huge", runs, Rules())
+    assert missed_faces(result, [image.path]).shape == false_positives(result, [image.path]).shape
+    assert "huge: 95 % interval of AP 0.0-0.0" in text_table([result])
