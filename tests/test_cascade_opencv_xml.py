@@ -212,7 +212,7 @@ def test_files_that_are_too_large_or_absent_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "large.xml"
     path.write_text(VALID)
     monkeypatch.setattr(opencv_xml, "MAX_BYTES", 1000)
-    with pytest.raises(InputError, match=r"large.xml: expected a cascade of at most 1000 bytes, got \d+"):
+    with pytest.raises(InputError, match=r"large.xml: expected a cascade file of at most 1000 bytes, got \d+"):
         vj.load(path)
     with pytest.raises(InputError, match=r"none.xml: expected a readable cascade file, got No such file"):
         vj.load(tmp_path / "none.xml")
