@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vj._files import write_text
 from vj.cli import _common
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _curve(args: argparse.Namespace) -> int:
     plot = args.plot or f"{stem}.curve.png"
     plot_deferral(plot, curves)
     if args.json:
-        _common.write_text(args.json, json.dumps(curves.to_dict(), indent=1) + "\n")
+        write_text(args.json, json.dumps(curves.to_dict(), indent=1) + "\n")
     print(f"written to {plot}")
     return _common.OK
 

@@ -96,7 +96,7 @@ class Escalation:
         return run.outcome()
 
     def allocate(self, tasks: Sequence[Any], budget: float) -> list[Outcome | TierError]:
-        """Answer a batch of tasks for at most `budget` in all: the easy ones by the cheap tier, the hard ones higher up.
+        """Answer a batch of tasks for at most `budget` in all: easy ones by the cheap tier, hard ones higher up.
 
         Every task is put to the base tier. Then the deferral that is expected to gain most for its cost is made, and so
         on as long as the budget holds; the policy's threshold plays no part. A task without any answer holds its error.

@@ -168,7 +168,7 @@ class Policy:
             each = {k: self.probability(k, answer) for k, answer in answers.items()}
             surest = max(each, key=lambda k: each[k])
             return surest, each[surest]
-        last = next(reversed(answers.keys()))
+        last = list(answers)[-1]
         return last, self.probability(last, answers[last])
 
     def next(self, state: State, label: str | None, p: float, without: Collection[int] = ()) -> int | None:
