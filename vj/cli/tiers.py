@@ -47,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("policy", metavar="POLICY.json", help="a policy that fit wrote")
     _costs(replay, "costs to use instead of the policy's")
     replay.add_argument("--threshold", type=float, metavar="T", help="use this threshold instead of the policy's")
-    curve = commands.add_parser(
-        "curve", help="table and plot of accuracy against cost, measured on held-out rows"
-    )
+    curve = commands.add_parser("curve", help="table and plot of accuracy against cost, measured on held-out rows")
     _inputs(curve)
     curve.add_argument("--plot", metavar="FILE", help="plot to write (default: FILE.curve.png in the current folder)")
     curve.add_argument("--json", metavar="FILE", help="also write all points to this file")
