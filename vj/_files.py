@@ -1,4 +1,4 @@
-"""Reading files of bounded size, and writing files whole or not at all: the one place where a file gets its name."""
+"""Files in and out: reading a regular file up to a bound, writing one whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,36 +12,55 @@ from pathlib import Path
 from vj.errors import InputError
 
 
-def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes.
+def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -> bytes:
+    """Return the contents of a regular file of at most `limit` bytes.
 
-    Devices and named pipes are refused, since reading them may never end; the bound holds whatever size the file says
-    it has.
+    A pipe would block and a device may never end, so neither is read. The size is checked on the open file, and no more
+    than the limit is read even if the file grows.
 
     Parameters
     ----------
     path : str or path
     limit : int
-        Largest number of bytes.
+        Largest size in bytes.
+    what : str
+        What error messages call the file: "picture", "cascade file".
+
+    Returns
+    -------
+    bytes
 
     Raises
     ------
     InputError
-        If there is no such file, it cannot be read, it is not regular, or it is larger.
+        If the file cannot be read, is not a regular file, or is larger.
     """
     name = os.fspath(path)
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
+    no_wait = getattr(os, "O_NONBLOCK", 0)
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for its writer.
-        handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise InputError(f"{name}: expected a regular file, got another kind")
+        with open(path, "rb", opener=lambda found, flags: os.open(found, flags | no_wait)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
+            if status.st_size > limit:
+                raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
             data = file.read(limit + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: expected a readable file, got {getattr(error, 'strerror', None) or error}") from None
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{name}: expected a readable {what}, got {error.strerror or error}") from None
+    except ValueError as error:  # a name with a NUL byte
+        raise InputError(f"{name!r}: expected a readable {what}, got {error}") from None
     if len(data) > limit:
-        raise InputError(f"{name}: expected at most {limit:,} bytes, got more")
+        raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got more")
     return data
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
 @contextmanager
