@@ -24,7 +24,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     limit : int
         Largest size in bytes.
     what : str
-        What error messages call the file: "picture", "cascade file".
+        What error messages call the file, such as "image" or "cascade file".
 
     Returns
     -------
