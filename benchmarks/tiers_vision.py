@@ -2,9 +2,9 @@
 
     python -m benchmarks.tiers_vision FDDB WIDER --yunet MODEL.onnx [--dlib MODEL.dat --answers FILE]
 
-FDDB and WIDER are labelled pictures (of the second the frontal part is asked for). dlib has to be importable: see
-data/README.md. Its answers, 0.9 s a picture on one core, are kept in the file `--answers` with the processor time they
-took, so that a second run does not ask again. Whatever is fitted is fitted on half of the pictures and measured on the
+FDDB and WIDER are labelled images (of the second the frontal part is asked for). dlib has to be importable: see
+data/README.md. Its answers, 0.9 s an image on one core, are kept in the file `--answers` with the processor time they
+took, so that a second run does not ask again. Whatever is fitted is fitted on half of the images and measured on the
 others; figures are means over ten halves. Costs are processor time of one thread.
 """
 
@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks import _runner
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.opencv_xml import load
-from vj.datasets.labelled import FRONTAL, LabelledPicture, Wanted, read_annotations
+from vj.datasets.formats import read_labelled
+from vj.datasets.labelled import FRONTAL, LabelledImage, Wanted
 from vj.detector import Detections, Detector
 from vj.errors import InputError
 from vj.evaluation.curves import curve
@@ -45,7 +46,7 @@ FRAMING = Framing(1.25, 80)
 
 
 class Measured:
-    """A detector's answers to all pictures of a set, matched, and the processor seconds of each."""
+    """A detector's answers to all images of a set, matched, and the processor seconds of each."""
 
     def __init__(self, found: Sequence[Detections], seconds: Sequence[float], truth: Sequence[Truth]) -> None:
         self.detections, self.seconds = list(found), np.array(seconds)
@@ -56,7 +57,7 @@ class Measured:
 
 
 def run(detector: Any, images: list[Any], truth: list[Truth], repeats: int = 3) -> Measured:
-    """Ask a detector about all pictures; the least time of some tries counts, since others disturb it."""
+    """Ask a detector about all images; the least time of some tries counts, since others disturb it."""
     found, seconds = [], []
     for image in images:
         times = []
@@ -70,7 +71,7 @@ def run(detector: Any, images: list[Any], truth: list[Truth], repeats: int = 3) 
 
 
 def precision(scores: Sequence[Any], matches: Sequence[Matches], truth: Sequence[Truth], use: Any) -> float:
-    """Average precision over the pictures `use`."""
+    """Average precision over the images `use`."""
     wanted = sum(truth[k].n_wanted for k in use)
     return curve([scores[k] for k in use], [matches[k] for k in use], wanted).average_precision
 
@@ -85,7 +86,7 @@ def halves(n: int) -> list[tuple[Any, Any]]:
 
 
 def calibrated(measured: Measured, use: Any) -> ScoreCalibration:
-    """Isotonic calibration of a detector on some pictures."""
+    """Isotonic calibration of a detector on some images."""
     scores = np.concatenate([measured.scores[k] for k in use])
     outcome = np.concatenate([measured.matches[k].outcome for k in use])
     keep = outcome != NEITHER
@@ -96,7 +97,7 @@ def calibrated(measured: Measured, use: Any) -> ScoreCalibration:
 # Calibration.
 
 
-def calibration(fddb: list[LabelledPicture], wider: list[LabelledPicture]) -> dict[str, Any]:
+def calibration(fddb: list[LabelledImage], wider: list[LabelledImage]) -> dict[str, Any]:
     """Calibration error of the packaged cascade: half to half, and from one set to the other."""
     cascade = load("frontalface")
     settings = {
@@ -162,7 +163,7 @@ def _with(found: Detections, table: ScoreCalibration) -> Detections:
 
 
 def _mixed(ask: Any, light: Measured, heavy: Measured, truth: list[Truth], use: Any) -> dict[str, float]:
-    """Average precision, cost in that of the heavy tier, and share asked, if the pictures `ask` go to the heavy one."""
+    """Average precision, cost in that of the heavy tier, and share asked, if the images `ask` go to the heavy one."""
     scores = [heavy.scores[k] if ask[k] else light.scores[k] for k in range(len(ask))]
     matches = [heavy.matches[k] if ask[k] else light.matches[k] for k in range(len(ask))]
     spent = light.seconds[use].sum() + heavy.seconds[use][ask[use]].sum()
@@ -176,7 +177,7 @@ def _mixed(ask: Any, light: Measured, heavy: Measured, truth: list[Truth], use: 
 
 
 def _least(doubt: Any, light: Measured, heavy: Measured, truth: list[Truth], use: Any) -> float:
-    """Highest threshold at which no more than `LOSS` is lost on the pictures `use`, and at no lower one either."""
+    """Highest threshold at which no more than `LOSS` is lost on the images `use`, and at no lower one either."""
     limit = -1.0
     for threshold in np.unique(np.concatenate([[-1.0], doubt[use]])):
         if _mixed(doubt > threshold, light, heavy, truth, use)["loss"] > LOSS:
@@ -202,6 +203,7 @@ class Kept:
             self.known[row["key"]] = row
 
     def detect(self, image: Any) -> Detections:
+        """Repeat what was answered before, or ask."""
         key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:24]
         if key not in self.known:
             start = time.thread_time()
@@ -222,7 +224,7 @@ def regions(model: str, answers: Path, yunet: str, images: list[Any], truth: lis
     heavy = Kept(Dlib(model), answers)
     everything = range(len(images))
     whole, seconds = [], []
-    for image in _shown(images, "dlib, whole pictures"):
+    for image in _shown(images, "dlib, whole images"):
         before = heavy.seconds
         whole.append(heavy.detect(image))
         seconds.append(heavy.seconds - before)
@@ -251,7 +253,7 @@ def regions(model: str, answers: Path, yunet: str, images: list[Any], truth: lis
 def _verified(
     light: Detector, heavy: Kept, measured: Measured, images: list[Any], truth: list[Truth], total: float
 ) -> dict[str, float]:
-    """The heavy detector decides about every proposal."""
+    """Let the heavy detector decide about every proposal."""
     before = heavy.seconds
     regions = Regions(_Answered(images, measured.detections), heavy, framing=FRAMING)
     found = [regions.examine(image) for image in _shown(images, "dlib, regions")]
@@ -265,7 +267,7 @@ def _verified(
 
 
 class _Answered:
-    """A detector that repeats what it found in these pictures, with or without probabilities."""
+    """A detector that repeats what it found in these images, with or without probabilities."""
 
     def __init__(self, images: list[Any], found: Sequence[Detections]) -> None:
         self.by_id = {id(image): one for image, one in zip(images, found, strict=True)}
@@ -295,7 +297,7 @@ def _fused(
         one = Measured([e.detections for e in found], np.zeros(len(test)), own)
         light = precision(measured.scores, measured.matches, truth, test)
         ap = precision(one.scores, one.matches, own, range(len(test)))
-        # Relative to the heavy tier on the same pictures, which a mean over both halves of a split makes the whole set.
+        # Relative to the heavy tier on the same images, which a mean over both halves of a split makes the whole set.
         rows.append((ap, spent / total * len(images) / len(test), statistics.mean(e.chips for e in found), light))
     ap, cost, chips, light = (float(v) for v in np.mean(rows, axis=0))
     return {"ap": ap, "cost": cost, "chips": chips, "light_ap": light}
@@ -346,7 +348,7 @@ def table(figures: dict[str, Any]) -> str:
     if "regions" in figures:
         parts.append(_regions_table(figures["regions"]))
     rows = [[name, f"{value:.1f} us"] for name, value in figures["overhead"].items()]
-    parts.append(_runner.table(["overhead of the layer, for each picture", "median"], rows))
+    parts.append(_runner.table(["overhead of the layer, for each image", "median"], rows))
     return "\n\n".join(parts)
 
 
@@ -387,7 +389,7 @@ def _escalation_table(figures: dict[str, Any]) -> str:
 
 def _regions_table(figures: dict[str, Any]) -> str:
     rows = [
-        ["dlib's CNN, whole picture", _pair(figures["dlib"]), ""],
+        ["dlib's CNN, whole image", _pair(figures["dlib"]), ""],
         *([name, _pair(one), ""] for name, one in figures.items() if name.startswith(("ours", "yunet"))),
     ]
     words = {
@@ -396,12 +398,12 @@ def _regions_table(figures: dict[str, Any]) -> str:
         "doubtful fused": "the same, dlib asked only between 2 and 98 %",
     }
     rows += [[text, _pair(figures["regions"][k]), f"{figures['regions'][k]['chips']:.1f}"] for k, text in words.items()]
-    return _runner.table(["fddb283", "AP / cost of dlib", "regions a picture"], rows)
+    return _runner.table(["fddb283", "AP / cost of dlib", "regions an image"], rows)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiers_vision", description=__doc__.split("\n\n")[0])
-    parser.add_argument("fddb", metavar="FDDB", help="labelled pictures: folder with annotations.json")
+    parser.add_argument("fddb", metavar="FDDB", help="labelled images: folder with annotations.json")
     parser.add_argument("wider", metavar="WIDER", help="the same, of WIDER FACE")
     parser.add_argument("--yunet", required=True, metavar="MODEL.onnx")
     parser.add_argument("--dlib", metavar="MODEL.dat", help="dlib's CNN; without it regions are left out")
@@ -420,19 +422,19 @@ def _run(args: argparse.Namespace) -> int:
 
     cv2.setNumThreads(1)
     sets = {"fddb283": (args.fddb, Wanted()), "wider_dev": (args.wider, FRONTAL)}
-    pictures = {name: read_annotations(path) for name, (path, _) in sets.items()}
-    figures: dict[str, Any] = {"calibration": calibration(*pictures.values()), "escalation": {}}
+    images = {name: read_labelled(path) for name, (path, _) in sets.items()}
+    figures: dict[str, Any] = {"calibration": calibration(*images.values()), "escalation": {}}
     for name, (_, wanted) in sets.items():
-        images = [read_bgr(p.path) for p in pictures[name]]
-        truth = [Truth(p.boxes, wanted.ignored(p)) for p in pictures[name]]
+        images = [read_bgr(p.path) for p in images[name]]
+        truth = [Truth(p.boxes, wanted.ignored(p)) for p in images[name]]
         figures["escalation"][name] = escalation(args.yunet, images, truth)
         print(f"{name}: escalation measured", flush=True)
         if name == "fddb283" and args.dlib:
             figures["regions"] = regions(args.dlib, Path(args.answers), args.yunet, images, truth)
             print("regions measured", flush=True)
     figures["overhead"] = overhead()
-    paths = [p.path for one in pictures.values() for p in one]
-    data = {"name": "fddb283 and wider_dev", "pictures": len(paths), "sha256": _runner.data_hash(paths)}
+    paths = [p.path for one in images.values() for p in one]
+    data = {"name": "fddb283 and wider_dev", "images": len(paths), "sha256": _runner.data_hash(paths)}
     path = _runner.write_result("tiers_vision", figures, data=data, folder=Path(args.output))
     print(f"\n{table(figures)}\n\nWritten: {path}")
     return 0

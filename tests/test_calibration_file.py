@@ -165,7 +165,7 @@ def test_detect_keeps_what_is_likely_enough(tmp_path, capsys):
 
 
 def _evaluation(n, rng, slope=1.0):
-    """Pictures with three detections each, true with the probability that a sigmoid of the score gives."""
+    """Images with three detections each, true with the probability that a sigmoid of the score gives."""
     found, truth, matches = [], [], []
     for _ in range(n):
         scores = rng.normal(0, 2, 3)
@@ -191,7 +191,7 @@ def test_the_fit_finds_the_probabilities_that_made_the_data():
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Eight pictures made of two photos, with the face of one of them labelled in each place."""
+    """Eight images made of two photos, with the face of one of them labelled in each place."""
     rows = []
     for k in range(8):
         image = np.full((300, 400, 3), 90, np.uint8)

@@ -1,4 +1,4 @@
-"""Detectors as tiers: adapters, regions of a cheap one for a heavy one, and escalation from picture to picture."""
+"""Detectors as tiers: adapters, regions of a cheap one for a heavy one, and escalation from image to image."""
 
 import warnings
 
@@ -35,7 +35,7 @@ class Fixed:
 
 
 class Bright:
-    """A detector of white boxes on black, exact to the pixel; the score is the side in the picture it is given."""
+    """A detector of white boxes on black, exact to the pixel; the score is the side in the image it is given."""
 
     def __init__(self, probability=None):
         self.probability, self.shapes = probability, []
@@ -65,11 +65,11 @@ def test_regions_bring_boxes_back_to_the_picture(side, colour):
     verify = Bright()
     result = Regions(Bright(), verify, framing=Framing(1.5, side)).examine(image)
     order = np.argsort(result.detections.boxes[:, 0])
-    # Rescaling moves an edge by up to a pixel of the smaller picture.
+    # Rescaling moves an edge by up to a pixel of the smaller image.
     assert np.abs(result.detections.boxes[order] - np.array(BOXES)).max() <= (0 if side is None else 3)
     assert result.chips == 3 and result.asked.all() and not result.failures
     if side is not None:
-        # The last one is cut at the picture's edge.
+        # The last one is cut at the image's edge.
         assert verify.shapes[1:] == [(round(side * 1.5),) * 2] * 2
         np.testing.assert_allclose(result.detections.scores, side, atol=2)
     assert result.pixels == pytest.approx(sum(h * w for h, w in verify.shapes), rel=0.05)

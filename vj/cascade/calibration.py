@@ -36,7 +36,7 @@ class ScoreCalibration:
     detections : int
         How many detections it was fitted on; at least 1.
     source : str
-        The labelled pictures and settings it was fitted with, in words.
+        The labelled images and settings it was fitted with, in words.
 
     Raises
     ------

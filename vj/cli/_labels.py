@@ -1,4 +1,4 @@
-"""Options about labelled pictures that several commands have."""
+"""Options about labelled images that several commands have."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vj.datasets.labelled import Wanted
+    from vj.datasets.labelled import LabelledImage, Wanted
 
-FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "wider", "fddb", "mitcmu")
+FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "info", "wider", "fddb", "mitcmu")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add a group of options that say where the labels are, and which objects are asked for."""
     data = parser.add_argument_group("labels")
     data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
-    data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")
-    data.add_argument("--images", metavar="DIR", help="folder that picture names are relative to")
+    data.add_argument("--format", choices=FORMATS, help="of the annotations (default: guessed from the file)")
+    data.add_argument(
+        "--class", dest="classes", action="append", metavar="NAME", help="objects to measure; may be repeated"
+    )
+    data.add_argument("--images", metavar="DIR", help="folder that image names are relative to")
     data.add_argument(
         "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
     )
@@ -25,6 +28,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in ("blur", "occlusion", "pose", "invalid"):
         data.add_argument(f"--max-{name}", type=int, metavar="CODE", help=f"ignore faces with a higher {name} code")
     data.add_argument("--iou", type=float, default=0.5, metavar="T", help="overlap that makes a match (default: 0.5)")
+
+
+def read(args: argparse.Namespace) -> list[LabelledImage]:
+    """Read the labelled images that the options name."""
+    from vj.datasets.formats import read_labelled
+
+    return read_labelled(args.dataset, args.format, args.images, classes=args.classes or ())
 
 
 def wanted(args: argparse.Namespace) -> Wanted:

@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Learn from labelled pictures the probability that a detection is an object, and store it in the "
+        description="Learn from labelled images the probability that a detection is an object, and store it in the "
         "cascade's file, where OpenCV ignores it; all else in the file stays as it is. Prints one line of JSON with "
-        "how good it is on pictures that it was not fitted on (half fitted, half measured, ten times).",
+        "how good it is on images that it was not fitted on (half fitted, half measured, ten times).",
     )
     parser.add_argument("cascade", metavar="CASCADE", help="a cascade file, or a name such as frontalface_alt2")
     parser.add_argument(
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="keep boxes with more raw hits than this (default: 0, since doubtful boxes are what it learns from)",
+        help="keep boxes with more hits than this (default: 0, since doubtful boxes are what it learns from)",
     )
     run.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object (default: the window)")
     run.add_argument("--stride", type=int, choices=(1, 2), help="pixels between windows (default: as OpenCV)")
@@ -91,14 +91,13 @@ def _calibrate(argv: Sequence[str] | None) -> int:
 def _evaluation(args: argparse.Namespace, cascade: Any) -> tuple[Evaluation, int]:
     from tqdm import tqdm
 
-    from vj.datasets.labelled_formats import read_labelled
     from vj.evaluation.measure import Rules, cascade_detector, evaluate, run_detector
 
-    pictures = read_labelled(args.dataset, args.format, args.images)
+    images = _labels.read(args)
     names = ("scale_factor", "min_neighbors", "stride", "suppression", "threads")
     settings = {name: getattr(args, name) for name in names} | {"min_size": args.min_size or cascade.window}
-    found = run_detector(cascade_detector(cascade, **settings), pictures)
-    runs = list(tqdm(found, cascade.name, len(pictures), unit="picture", leave=False, disable=not sys.stderr.isatty()))
+    found = run_detector(cascade_detector(cascade, **settings), images)
+    runs = list(tqdm(found, cascade.name, len(images), unit="image", leave=False, disable=not sys.stderr.isatty()))
     failures = [run.error for run in runs if run.error]
     for message in failures:
         _common.report(PROGRAM, message)
@@ -106,7 +105,7 @@ def _evaluation(args: argparse.Namespace, cascade: Any) -> tuple[Evaluation, int
 
 
 def _words(args: argparse.Namespace) -> str:
-    """Which pictures and settings: the folder's own name, not where it lies on this machine."""
+    """Which images and settings: the folder's own name, not where it lies on this machine."""
     path = Path(args.dataset).resolve()
     name = path.parent.name if path.name == "annotations.json" else path.name
     words = [f"{name}{', frontal part' if args.frontal else ''}", f"scale factor {args.scale_factor:g}"]

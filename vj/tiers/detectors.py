@@ -1,6 +1,6 @@
-"""Detectors of others as detectors of ours, how sure an answer about a picture is, and escalation between detectors.
+"""Detectors of others as detectors of ours, how sure an answer about an image is, and escalation between detectors.
 
-A picture detector is whatever has ``detect(image)`` and returns `Detections`: `vj.Detector`, the adapters here,
+An image detector is whatever has ``detect(image)`` and returns `Detections`: `vj.Detector`, the adapters here,
 `Escalating`, and `vj.tiers.regions.Regions`.
 """
 
@@ -21,11 +21,11 @@ Image = npt.NDArray[np.uint8]
 MAX_COORDINATE = float(1 << 30)
 
 
-class PictureDetector(Protocol):
-    """What finds objects in a picture."""
+class ImageDetector(Protocol):
+    """What finds objects in an image."""
 
     def detect(self, image: Image) -> Detections:
-        """Find objects in a picture (h, w, 3) BGR or (h, w) grey."""
+        """Find objects in an image (h, w, 3) BGR or (h, w) grey."""
         ...
 
 
@@ -34,7 +34,7 @@ class FallbackWarning(UserWarning):
 
 
 def as_detections(boxes: npt.ArrayLike, scores: npt.ArrayLike, calibration: ScoreCalibration | None) -> Detections:
-    """Return what a foreign detector found, checked and rounded to pixels; a box counts as one raw hit.
+    """Return what a foreign detector found, checked and rounded to pixels; a box counts as one hit.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class YuNet:
     model : str or cv2.FaceDetectorYN
         The ONNX file, or a detector already made.
     scale : float
-        The picture is shrunk by this factor first, above 0, at most 1: a half costs about a third.
+        The image is shrunk by this factor first, above 0, at most 1: a half costs about a third.
     score_threshold : float
         Lowest score reported, if `model` is a file: low, since whoever decides later wants the doubtful ones too.
     calibration : ScoreCalibration, optional
@@ -108,7 +108,7 @@ class YuNet:
         self.calibration = calibration
 
     def detect(self, image: Image) -> Detections:
-        """Find faces; see `PictureDetector`."""
+        """Find faces; see `ImageDetector`."""
         import cv2
 
         colour = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
@@ -156,7 +156,7 @@ class Dlib:
         self.calibration = calibration
 
     def detect(self, image: Image) -> Detections:
-        """Find objects; see `PictureDetector`."""
+        """Find objects; see `ImageDetector`."""
         import cv2
 
         # dlib wants RGB.
@@ -189,9 +189,9 @@ def own_probabilities(found: Detections) -> npt.NDArray[np.float64]:
 
 
 def uncertainty(found: Detections) -> float:
-    """How unsure an answer about a picture is: the sum of p (1 - p) over the detections, or 1/2 if there are none.
+    """How unsure an answer about an image is: the sum of p (1 - p) over the detections, or 1/2 if there are none.
 
-    The sum is the variance of the number of objects among the detections. A picture without any is no certain one:
+    The sum is the variance of the number of objects among the detections. An image without any is no certain one:
     the detector may have missed what is there.
     """
     if not len(found):
@@ -225,14 +225,14 @@ class Escalated(NamedTuple):
 
 
 class Escalating:
-    """A detector made of two: a light one, and a heavy one for the pictures where the light one is not sure.
+    """A detector made of two: a light one, and a heavy one for the images where the light one is not sure.
 
     If the heavy one fails, the light one's answer stands, with a `FallbackWarning`; if the light one fails, the heavy
     one is asked.
 
     Parameters
     ----------
-    light, heavy : PictureDetector
+    light, heavy : ImageDetector
     threshold : float
         The heavy tier is asked where `uncertainty` of the light one's answer is above this; 0 asks it wherever there is
         any doubt, infinity never.
@@ -243,7 +243,7 @@ class Escalating:
         If the threshold is negative or no number.
     """
 
-    def __init__(self, light: PictureDetector, heavy: PictureDetector, threshold: float) -> None:
+    def __init__(self, light: ImageDetector, heavy: ImageDetector, threshold: float) -> None:
         if not threshold >= 0:
             raise InputError(f"expected a threshold of 0 or more, got {threshold}")
         self.light, self.heavy, self.threshold = light, heavy, threshold
@@ -265,11 +265,11 @@ class Escalating:
         return Escalated(better, True, doubt, failure)
 
     def detect(self, image: Image) -> Detections:
-        """Find objects; see `PictureDetector`."""
+        """Find objects; see `ImageDetector`."""
         return self.examine(image).detections
 
 
-def asked(detector: PictureDetector, image: Image) -> tuple[Detections | None, str]:
+def asked(detector: ImageDetector, image: Image) -> tuple[Detections | None, str]:
     """Ask a detector; return its answer, or None and one line that says why there is none."""
     try:
         found = detector.detect(image)

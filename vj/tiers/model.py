@@ -131,14 +131,14 @@ class Tier:
 
     @classmethod
     def from_detector(cls, detector: Any, name: str | None = None, cost: float | None = None) -> Tier:
-        """Make a tier of a detector: its queries are pictures, its values `vj.Detections`.
+        """Make a tier of a detector: its queries are images, its values `vj.Detections`.
 
         The confidence is `vj.tiers.detectors.confidence`, for which detections need probabilities (see
         ``vj-calibrate``) or scores from 0 to 1; the label is the number of detections that are more likely than not.
 
         Parameters
         ----------
-        detector : PictureDetector
+        detector : ImageDetector
             `vj.Detector`, or anything else with ``detect(image)`` that returns `vj.Detections`: see
             `vj.tiers.detectors`.
         name : str, optional

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match, overlaps
-from vj.tiers.detectors import FallbackWarning, Image, PictureDetector, asked, own_probabilities
+from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities
 
 Floats = npt.NDArray[np.float64]
 
@@ -122,12 +122,12 @@ def _design(scores: Floats, answers: Floats) -> Floats:
 
 
 class Chip(NamedTuple):
-    """A region as the heavy detector sees it: a part of the picture, rescaled.
+    """A region as the heavy detector sees it: a part of the image, rescaled.
 
     Parameters
     ----------
     x, y, width, height : int
-        In the picture.
+        In the image.
     zoom : float
     proposals : tuple of int
         The proposals in it, by index.
@@ -185,7 +185,7 @@ class Regions:
 
     Parameters
     ----------
-    propose, verify : PictureDetector
+    propose, verify : ImageDetector
         The cheap one, with high recall, and the heavy one. Either may be a `Regions` itself.
     framing : Framing
     band : (float, float), optional
@@ -202,8 +202,8 @@ class Regions:
 
     def __init__(
         self,
-        propose: PictureDetector,
-        verify: PictureDetector,
+        propose: ImageDetector,
+        verify: ImageDetector,
         *,
         framing: Framing = Framing(),
         band: tuple[float, float] | None = None,
@@ -214,7 +214,7 @@ class Regions:
         self.propose, self.verify, self.framing, self.band, self.fusion = propose, verify, framing, band, fusion
 
     def detect(self, image: Image) -> Detections:
-        """Find objects in a picture (h, w, 3) BGR or (h, w) grey."""
+        """Find objects in an image (h, w, 3) BGR or (h, w) grey."""
         return self.examine(image).detections
 
     def examine(self, image: Image) -> Examined:
@@ -268,7 +268,7 @@ class Regions:
 def chips(
     boxes: npt.NDArray[np.int32], wanted: Sequence[int] | npt.NDArray[np.intp], shape: tuple[int, ...], framing: Framing
 ) -> list[Chip]:
-    """Return the regions around proposals, clipped to the picture, and merged where one costs less than two.
+    """Return the regions around proposals, clipped to the image, and merged where one costs less than two.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def chips(
     wanted : sequence of int
         Those that regions are made for.
     shape : (int, int, ...)
-        Of the picture: height, width.
+        Of the image: height, width.
     framing : Framing
     """
     height, width = shape[:2]
@@ -322,7 +322,7 @@ def _cut(image: Image, chip: Chip) -> Image:
 
 
 def _place(found: Detections, chip: Chip, shape: tuple[int, ...]) -> Detections:
-    """Bring detections in a region into the picture; what lies outside of it entirely is left out."""
+    """Bring detections in a region into the image; what lies outside of it entirely is left out."""
     corners = np.concatenate([found.boxes[:, :2], found.boxes[:, :2] + found.boxes[:, 2:].astype(np.float64)], axis=1)
     corners = np.rint(corners / chip.zoom + np.array([chip.x, chip.y] * 2))
     limits = np.array([shape[1], shape[0]])
@@ -371,14 +371,14 @@ def _only(found: Detections, keep: npt.NDArray[np.bool_]) -> Detections:
 
 
 def fit_fusion(examined: Sequence[Examined], truth: Sequence[Truth], iou_threshold: float = 0.5) -> Fusion:
-    """Fit the fusion of both answers on labelled pictures.
+    """Fit the fusion of both answers on labelled images.
 
     Parameters
     ----------
     examined : sequence of Examined
-        What `Regions.examine` returned for each picture.
+        What `Regions.examine` returned for each image.
     truth : sequence of Truth
-        The objects of each picture.
+        The objects of each image.
     iou_threshold : float
         Overlap that makes a proposal true, after one shift and scale for all were fitted.
 

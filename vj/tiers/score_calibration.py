@@ -18,18 +18,18 @@ FEW = 30
 
 
 class Judged(NamedTuple):
-    """Detections that count, of all pictures together.
+    """Detections that count, of all images together.
 
     Parameters
     ----------
-    picture : ndarray of int64, shape (n,)
-        Index of the picture.
+    image : ndarray of int64, shape (n,)
+        Index of the image.
     scores : ndarray of float64, shape (n,)
     true : ndarray of float64, shape (n,)
         1 if it found an object, 0 if not. Detections of ignored objects are left out.
     """
 
-    picture: npt.NDArray[np.int64]
+    image: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
     true: npt.NDArray[np.float64]
 
@@ -37,11 +37,11 @@ class Judged(NamedTuple):
 def judged(result: Evaluation) -> Judged:
     """Return the detections of an evaluation with what became of them."""
     counts = [len(found.scores) for found in result.found]
-    picture = np.repeat(np.arange(len(counts)), counts)
+    image = np.repeat(np.arange(len(counts)), counts)
     scores = np.concatenate([np.zeros(0), *(found.scores for found in result.found)])
     outcome = np.concatenate([np.zeros(0), *(matches.outcome for matches in result.matches)])
     keep = outcome != NEITHER
-    return Judged(picture[keep], scores[keep], (outcome[keep] == TRUE).astype(np.float64))
+    return Judged(image[keep], scores[keep], (outcome[keep] == TRUE).astype(np.float64))
 
 
 def fit_scores(result: Evaluation, source: str = "") -> ScoreCalibration:
@@ -52,9 +52,9 @@ def fit_scores(result: Evaluation, source: str = "") -> ScoreCalibration:
     Parameters
     ----------
     result : Evaluation
-        The detector on labelled pictures.
+        The detector on labelled images.
     source : str
-        Words about the pictures and settings, kept with it.
+        Words about the images and settings, kept with it.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def fit_scores(result: Evaluation, source: str = "") -> ScoreCalibration:
 
 
 class HeldOut(NamedTuple):
-    """How good a calibration is on pictures that it was not fitted on.
+    """How good a calibration is on images that it was not fitted on.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class HeldOut(NamedTuple):
     brier : float
         Mean squared distance between probability and outcome.
     true, false : int
-        Detections of all pictures.
+        Detections of all images.
     """
 
     error: float
@@ -94,7 +94,7 @@ class HeldOut(NamedTuple):
 
 
 def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
-    """Fit on half of the pictures and measure on the others, again and again with other halves.
+    """Fit on half of the images and measure on the others, again and again with other halves.
 
     Parameters
     ----------
@@ -106,14 +106,14 @@ def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
     Raises
     ------
     InputError
-        If there are too few pictures to make halves that each hold detections.
+        If there are too few images to make halves that each hold detections.
     """
     found = judged(result)
     rng = np.random.default_rng(seed)
     n = len(result.found)
     errors, perfect, brier = [], [], []
     for _ in range(splits):
-        first = np.isin(found.picture, rng.permutation(n)[: n // 2])
+        first = np.isin(found.image, rng.permutation(n)[: n // 2])
         for fit, test in ((first, ~first), (~first, first)):
             if not fit.any() or not test.any():
                 continue
@@ -123,7 +123,7 @@ def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
             # Outcomes drawn from the probabilities themselves.
             perfect.append(expected_calibration_error(stated, rng.random(len(stated)) < stated))
     if not errors:
-        raise InputError(f"expected detections in several pictures, got {len(found.scores)} in {n}")
+        raise InputError(f"expected detections in several images, got {len(found.scores)} in {n}")
     true = int(found.true.sum())
     error, least, squared = (float(np.mean(values)) for values in (errors, perfect, brier))
     return HeldOut(error, least, squared, true, len(found.true) - true)
