@@ -1,4 +1,4 @@
-"""Write the result files' tables into README.md and the model card: `python -m benchmarks.readme`.
+"""Write the result files' tables into the READMEs and the model card: `python -m benchmarks.readme`.
 
 A block of a page between `<!-- benchmark: NAME -->` and `<!-- end -->` is the table of `results/NAME.json`. It is
 made by `table(figures)` of the benchmark's module: NAME up to the first hyphen. `--check` writes nothing and fails if a
@@ -18,7 +18,7 @@ from benchmarks import _runner
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "vj" / "models" / "frontalface.md")
+PAGES = (README, ROOT / "vj" / "models" / "frontalface.md", ROOT / "benchmarks" / "README.md")
 _BLOCK = re.compile(r"(<!-- benchmark: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -48,7 +48,7 @@ def rendered(text: str, folder: Path = _runner.RESULTS) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     args = parser.parse_args(argv)
     differ = 0
     for page in PAGES:
@@ -56,10 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         new = rendered(old)
         differ += new != old
         if args.check:
-            print(f"{page.name} {'is up to date' if new == old else 'differs from benchmarks/results'}")
+            print(f"{page.relative_to(ROOT)} {'is up to date' if new == old else 'differs from benchmarks/results'}")
         else:
             page.write_text(new, encoding="utf-8")
-            print(f"{page.name}: {len(_BLOCK.findall(new))} tables written")
+            print(f"{page.relative_to(ROOT)}: {len(_BLOCK.findall(new))} tables written")
     return int(args.check and differ > 0)
 
 

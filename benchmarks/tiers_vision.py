@@ -34,15 +34,15 @@ from vj.evaluation.matching import NEITHER, TRUE, Found, Matches, Truth, fit_ali
 from vj.evaluation.measure import Rules, cascade_detector, evaluate, run_detector
 from vj.images import read_bgr
 from vj.tiers.calibration import expected_calibration_error, isotonic
-from vj.tiers.detectors import Dlib, Escalating, YuNet, uncertainty
-from vj.tiers.regions import Examined, Framing, Fusion, Regions, fit_fusion
+from vj.tiers.detectors import Dlib, Escalating, Framing, YuNet, uncertainty
+from vj.tiers.regions import Examined, Fusion, Regions, fit_fusion
 from vj.tiers.score_calibration import fit_scores, held_out, judged
 
 SPLITS = 5
 LOSS = 0.005
 """Average precision that an escalation may lose against the heavy tier alone."""
 BAND = (0.02, 0.98)
-FRAMING = Framing(1.25, 80)
+FRAMING = Dlib.framing
 
 
 class Measured:

@@ -17,7 +17,7 @@ from vj.cli import calibrate, detect
 from vj.errors import InputError
 from vj.evaluation.matching import Found, Truth, match
 from vj.evaluation.measure import Evaluation
-from vj.images import write_image
+from vj.images import read_bgr, write_image
 from vj.tiers.score_calibration import fit_scores, held_out
 
 SCORES = np.array([-1e300, -0.1, 1 / 3, 7.0, 1e17])
@@ -184,6 +184,8 @@ def test_the_fit_finds_the_probabilities_that_made_the_data():
     assert np.abs(fitted(where) - 1 / (1 + np.exp(-where))).max() < 0.08
     quality = held_out(result, splits=2)
     assert quality.error < quality.perfect + 0.02
+    assert quality.reliability.counts.sum() == 2 * 6000
+    assert np.abs(quality.reliability.probability - quality.reliability.frequency).max() < 0.1
     assert quality.true + quality.false == 6000 == fitted.detections
     with pytest.raises(InputError, match="true and false detections"):
         fit_scores(_evaluation(0, np.random.default_rng(0)))
@@ -209,7 +211,8 @@ def test_the_command_calibrates_a_file_in_place_and_a_name_here(labelled, capsys
     shutil.copy(LBP_FILE, mine)
     before = mine.read_text()
     arguments = ["--dataset", str(labelled), "--threads", "1"]
-    assert calibrate.main([str(mine), *arguments]) == 1
+    assert calibrate.main([str(mine), *arguments, "--plot", str(labelled / "new" / "r.png")]) == 1
+    assert read_bgr(labelled / "new" / "r.png").std() > 5
     out, err = capsys.readouterr()
     record = json.loads(out)
     assert record["cascade"] == str(mine) and record["true"] + record["false"] == record["detections"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -44,6 +46,22 @@ def run(program: str, command: Callable[[Sequence[str] | None], int], argv: Sequ
 def report(program: str, message: str) -> None:
     """Print one line on stderr."""
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_on_one_line(program: str) -> Iterator[None]:
+    """Print what the library warns of inside as lines like those of `report`, each text once."""
+    with warnings.catch_warnings():
+        seen: set[str] = set()
+
+        def show(message: Warning | str, *more: object, **others: object) -> None:
+            if str(message) not in seen:
+                seen.add(str(message))
+                report(program, str(message))
+
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
 
 
 def size(text: str) -> tuple[int, int]:

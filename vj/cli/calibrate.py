@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vj._files import write_text
+from vj._files import read_bounded, write_text
 from vj.cli import _common, _labels
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where to write (default: the file itself; for a name, NAME.xml in this folder)",
     )
     _labels.add_options(parser)
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw how often detections were objects against the probability stated"
+    )
     run = parser.add_argument_group("detection")
     run.add_argument("--no-align", action="store_true", help="take boxes as they are, without fitting shift and scale")
     run.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
@@ -62,21 +65,29 @@ def _calibrate(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     from vj.cascade import calibration, opencv_xml
     from vj.errors import InputError
-    from vj.tiers.score_calibration import FEW, fit_scores, held_out
+    from vj.tiers.score_calibration import FEW, SPLITS, fit_scores, held_out
 
     source = opencv_xml.resolve(args.cascade)
     cascade = opencv_xml.load(args.cascade)
     target = Path(args.output or (args.cascade if source == Path(args.cascade) else f"{args.cascade}.xml"))
+    if args.plot:
+        Path(args.plot).parent.mkdir(parents=True, exist_ok=True)
     result, failed = _evaluation(args, cascade)
     fitted = fit_scores(result, _words(args))
     quality = held_out(result)
     try:
-        text = calibration.put_into(source.read_bytes().decode("utf-8"), fitted)
+        data = read_bounded(source, opencv_xml.MAX_BYTES, "cascade file")
+        text = calibration.put_into(data.decode("utf-8"), fitted)
     except UnicodeDecodeError:
         raise InputError(f"{source}: expected a file in UTF-8, got another encoding") from None
     again = opencv_xml.parse(text.encode(), place=str(source))
     if again != cascade or again.calibration != fitted:
         raise InputError(f"{source}: expected a file that takes a calibration, got one that reads back differently")
+    if args.plot:
+        from vj.plotting import plot_reliability
+
+        label = f"half fitted, half measured, {SPLITS} times: error {quality.error:.3f}"
+        plot_reliability(args.plot, {label: quality.reliability})
     write_text(target, text)
     if min(quality.true, quality.false) < FEW:
         _common.report(

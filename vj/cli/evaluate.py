@@ -1,4 +1,4 @@
-"""``vj-evaluate``: how good are cascades on labelled pictures."""
+"""``vj-evaluate``: how good are cascades, and other detectors, on labelled images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vj._files import write_text
-from vj.cli import _common, _labels
+from vj.cli import _common, _detectors, _labels
 
 if TYPE_CHECKING:
     from vj.datasets.labelled import LabelledImage
@@ -27,14 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Measure cascades on labelled pictures: recall at counts of false positives, average precision, "
-        "time. Each detection, in order of score, takes at most one face; ignored faces count neither way.",
+        description="Measure cascades and other detectors on labelled images: recall at counts of false positives, "
+        "average precision, time. Each detection, in order of score, takes at most one face; ignored faces count "
+        "neither way.",
     )
     parser.add_argument(
         "cascades",
         nargs="*",
-        metavar="CASCADE",
-        help="a file, a name such as frontalface_alt2, or yunet:MODEL.onnx (default: the cascade of this package)",
+        metavar="DETECTOR",
+        help=f"{_detectors.NAMES} (default: the cascade of this package)",
     )
     _labels.add_options(parser)
     run = parser.add_argument_group("detection")
@@ -66,15 +67,16 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot) if f)):
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
-    pictures = _labels.read(args)
+    images = _labels.read(args)
     rules = Rules(_labels.wanted(args), args.iou, args.align)
     detectors = [_detector(given, args) for given in args.cascades or [_default()]]
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
     for name, detect, cost in detectors:
-        runs = list(_progress(name, detect, pictures))
+        with _common.warnings_on_one_line(PROGRAM):
+            runs = list(_progress(name, detect, images))
         failed |= {str(run.image.path): run.error for run in runs if run.error}
-        results.append(evaluate(_distinct(name, results), runs, rules, cost(pictures) if cost else None))
+        results.append(evaluate(_distinct(name, results), runs, rules, cost(images) if cost else None))
         if args.errors:
             _write_errors(Path(args.errors), results[-1], [run.image.path for run in runs if run.found is not None])
     for message in failed.values():
@@ -92,26 +94,22 @@ def _default() -> str:
 def _detector(
     given: str, args: argparse.Namespace
 ) -> tuple[str, Detect, Callable[[list[LabelledImage]], WindowCost] | None]:
-    """Name, detector and, for a cascade, what tells the cost of a window."""
-    from vj.cascade.opencv_xml import load
-    from vj.evaluation.measure import cascade_detector, window_cost, yunet_detector
+    """Name, detector and, for a cascade, what reports the cost of a window."""
+    from vj.evaluation.measure import measurable, window_cost
 
-    if given.startswith("yunet:"):
-        return "YuNet", yunet_detector(given.removeprefix("yunet:")), None
-    cascade = load(given)
     settings: dict[str, Any] = {
         "scale_factor": args.scale_factor,
         "min_neighbors": args.min_neighbors,
-        "min_size": args.min_size or cascade.window,
+        "min_size": args.min_size,
         "stride": args.stride,
         "suppression": args.suppression,
         "threads": args.threads,
     }
-    return (
-        cascade.name.removeprefix("haarcascade_"),
-        cascade_detector(cascade, **settings),
-        lambda pictures: window_cost(cascade, pictures, **settings),
-    )
+    name, detector, cascade = _detectors.named_detector(given, settings)
+    if cascade is None:
+        return name, measurable(detector), None
+    own = settings | {"min_size": args.min_size or cascade.window}
+    return name, measurable(detector), lambda images: window_cost(cascade, images, **own)
 
 
 def _distinct(name: str, results: list[Evaluation]) -> str:
@@ -120,16 +118,16 @@ def _distinct(name: str, results: list[Evaluation]) -> str:
     return next(candidate for candidate in names if candidate not in taken)
 
 
-def _progress(name: str, detect: Detect, pictures: list[LabelledImage]) -> Iterator[ImageRun]:
+def _progress(name: str, detect: Detect, images: list[LabelledImage]) -> Iterator[ImageRun]:
     from tqdm import tqdm
 
     from vj.evaluation.measure import run_detector
 
     yield from tqdm(
-        run_detector(detect, pictures),
+        run_detector(detect, images),
         name,
-        len(pictures),
-        unit="picture",
+        len(images),
+        unit="image",
         leave=False,
         disable=not sys.stderr.isatty(),
     )

@@ -6,6 +6,7 @@ from .calibration import reliability as reliability
 from .detectors import Dlib as Dlib
 from .detectors import Escalating as Escalating
 from .detectors import FallbackWarning as FallbackWarning
+from .detectors import Framing as Framing
 from .detectors import YuNet as YuNet
 from .escalation import Escalation as Escalation
 from .escalation import Outcome as Outcome
@@ -15,7 +16,6 @@ from .model import Tier as Tier
 from .model import TierError as TierError
 from .outcomes import Outcomes as Outcomes
 from .policy import Policy as Policy
-from .regions import Framing as Framing
 from .regions import Fusion as Fusion
 from .regions import Regions as Regions
 from .regions import fit_fusion as fit_fusion

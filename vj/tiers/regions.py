@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match, overlaps
-from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities
+from vj.tiers.detectors import FallbackWarning, Framing, Image, ImageDetector, asked, own_probabilities
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,35 +25,6 @@ SAME_OBJECT = 0.3
 """Overlap from which two boxes of different detectors are taken for the same object."""
 MERGED_SIZES = 1.5
 """Objects in one region differ in size by at most this factor: one rescaling has to suit all of them."""
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How a region is cut out.
-
-    Parameters
-    ----------
-    context : float
-        Side of the region in sides of the proposed box, at least 1.
-    object_side : float, optional
-        Pixels to which the proposed box's side is brought; by default the region keeps its size. dlib's CNN looks for
-        faces of 80 pixels and more: in regions of 100 pixels with the box at 80 it found 96 % of the faces among
-        proposals, 98 % in regions of 120 with 85, which cost 1.4 times as much.
-    max_zoom : float
-        No region is enlarged by more than this.
-    """
-
-    context: float = 1.5
-    object_side: float | None = None
-    max_zoom: float = 8.0
-
-    def __post_init__(self) -> None:
-        side = self.object_side
-        if not (1 <= self.context < 100 and 0 < self.max_zoom <= 100) or (side is not None and not 1 <= side <= 4096):
-            raise InputError(
-                "expected a context of 1 to 100, an object_side of 1 to 4096 and a max_zoom of up to 100, "
-                f"got {self.context}, {side} and {self.max_zoom}"
-            )
 
 
 @dataclass(frozen=True)
@@ -187,7 +158,8 @@ class Regions:
     ----------
     propose, verify : ImageDetector
         The cheap one, with high recall, and the heavy one. Either may be a `Regions` itself.
-    framing : Framing
+    framing : Framing, optional
+        By default the heavy detector's own, if it has an attribute `framing` as `vj.tiers.Dlib` does.
     band : (float, float), optional
         Proposals less likely than the first number are dropped, ones more likely than the second accepted, both
         unasked. Needs detections with probabilities. By default all are asked about.
@@ -205,13 +177,14 @@ class Regions:
         propose: ImageDetector,
         verify: ImageDetector,
         *,
-        framing: Framing = Framing(),
+        framing: Framing | None = None,
         band: tuple[float, float] | None = None,
         fusion: Fusion | None = None,
     ) -> None:
         if band is not None and not 0 <= band[0] <= band[1] <= 1:
             raise InputError(f"expected a band of two probabilities, the lower first, got {band}")
-        self.propose, self.verify, self.framing, self.band, self.fusion = propose, verify, framing, band, fusion
+        self.propose, self.verify, self.band, self.fusion = propose, verify, band, fusion
+        self.framing: Framing = framing or getattr(verify, "framing", None) or Framing()
 
     def detect(self, image: Image) -> Detections:
         """Find objects in an image (h, w, 3) BGR or (h, w) grey."""

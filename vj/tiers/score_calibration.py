@@ -11,10 +11,13 @@ from vj.cascade.calibration import ScoreCalibration
 from vj.errors import InputError
 from vj.evaluation.matching import NEITHER, TRUE
 from vj.evaluation.measure import Evaluation
-from vj.tiers.calibration import brier_score, expected_calibration_error, isotonic
+from vj.tiers.calibration import Reliability, brier_score, expected_calibration_error, isotonic, reliability
 
 FEW = 30
 """With fewer true or fewer false detections than this the curve is a rough one, and its error cannot be told."""
+
+SPLITS = 10
+"""Times that the images are split into halves to measure the error."""
 
 
 class Judged(NamedTuple):
@@ -84,6 +87,9 @@ class HeldOut(NamedTuple):
         Mean squared distance between probability and outcome.
     true, false : int
         Detections of all images.
+    reliability : Reliability
+        How often detections of about the same probability were true, all halves together; a detection counts once for
+        each split.
     """
 
     error: float
@@ -91,9 +97,10 @@ class HeldOut(NamedTuple):
     brier: float
     true: int
     false: int
+    reliability: Reliability
 
 
-def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
+def held_out(result: Evaluation, *, splits: int = SPLITS, seed: int = 0) -> HeldOut:
     """Fit on half of the images and measure on the others, again and again with other halves.
 
     Parameters
@@ -112,6 +119,7 @@ def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
     rng = np.random.default_rng(seed)
     n = len(result.found)
     errors, perfect, brier = [], [], []
+    measured: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = []
     for _ in range(splits):
         first = np.isin(found.image, rng.permutation(n)[: n // 2])
         for fit, test in ((first, ~first), (~first, first)):
@@ -120,10 +128,12 @@ def held_out(result: Evaluation, *, splits: int = 10, seed: int = 0) -> HeldOut:
             stated = isotonic(found.scores[fit], found.true[fit])(found.scores[test])
             errors.append(expected_calibration_error(stated, found.true[test]))
             brier.append(brier_score(stated, found.true[test]))
+            measured.append((stated, found.true[test]))
             # Outcomes drawn from the probabilities themselves.
             perfect.append(expected_calibration_error(stated, rng.random(len(stated)) < stated))
     if not errors:
         raise InputError(f"expected detections in several images, got {len(found.scores)} in {n}")
     true = int(found.true.sum())
     error, least, squared = (float(np.mean(values)) for values in (errors, perfect, brier))
-    return HeldOut(error, least, squared, true, len(found.true) - true)
+    together = reliability(np.concatenate([p for p, _ in measured]), np.concatenate([true for _, true in measured]))
+    return HeldOut(error, least, squared, true, len(found.true) - true, together)
