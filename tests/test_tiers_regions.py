@@ -224,8 +224,41 @@ def test_a_detector_is_a_tier():
     assert isinstance(reply.answer.value, vj.Detections)
     assert reply.answer.confidence == confidence(reply.answer.value)
     assert reply.answer.label == str(int((reply.answer.value.probabilities > 0.5).sum()))
+    again = Tier.from_detector(vj.load("frontalface")).ask(photo("astronaut")).answer
+    assert (again.confidence, again.label) == (reply.answer.confidence, reply.answer.label)
     with pytest.raises(InputError, match="method detect"):
         Tier.from_detector(object())
+    with pytest.raises(InputError, match="frontalface without one"):
+        Tier.from_detector(vj.load("frontalface").truncated(3))
+
+
+def test_what_is_not_ours_is_adapted_wherever_a_detector_is_expected():
+    class FaceDetectorYN:
+        def setInputSize(self, size):
+            pass
+
+        def detect(self, image):
+            return 1, np.array([[10, 20, 30, 40, *[0] * 10, 0.8]], np.float32)
+
+    class Hog:
+        def run(self, image, upsample, threshold):
+            return [Rectangle(1, 2, 30, 40)], [1.1], [0]
+
+        def __call__(self, image, upsample):
+            raise AssertionError
+
+    Hog.__module__ = "_dlib_pybind11"
+    image = photo("astronaut")
+    reply = Tier.from_detector(FaceDetectorYN()).ask(image)
+    assert (reply.answer.label, reply.answer.value.boxes.tolist()) == ("1", [[10, 20, 30, 40]])
+    assert reply.answer.confidence == pytest.approx(1 / (1 + 0.8 * 0.2))
+    # Scores of dlib exceed 1, which no confidence may.
+    reply = Tier.from_detector(Hog()).ask(image)
+    assert (reply.answer.confidence, reply.answer.label, reply.answer.value.scores.tolist()) == (1.0, "1", [1.1])
+    both = Regions(FaceDetectorYN(), Hog())
+    assert both.framing == Dlib.framing and isinstance(both.propose, YuNet)
+    escalating = Escalating(FaceDetectorYN(), vj.load("frontalface"), 1.0)
+    assert isinstance(escalating.light, YuNet) and isinstance(escalating.heavy, vj.Detector)
 
 
 class Rectangle:

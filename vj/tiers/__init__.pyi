@@ -8,6 +8,7 @@ from .detectors import Escalating as Escalating
 from .detectors import FallbackWarning as FallbackWarning
 from .detectors import Framing as Framing
 from .detectors import YuNet as YuNet
+from .detectors import as_detector as as_detector
 from .escalation import Escalation as Escalation
 from .escalation import Outcome as Outcome
 from .model import Answer as Answer

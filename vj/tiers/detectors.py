@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.cascade.calibration import ScoreCalibration
-from vj.detector import Detections
+from vj.cascade.model import Cascade
+from vj.detector import Detections, Detector
 from vj.errors import InputError
 
 Image = npt.NDArray[np.uint8]
@@ -163,7 +164,8 @@ class Dlib:
     model : str or object of dlib
         The CNN's file, such as ``mmod_human_face_detector.dat``, or a detector already made.
     calibration : ScoreCalibration, optional
-        Gives its detections probabilities.
+        Gives its detections probabilities: see `vj.tiers.score_calibration.fit_scores`. As a `Tier` without one, its
+        confidences are its scores, with those above 1 taken as 1.
 
     Raises
     ------
@@ -206,6 +208,32 @@ class Dlib:
         return as_detections(boxes, scores, self.calibration)
 
 
+def as_detector(given: Any) -> ImageDetector:
+    """Return the detector that is meant: an `ImageDetector` itself, else the adapter for it.
+
+    Parameters
+    ----------
+    given : object
+        An `ImageDetector`; or a `vj.Cascade`, a ``cv2.FaceDetectorYN``, dlib's ``cnn_face_detection_model_v1`` or
+        ``fhog_object_detector``.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    if isinstance(given, Cascade):
+        return Detector(given)
+    if callable(getattr(given, "setInputSize", None)) and callable(getattr(given, "detect", None)):
+        return YuNet(given)
+    if callable(given) and type(given).__module__.partition(".")[0] in ("dlib", "_dlib_pybind11"):
+        return Dlib(given)
+    if not callable(getattr(given, "detect", None)):
+        raise InputError(f"expected a detector with a method detect, got {type(given).__name__}")
+    detector: ImageDetector = given
+    return detector
+
+
 def own_probabilities(found: Detections) -> npt.NDArray[np.float64]:
     """Return the calibrated probabilities, or the scores themselves where these all lie from 0 to 1.
 
@@ -219,6 +247,13 @@ def own_probabilities(found: Detections) -> npt.NDArray[np.float64]:
     if ((found.scores < 0) | (found.scores > 1)).any():
         raise InputError("expected detections with probabilities, or scores from 0 to 1; got others: see vj-calibrate")
     return found.scores
+
+
+def clipped(found: Detections) -> Detections:
+    """Return detections whose scores are cut to 0 to 1, if they have no probabilities."""
+    if found.probabilities is not None:
+        return found
+    return Detections(found.boxes, np.clip(found.scores, 0, 1), found.neighbors)
 
 
 def uncertainty(found: Detections) -> float:
@@ -266,6 +301,7 @@ class Escalating:
     Parameters
     ----------
     light, heavy : ImageDetector
+        Or what `as_detector` makes one of.
     threshold : float
         The heavy tier is asked where `uncertainty` of the light one's answer is above this; 0 asks it wherever there is
         any doubt, infinity never.
@@ -279,7 +315,7 @@ class Escalating:
     def __init__(self, light: ImageDetector, heavy: ImageDetector, threshold: float) -> None:
         if not threshold >= 0:
             raise InputError(f"expected a threshold of 0 or more, got {threshold}")
-        self.light, self.heavy, self.threshold = light, heavy, threshold
+        self.light, self.heavy, self.threshold = as_detector(light), as_detector(heavy), threshold
 
     def examine(self, image: Image) -> Escalated:
         """Find objects and report which tiers were asked."""

@@ -139,8 +139,8 @@ class Tier:
         Parameters
         ----------
         detector : ImageDetector
-            `vj.Detector`, or anything else with ``detect(image)`` that returns `vj.Detections`: see
-            `vj.tiers.detectors`.
+            `vj.Detector`, or anything else with ``detect(image)`` that returns `vj.Detections`. A
+            ``cv2.FaceDetectorYN`` and dlib's detectors are adapted: see `vj.tiers.as_detector`.
         name : str, optional
             By default that of the cascade, or of the class.
         cost : float, optional
@@ -149,19 +149,23 @@ class Tier:
         Raises
         ------
         InputError
-            If it is no detector.
+            If it is no detector, or a cascade without a calibration.
         """
-        from vj.tiers.detectors import confidence, own_probabilities
+        from vj.tiers.detectors import Dlib, as_detector, clipped, confidence, own_probabilities
 
-        if not callable(getattr(detector, "detect", None)):
-            raise InputError(f"expected a detector with a method detect, got {type(detector).__name__}")
+        adapted = as_detector(detector)
+        cascade = getattr(adapted, "cascade", None)
+        if cascade is not None and cascade.calibration is None:
+            raise InputError(
+                f"expected a cascade with a calibration, got {cascade.name} without one; vj-calibrate makes it"
+            )
 
         def run(image: Any) -> Answer:
-            found = detector.detect(image)
-            return Answer(found, confidence(found), str(int((own_probabilities(found) > 0.5).sum())))
+            found = adapted.detect(image)
+            rated = clipped(found) if isinstance(adapted, Dlib) else found
+            return Answer(found, confidence(rated), str(int((own_probabilities(rated) > 0.5).sum())))
 
-        cascade = getattr(detector, "cascade", None)
-        return cls(name or getattr(cascade, "name", None) or type(detector).__name__, run, cost)
+        return cls(name or getattr(cascade, "name", None) or type(adapted).__name__, run, cost)
 
     def __repr__(self) -> str:
         return f"Tier({self.name!r}, cost={'measured' if self.cost is None else self.cost})"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match, overlaps
-from vj.tiers.detectors import FallbackWarning, Framing, Image, ImageDetector, asked, own_probabilities
+from vj.tiers.detectors import FallbackWarning, Framing, Image, ImageDetector, as_detector, asked, own_probabilities
 
 Floats = npt.NDArray[np.float64]
 
@@ -157,7 +157,8 @@ class Regions:
     Parameters
     ----------
     propose, verify : ImageDetector
-        The cheap one, with high recall, and the heavy one. Either may be a `Regions` itself.
+        The cheap one, with high recall, and the heavy one; or what `vj.tiers.as_detector` makes one of. Either may be
+        a `Regions` itself.
     framing : Framing, optional
         By default the heavy detector's own, if it has an attribute `framing` as `vj.tiers.Dlib` does.
     band : (float, float), optional
@@ -183,8 +184,8 @@ class Regions:
     ) -> None:
         if band is not None and not 0 <= band[0] <= band[1] <= 1:
             raise InputError(f"expected a band of two probabilities, the lower first, got {band}")
-        self.propose, self.verify, self.band, self.fusion = propose, verify, band, fusion
-        self.framing: Framing = framing or getattr(verify, "framing", None) or Framing()
+        self.propose, self.verify, self.band, self.fusion = as_detector(propose), as_detector(verify), band, fusion
+        self.framing: Framing = framing or getattr(self.verify, "framing", None) or Framing()
 
     def detect(self, image: Image) -> Detections:
         """Find objects in an image (h, w, 3) BGR or (h, w) grey."""
