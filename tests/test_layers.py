@@ -28,7 +28,9 @@ ALLOWED = {
     "boosting": _RUNTIME | {"boosting", "datasets", "_version"},
     "datasets": {"images", "datasets"},
     "evaluation": _RUNTIME | {"evaluation", "datasets"},
-    "plotting": _RUNTIME | {"evaluation"},
+    # Above the detector, below the command line; nothing below knows it.
+    "tiers": _RUNTIME | {"tiers", "evaluation"},
+    "plotting": _RUNTIME | {"evaluation", "tiers"},
 }
 # Packages from outside that only one place may import.
 ONLY_IN = {

@@ -1,0 +1,9 @@
+from .calibration import Calibration as Calibration
+from .calibration import Reliability as Reliability
+from .calibration import brier_score as brier_score
+from .calibration import expected_calibration_error as expected_calibration_error
+from .calibration import reliability as reliability
+from .model import Answer as Answer
+from .model import Reply as Reply
+from .model import Tier as Tier
+from .model import TierError as TierError
