@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vj.detector import Detections
 from vj.errors import InputError
-from vj.tiers import Drafted, Settled, SpeculativeFrames, collect
+from vj.tiers import Drafted, Settled, SpeculativeFrames, Tier, collect
 from vj.tiers.speculative_frames import agree, correct
 
 
@@ -199,6 +199,18 @@ def test_answers_that_cannot_be_compared_are_one_clear_error():
 
     with pytest.raises(InputError, match="give `agree` and `correct`"):
         list(SpeculativeFrames(lambda f: answer(f), lambda f: answer(f + 1)).run([1, 2]))
+
+
+def test_tiers_are_asked_for_their_values():
+    def heavy(frame):
+        if frame:
+            raise OSError("gone")
+        return "dog", 0.9
+
+    pair = SpeculativeFrames(Tier("light", lambda frame: ("cat", 0.6), 1), Tier("yunet", heavy, 20), every=2)
+    outcome = collect(pair.run(range(4)))
+    assert outcome.values == ("dog",) * 4
+    assert outcome.notes == ("the heavy tier failed: TierError: yunet: OSError: gone",)
 
 
 def test_no_frames():

@@ -8,8 +8,8 @@ from .model import Reply as Reply
 from .model import Tier as Tier
 from .model import TierError as TierError
 from .speculative import Drafted as Drafted
-from .speculative import Outcome as Outcome
 from .speculative import Settled as Settled
+from .speculative import Speculated as Speculated
 from .speculative import SpeculativeTokens as SpeculativeTokens
 from .speculative import collect as collect
 from .speculative_frames import SpeculativeFrames as SpeculativeFrames

@@ -68,7 +68,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Speculated:
     """What a speculative run came to.
 
     Parameters
@@ -91,7 +91,7 @@ class Outcome:
     notes: tuple[str, ...]
 
 
-def collect(events: Iterable[Drafted | Settled]) -> Outcome:
+def collect(events: Iterable[Drafted | Settled]) -> Speculated:
     """Run through the events of a speculative run and return what stands, with the counts."""
     shown: list[Any] = []
     drafted = kept = heavy_calls = asked = 0
@@ -107,7 +107,7 @@ def collect(events: Iterable[Drafted | Settled]) -> Outcome:
         asked += event.asked
         if event.note:
             notes.append(event.note)
-    return Outcome(tuple(shown), drafted, kept, heavy_calls, asked, tuple(notes))
+    return Speculated(tuple(shown), drafted, kept, heavy_calls, asked, tuple(notes))
 
 
 class _Draws:

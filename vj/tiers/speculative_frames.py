@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from vj.detector import Detections
 from vj.errors import InputError
+from vj.tiers.model import Tier
 from vj.tiers.speculative import Drafted, Settled, checked_count, checked_timeout, one_line, start
 
 Boxes = npt.NDArray[np.int32]
@@ -88,9 +89,10 @@ class SpeculativeFrames:
 
     Parameters
     ----------
-    draft, heavy : callable
-        Take a frame and return what is in it, such as `Detections`. `heavy` is called in another thread, one frame at
-        a time, so it must not share state with `draft` that is not safe for threads.
+    draft, heavy : callable or Tier
+        Take a frame and return what is in it, such as `Detections`; of a tier it is the answer's value. `heavy` is
+        called in another thread, one frame at a time, so it must not share state with `draft` that is not safe for
+        threads.
     every : int
         Verify every so many frames.
     live : bool
@@ -124,8 +126,8 @@ class SpeculativeFrames:
     ('dog', 'dog', 'dog', 'dog', 'dog')
     """
 
-    draft: Callable[[Any], Any]
-    heavy: Callable[[Any], Any]
+    draft: Callable[[Any], Any] | Tier
+    heavy: Callable[[Any], Any] | Tier
     every: int = 10
     live: bool = False
     timeout: float | None = None
@@ -134,8 +136,9 @@ class SpeculativeFrames:
 
     def __post_init__(self) -> None:
         for name in ("draft", "heavy", "correct", "agree"):
-            if not callable(getattr(self, name)):
-                raise InputError(f"expected {name} to be callable, got {type(getattr(self, name)).__name__}")
+            given = getattr(self, name)
+            if not callable(given) and not (name in ("draft", "heavy") and isinstance(given, Tier)):
+                raise InputError(f"expected {name} to be callable, got {type(given).__name__}")
         checked_count("every", self.every)
         checked_timeout(self.timeout)
 
@@ -148,18 +151,19 @@ class SpeculativeFrames:
         late: Future[Any] | None = None
         known: tuple[Any, Any] | None = None
         due = 0
+        answer, verify = _asked(self.draft), _asked(self.heavy)
         for position, frame in enumerate(frames):
             if check is not None and self._is_over(check, position):
                 settled, known = self._settled(check, known)
                 yield settled
                 late, check = check.future, None
-            draft = self.draft(frame)
+            draft = answer(frame)
             value = draft if known is None else self.correct(draft, *known)
             yield Drafted(position, value)
             if check is None and position >= due:
                 due = position + self.every
                 if late is None or late.done():
-                    check = _Check(position, start(self.heavy, frame), time.monotonic())
+                    check = _Check(position, start(verify, frame), time.monotonic())
                 else:
                     yield Settled(position, (value,), 1, 0, "the heavy tier is still busy with an earlier frame")
             if check is not None:
@@ -193,6 +197,10 @@ class SpeculativeFrames:
             values = [verified, *(self.correct(one, *known) for one in drafts[1:])]
         changed = (k for k, (old, new) in enumerate(zip(shown, values, strict=True)) if not _equal(old, new))
         return Settled(check.position, tuple(values), next(changed, len(values)), 1), known
+
+
+def _asked(tier: Callable[[Any], Any] | Tier) -> Callable[[Any], Any]:
+    return (lambda frame: tier.ask(frame).answer.value) if isinstance(tier, Tier) else tier
 
 
 def _equal(one: Any, other: Any) -> bool:
