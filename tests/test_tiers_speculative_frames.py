@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.tiers import Drafted, Settled, SpeculativeFrames, Tier, collect
-from vj.tiers.speculative_frames import agree, correct
+from vj.tiers.speculative_corrections import Carry
 
 
 def finish():
@@ -32,15 +32,18 @@ def moved(box, by=3):
     return (box[0] + by, box[1] + by, box[2], box[3])
 
 
+def corrected(now, drafted, verified):
+    carry = Carry()
+    stands, known = carry.learn(boxes(*drafted), boxes(*verified), None)
+    return carry.apply(carry.follow(known, None), boxes(*now))
+
+
 @pytest.mark.parametrize(
     ("now", "drafted", "verified", "expected"),
     [
-        # What the heavy tier did not confirm goes, also when it has moved.
         ([moved(A), B], [A, B], [B], [B]),
-        # What the draft missed comes, unless the draft sees it by now.
         ([A], [A], [A, C], [A, C]),
         ([A, moved(C)], [A], [A, C], [A, moved(C)]),
-        # New in this frame: the heavy tier knows nothing of it.
         ([A, C], [A], [A], [A, C]),
         ([], [], [], []),
         ([], [A], [], []),
@@ -48,32 +51,19 @@ def moved(box, by=3):
     ],
 )
 def test_corrections_of_boxes(now, drafted, verified, expected):
-    found = correct(boxes(*now), boxes(*drafted), boxes(*verified))
-    assert sorted(map(tuple, found.boxes.tolist())) == sorted(expected)
+    assert sorted(map(tuple, corrected(now, drafted, verified).boxes.tolist())) == sorted(expected)
 
 
-some_boxes = st.lists(st.tuples(*[st.integers(0, 60)] * 2, *[st.integers(5, 40)] * 2), max_size=6)
-
-
-@given(drafted=some_boxes, verified=some_boxes)
-@settings(max_examples=150, deadline=None)
-def test_a_frame_corrected_by_itself_agrees_with_the_heavy_tier_in_number(drafted, verified):
-    drafted, verified = boxes(*drafted), boxes(*verified)
-    found = correct(drafted, drafted, verified)
-    assert len(found) <= len(verified)
-    # Each box is the draft's or the heavy tier's own.
-    own = {*map(tuple, drafted.boxes.tolist()), *map(tuple, verified.boxes.tolist())}
-    assert {*map(tuple, found.boxes.tolist())} <= own
-    if agree(drafted, verified):
-        np.testing.assert_array_equal(found.boxes, drafted.boxes)
-
-
-def test_agreement_of_boxes():
-    assert agree(boxes(A, B), boxes(moved(B), moved(A)))
-    assert not agree(boxes(A, B), boxes(A))
-    assert not agree(boxes(A), boxes(A, moved(A)))
-    assert not agree(boxes(A), boxes(C))
-    assert agree(boxes(), boxes())
+def test_boxes_are_followed_through_pictures():
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    carry = Carry()
+    _, known = carry.learn(boxes(), boxes((80, 90, 24, 24)), scene[:160, :160])
+    for k in range(1, 11):
+        known = carry.follow(known, scene[2 * k : 160 + 2 * k, 3 * k : 160 + 3 * k])
+    np.testing.assert_allclose(carry.apply(known, boxes()).boxes, [(50, 70, 24, 24)], atol=2)
+    known = carry.follow(known, rng.integers(0, 255, (160, 160, 3), dtype=np.uint8))
+    assert len(carry.apply(known, boxes())) == 0
 
 
 def naive_frames(truth, draft, every):
@@ -110,24 +100,6 @@ def test_labels_of_a_file_are_shown_as_a_naive_loop_says(answers, every):
     values = collect(events).values
     assert len(values) == len(answers)
     assert [values[k] for k in asked] == [truth[k] for k in asked]
-
-
-def test_frames_shown_since_are_corrected_with_the_frame():
-    draft, heavy = {0: [A, B], 1: [moved(A), B], 2: [B], 3: [B]}, {0: [B, C]}
-    pair = SpeculativeFrames(lambda f: boxes(*draft[f]), lambda f: boxes(*heavy[f]), every=4)
-    *shown, settled = pair.run(range(4))
-    assert [len(event.value) for event in shown] == [2, 2, 1, 1]
-    assert (settled.position, settled.kept, settled.asked) == (0, 0, 1)
-    assert [sorted(map(tuple, value.boxes.tolist())) for value in settled.values] == [sorted([B, C])] * 4
-
-
-def test_agreement_drops_an_earlier_correction():
-    draft = {k: boxes(A) for k in range(6)}
-    heavy = {0: boxes(A, C), 2: boxes(A), 4: boxes(A)}
-    events = list(SpeculativeFrames(draft.get, heavy.get, every=2).run(range(6)))
-    assert [len(e.value) for e in events if isinstance(e, Drafted)] == [1, 1, 2, 2, 1, 1]
-    assert [e.kept for e in events if isinstance(e, Settled)] == [0, 0, 2]
-    assert [len(value) for value in collect(events).values] == [2, 2, 1, 1, 1, 1]
 
 
 def test_a_camera_never_waits():
@@ -197,7 +169,7 @@ def test_answers_that_cannot_be_compared_are_one_clear_error():
     def answer(frame):
         return (np.zeros(3), np.ones(3) * frame)
 
-    with pytest.raises(InputError, match="give `agree` and `correct`"):
+    with pytest.raises(InputError, match="that == can compare"):
         list(SpeculativeFrames(lambda f: answer(f), lambda f: answer(f + 1)).run([1, 2]))
 
 
@@ -217,7 +189,7 @@ def test_no_frames():
     assert collect(SpeculativeFrames(len, len).run([])).values == ()
 
 
-@pytest.mark.parametrize("given", [{"every": 0}, {"timeout": -1}, {"draft": None}, {"correct": 1}, {"agree": 1}])
+@pytest.mark.parametrize("given", [{"every": 0}, {"timeout": -1}, {"draft": None}, {"corrections": 1}])
 def test_frame_settings_out_of_range(given):
     with pytest.raises(InputError, match=next(iter(given))):
         SpeculativeFrames(**{"draft": len, "heavy": len, **given})
