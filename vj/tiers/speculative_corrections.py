@@ -56,9 +56,9 @@ class _Seen:
 class Carry:
     """Carries the heavy tier's answer from frame to frame for as long as it holds.
 
-    Of `Detections`, each box of the heavy tier is shown where the draft has none, and each box that only the draft had
+    Of `Detections`, each box of the heavy tier is shown where the draft has none, and each box only the draft had
     is left out where the draft has it again. Both are followed: if frames are pictures, a patch of the verified frame
-    is looked for near its last place (normalised cross-correlation over moves up to half the box), and a box is given up
+    is looked for near its last place (normalised cross-correlation over moves up to half the box), and a box is dropped
     once nothing there correlates well. Where frames are anything else, boxes stay where they were. Two boxes show the
     same object if their intersection is at least 0.3 of their union. A draft with the same objects stands as it is.
 
@@ -159,7 +159,7 @@ def _step(width: int, height: int) -> int:
 
 
 def _reduced(frame: npt.NDArray[Any], x: int, y: int, width: int, height: int, step: int) -> Patch:
-    """Cut out `width` x `height` means of `step` x `step` pixels, of the green channel; beyond the border it goes on."""
+    """Cut out `width` x `height` means of `step` x `step` pixels, of the green channel."""
     # Half the pixels each way, from the step's middle, are enough for a mean and a quarter of the work.
     stride = max(1, step // 2)
     n = step // stride
