@@ -35,8 +35,8 @@ def test_a_batch_goes_on_past_a_bad_picture_and_says_so_at_the_end(folder, capsy
     assert [record["image"] for record in records] == [str(folder / "a.png"), str(folder / "c.png")]
     lines = err.splitlines()
     assert len(lines) == 3
-    assert "b.png: expected a picture" in lines[0] and "nowhere.jpg" in lines[1]
-    assert lines[2] == "vj-detect: 2 of 4 pictures could not be used"
+    assert "b.png: expected an image" in lines[0] and "nowhere.jpg" in lines[1]
+    assert lines[2] == "vj-detect: 2 of 4 images could not be used"
 
 
 def test_nothing_usable_is_an_error(folder, capsys):
@@ -94,3 +94,65 @@ def test_the_first_run_says_that_it_compiles(folder, tmp_path):
     second = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
     assert "compiling for this processor" in first.stderr
     assert first.stdout == second.stdout
+
+
+@pytest.mark.parametrize("case", ["two folders", "ending", "hard link", "symbolic link"])
+def test_no_output_replaces_an_input(tmp_path, capsys, case):
+    image = photo("coins")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    write_image(tmp_path / "a/x.png", image)
+    write_image(tmp_path / "b/other.png", image[:200])
+    inputs = [tmp_path / "a/x.png", tmp_path / "b/other.png"]
+    if case == "two folders":
+        inputs[1] = inputs[1].rename(tmp_path / "b/x.png")
+    elif case == "ending":
+        inputs[0] = tmp_path / "b/other.bmp"
+        write_image(inputs[0], image)
+    elif case == "hard link":
+        os.link(inputs[1], tmp_path / "b/x.png")
+    else:
+        (tmp_path / "b/x.png").symlink_to(inputs[1])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    command = [*map(str, inputs), "--cascade", str(LBP_FILE), "--annotate", str(tmp_path / "b")]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and "would replace the input" in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_names_that_differ_in_case_and_long_names(tmp_path, capsys):
+    paths = [tmp_path / "a/x.png", tmp_path / "b/X.png", tmp_path / "a" / f"{'n' * 245}.png"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        write_image(path, photo("coins"))
+    out = tmp_path / "out"
+    assert main([*map(str, paths), "--cascade", str(LBP_FILE), "--annotate", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == sorted(["x.png", "X-2.png", paths[2].name])
+    capsys.readouterr()
+
+
+def test_huge_files_pipes_and_images_do_not_end_a_batch(folder, capsys):
+    with (folder / "huge.jpg").open("wb") as file:
+        file.truncate(100 << 30)
+    os.mkfifo(folder / "pipe.jpg")
+    bad = [str(folder / name) for name in ("huge.jpg", "pipe.jpg", "a.png")]
+    assert main([*bad, str(folder / "c.png"), "--cascade", str(LBP_FILE), "--max-pixels", "62499"]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert "at most 1073741824 bytes" in err[0] and "a pipe" in err[1] and "62499 pixels, got 250x250" in err[2]
+    assert main([*bad, str(folder / "c.png"), "--cascade", str(LBP_FILE)]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_empty_folder_is_an_error(tmp_path, capsys):
+    assert main([str(tmp_path), "--cascade", str(LBP_FILE)]) == 2
+    assert "without any" in capsys.readouterr().err
+
+
+def test_stride_and_suppression_reach_the_detector(folder, capsys):
+    options = ["--min-neighbors", "0", "--stride", "1", "--suppression", "0.3", "--cascade", str(LBP_FILE)]
+    assert main([str(folder / "a.png"), *options]) == 0
+    (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    detector = vj.Detector(vj.load(LBP_FILE), min_neighbors=0, stride=1, suppression=0.3)
+    found = detector.detect(read_bgr(folder / "a.png"))
+    assert [d["box"] for d in record["detections"]] == found.boxes.tolist()

@@ -158,5 +158,5 @@ def test_what_is_no_rectangle_or_size_or_picture_is_refused():
     for size in (30, (30,), (30, 30, 30)):
         with pytest.raises(InputError, match=r"\(width, height\), got"):
             classifier.detectMultiScale(photo("coins"), minSize=size)
-    with pytest.raises(InputError, match="expected a picture"):
+    with pytest.raises(InputError, match="expected an image"):
         classifier.detectMultiScale(None)

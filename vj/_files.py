@@ -1,12 +1,66 @@
-"""Writing files whole or not at all: the one place where a file comes to its name."""
+"""Files in and out: reading a regular file up to a bound, writing one whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from vj.errors import InputError
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -> bytes:
+    """Return the contents of a regular file of at most `limit` bytes.
+
+    A pipe would block and a device may never end, so neither is read. The size is checked on the open file, and no more
+    than the limit is read even if the file grows.
+
+    Parameters
+    ----------
+    path : str or path
+    limit : int
+        Largest size in bytes.
+    what : str
+        What error messages call the file, such as "image" or "cascade file".
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not a regular file, or is larger.
+    """
+    name = os.fspath(path)
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
+    no_wait = getattr(os, "O_NONBLOCK", 0)
+    try:
+        with open(path, "rb", opener=lambda found, flags: os.open(found, flags | no_wait)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
+            if status.st_size > limit:
+                raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
+            data = file.read(limit + 1)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{name}: expected a readable {what}, got {error.strerror or error}") from None
+    except ValueError as error:  # a name with a NUL byte
+        raise InputError(f"{name!r}: expected a readable {what}, got {error}") from None
+    if len(data) > limit:
+        raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got more")
+    return data
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
 @contextmanager

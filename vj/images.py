@@ -1,7 +1,8 @@
-"""Pictures in and out: the one place that opens them."""
+"""Images in and out: the one place that opens them."""
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj._files import write_bytes
+from vj._files import read_bounded, write_bytes
 from vj._types import Gray
 from vj.errors import InputError
 
@@ -17,8 +18,18 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 """Endings of the files that a folder is searched for."""
 
 
+MAX_BYTES = 1 << 30
+"""Largest image file read."""
+
+MAX_PIXELS = 200_000_000
+"""Most pixels of an image that is decoded, by default; a file of 109 KB can hold 900 million, 5.4 GB once decoded."""
+
+# What OpenCV decodes and Pillow can size from the header; others are left to OpenCV's own limit of 2^30 pixels.
+_SIZED = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+
+
 def to_gray(image: npt.NDArray[Any]) -> Gray:
-    """Return a picture as 8-bit grey, converted as OpenCV does for its detector.
+    """Return an image as 8-bit grey, converted as OpenCV does for its detector.
 
     Parameters
     ----------
@@ -38,7 +49,7 @@ def to_gray(image: npt.NDArray[Any]) -> Gray:
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(
-            f"expected a picture as uint8 of shape (h, w), (h, w, 3) BGR or (h, w, 4) BGRA, "
+            f"expected an image as uint8 of shape (h, w), (h, w, 3) BGR or (h, w, 4) BGRA, "
             f"got {array.dtype} of shape {array.shape}"
         )
     if array.ndim == 3 and array.shape[2] == 1:
@@ -53,12 +64,14 @@ def to_gray(image: npt.NDArray[Any]) -> Gray:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(array), code), dtype=np.uint8)
 
 
-def read_bgr(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Read a picture as BGR, upright as its EXIF orientation says.
+def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read an image as BGR, upright as its EXIF orientation says.
 
     Parameters
     ----------
     path : str or path
+    max_pixels : int
+        Larger images are refused from their header, before they are decoded.
 
     Returns
     -------
@@ -67,37 +80,50 @@ def read_bgr(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     Raises
     ------
     InputError
-        If the file cannot be opened or holds no picture.
+        If the file is not a regular file, cannot be opened, holds no image, or is too large.
     """
     import cv2
 
-    return _read(path, cv2.IMREAD_COLOR)
-
-
-def read_gray(path: str | os.PathLike[str]) -> Gray:
-    """Read a picture as 8-bit grey; see `read_bgr`. Returns an array of shape (h, w)."""
-    return to_gray(read_bgr(path))
-
-
-def _read(path: str | os.PathLike[str], flags: int) -> npt.NDArray[np.uint8]:
-    import cv2
-
-    try:
-        data = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"{os.fspath(path)}: expected a readable picture, got {error.strerror or error}") from None
+    name = os.fspath(path)
+    data = read_bounded(path, MAX_BYTES, "image")
+    size = _header_size(data)
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise InputError(f"{name}: expected an image of at most {max_pixels} pixels, got {size[0]}x{size[1]}")
     try:
         # Decoding from memory: OpenCV's own file reader prints warnings and cannot say why a file would not open.
-        image = cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    except (cv2.error, MemoryError):
         image = None
     if image is None:
-        raise InputError(f"{os.fspath(path)}: expected a picture, got {len(data)} bytes that OpenCV cannot decode")
+        raise InputError(f"{name}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
     return np.asarray(image, dtype=np.uint8)
 
 
+def _header_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height as the header states them, or None if Pillow cannot read it."""
+    from PIL import Image
+
+    Image.init()
+    # The format's own opener rather than Image.open, which has a limit of its own that is set for the whole process.
+    for kind in _SIZED:
+        factory, accept = Image.OPEN.get(kind, (None, None))
+        if factory is None or accept is None or accept(data[:16]) is not True:
+            continue
+        try:
+            with factory(io.BytesIO(data), "") as image:
+                return int(image.size[0]), int(image.size[1])
+        except Exception:  # whatever a spoilt header makes a decoder raise: OpenCV decides then
+            continue
+    return None
+
+
+def read_gray(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Gray:
+    """Read an image as 8-bit grey; see `read_bgr`. Returns an array of shape (h, w)."""
+    return to_gray(read_bgr(path, max_pixels))
+
+
 def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> None:
-    """Write a grey or BGR picture in the format of the path's ending; the file appears whole or not at all.
+    """Write a grey or BGR image in the format of the path's ending; the file appears whole or not at all.
 
     Parameters
     ----------
@@ -119,12 +145,12 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
     except cv2.error:
         done = False
     if not done:
-        raise InputError(f"{target}: expected a picture ending such as .png or .jpg, got {target.suffix!r}")
+        raise InputError(f"{target}: expected an image ending such as .png or .jpg, got {target.suffix!r}")
     write_bytes(target, data.tobytes())
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the pictures below a folder, sorted by path.
+    """Return the images below a folder, sorted by path.
 
     Raises
     ------
@@ -133,14 +159,14 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{root}: expected a folder of pictures, got {'a file' if root.exists() else 'nothing there'}")
+        raise InputError(f"{root}: expected a folder of images, got {'a file' if root.exists() else 'nothing there'}")
     return sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def draw_boxes(
     image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], color: tuple[int, int, int] = (0, 220, 0)
 ) -> npt.NDArray[np.uint8]:
-    """Return a copy of a picture with boxes drawn on it.
+    """Return a copy of an image with boxes drawn on it.
 
     Parameters
     ----------
@@ -154,7 +180,7 @@ def draw_boxes(
     import cv2
 
     out = np.ascontiguousarray(image).copy()
-    # Lines of about 1/250 of the picture stay visible when it is shown smaller; a dark rim sets them off.
+    # Lines of about 1/250 of the image stay visible when it is shown smaller; a dark rim sets them off.
     thickness = max(2, round(max(out.shape[:2]) / 250))
     for x, y, w, h in np.asarray(boxes).tolist():
         for line, tone in ((thickness + 2, (0, 0, 0)), (thickness, color)):

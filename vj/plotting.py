@@ -27,6 +27,8 @@ from vj.detector import WindowMap
 from vj.errors import InputError
 from vj.evaluation.curves import Curve
 from vj.evaluation.rejection import RejectionProfile
+from vj.tiers.calibration import Reliability
+from vj.tiers.curves import DeferralCurves
 
 # Okabe and Ito's palette, told apart by colour-blind eyes too; yellow left out, it vanishes on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -195,6 +197,57 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     scale = ScalarMappable(Normalize(0, n_stages), "inferno")
     bar = figure.colorbar(scale, ax=large, label=f"stages passed (of {n_stages})", shrink=0.8, location="left")
     bar.locator = MaxNLocator(integer=True)
+    _save(figure, path)
+
+
+def plot_deferral(path: str | os.PathLike[str], curves: DeferralCurves) -> None:
+    """Plot accuracy against mean cost: the policies, Chow's rule, the oracle, random deferral, every tier alone.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    curves : DeferralCurves
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    styles = {"random": ":", "oracle of two tiers": "--"}
+    for k, (name, (cost, accuracy)) in enumerate(curves.lines.items()):
+        style: dict[str, Any] = {"color": _color(k), "lw": 1.5, "ls": styles.get(name, "-"), "label": name}
+        axes.plot(cost, 100 * accuracy, marker="." if name == "policy" else None, **style)
+    for name, (right, price) in curves.singles.items():
+        axes.plot([price], [100 * right], "k^", ms=7)
+        axes.annotate(name, (price, 100 * right), (6, -11), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="mean cost of a query", ylabel="right answers, %", xlim=(0, None))
+    axes.set_title(f"Accuracy against cost, {curves.rows_measured:,} held-out rows")
+    axes.margins(x=0.08)
+    _tidy(axes)
+    axes.legend(frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def plot_reliability(path: str | os.PathLike[str], found: Mapping[str, Reliability]) -> None:
+    """Plot how often answers were right against the probability that was stated, with the counts below.
+
+    Parameters
+    ----------
+    path : str or path
+        File to write; its ending names the format.
+    found : mapping of str to Reliability
+        By name, such as before and after calibration.
+    """
+    figure = Figure(figsize=(5.6, 6.2), layout="constrained")
+    top, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    top.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--", label="perfect")
+    for k, (name, one) in enumerate(found.items()):
+        top.plot(one.probability, one.frequency, color=_color(k), marker="o", ms=4, lw=1.5, label=name)
+        below.plot(one.probability, one.counts, color=_color(k), marker="o", ms=4, lw=1.5)
+    top.set(ylabel="share that was right", xlim=(0, 1), ylim=(0, 1))
+    top.set_title("Reliability")
+    below.set(xlabel="stated probability", ylabel="answers", yscale="log")
+    for axes in (top, below):
+        _tidy(axes)
+    top.legend(frameon=False, loc="upper left")
     _save(figure, path)
 
 

@@ -1,12 +1,13 @@
-"""``vj-detect``: find objects in pictures; one line of JSON for each picture."""
+"""``vj-detect``: find objects in images; one line of JSON for each image."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Find objects in pictures. Prints one line of JSON for each picture: "
+        description="Find objects in images. Prints one line of JSON for each image: "
         '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors"}]}.',
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, or a folder of them")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
     parser.add_argument(
         "--cascade",
         metavar="FILE",
         help="cascade to use: a file, or a name such as frontalface_alt2 (default: the face cascade of this package)",
     )
-    parser.add_argument("--annotate", metavar="DIR", help="also write each picture with its boxes into this folder")
+    parser.add_argument("--annotate", metavar="DIR", help="also write each image with its boxes into this folder")
     parser.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
     parser.add_argument(
         "--min-neighbors",
@@ -46,6 +47,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object: 24 or 24x32")
     parser.add_argument("--max-size", type=_common.size, metavar="SIZE", help="largest object: 200 or 200x300")
+    parser.add_argument(
+        "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
+    )
+    parser.add_argument(
+        "--suppression", type=float, metavar="IOU", help="suppress overlapping boxes instead of grouping, such as 0.3"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=200_000_000,
+        metavar="N",
+        help="refuse larger images before decoding them (default: 200000000)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each processor)")
     return parser
 
@@ -53,19 +67,21 @@ def _parser() -> argparse.ArgumentParser:
 def _detect(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     from vj.errors import InputError
+    from vj.images import draw_boxes, write_image
 
     detector = _detector(args)
-    annotate = Path(args.annotate) if args.annotate else None
-    if annotate:
-        annotate.mkdir(parents=True, exist_ok=True)
+    paths = _images(args.images)
+    targets: dict[Path, Path] = {}
+    if args.annotate:
+        Path(args.annotate).mkdir(parents=True, exist_ok=True)
+        targets = _targets(paths, Path(args.annotate))
     _compile(detector)
     done = failed = 0
-    written: set[Path] = set()
-    for path in _pictures(args.images):
+    for path in paths:
         try:
-            found, image = _run(detector, path)
-            if annotate:
-                _annotate(path, image, found, annotate, written)
+            found, image = _run(detector, path, args.max_pixels)
+            if path in targets:
+                write_image(targets[path], draw_boxes(image, found.boxes))
         except InputError as error:
             _common.report(PROGRAM, str(error))
             failed += 1
@@ -73,8 +89,8 @@ def _detect(argv: Sequence[str] | None) -> int:
         print(json.dumps(_record(path, image, found)), flush=True)
         done += 1
     if failed and done:
-        _common.report(PROGRAM, f"{failed} of {failed + done} pictures could not be used")
-    return _common.OK if not failed else _common.SOME_FAILED if done else _common.BAD_INPUT
+        _common.report(PROGRAM, f"{failed} of {failed + done} images could not be used")
+    return _common.OK if done and not failed else _common.SOME_FAILED if done else _common.BAD_INPUT
 
 
 def _detector(args: argparse.Namespace) -> Detector:
@@ -88,12 +104,14 @@ def _detector(args: argparse.Namespace) -> Detector:
         min_neighbors=args.min_neighbors,
         min_size=args.min_size,
         max_size=args.max_size,
+        stride=args.stride,
+        suppression=args.suppression,
         threads=args.threads,
     )
 
 
 def _compile(detector: Detector) -> None:
-    """Run once on an empty picture: cached kernels answer at once, new ones take seconds, and then it says so."""
+    """Run once on an empty image: cached kernels answer at once, new ones take seconds, and then it says so."""
     import numpy as np
 
     notice = threading.Timer(
@@ -106,27 +124,74 @@ def _compile(detector: Detector) -> None:
     notice.cancel()
 
 
-def _pictures(names: Sequence[str]) -> Iterator[Path]:
+def _images(names: Sequence[str]) -> list[Path]:
+    """Return the images named, each once, those of folders included."""
     from vj.images import list_images
 
+    found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            yield from list_images(path)
-        else:
-            yield path
+        below = list_images(path) if path.is_dir() else [path]
+        if not below:
+            _common.report(PROGRAM, f"{path}: expected a folder of images, got one without any")
+        found |= dict.fromkeys(below)
+    return list(found)
 
 
-def _run(detector: Detector, path: Path) -> tuple[Detections, Any]:
+def _targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Return the annotated file of each image: its name, with -2, -3, ... where an earlier image has taken it.
+
+    Names that differ only in case count as the same, as on Windows and macOS.
+
+    Raises
+    ------
+    InputError
+        If one of them is, by any name or link, an input.
+    """
+    from vj.errors import InputError
+
+    inputs: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        if (key := _identity(path)) is not None:
+            inputs.setdefault(key, path)
+    targets: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
+        number, target = 1, folder / f"{path.stem}{suffix}"
+        while (key_name := os.path.realpath(target).casefold()) in taken:
+            number += 1
+            target = folder / f"{path.stem}-{number}{suffix}"
+        key = _identity(target)
+        if key is not None and key in inputs:
+            raise InputError(
+                f"{path}: expected --annotate to name another folder than that of the images, "
+                f"got one where {target} would replace the input {inputs[key]}"
+            )
+        taken.add(key_name)
+        targets[path] = target
+    return targets
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what all names of one file share, or None if there is no such file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _run(detector: Detector, path: Path, max_pixels: int) -> tuple[Detections, Any]:
     from vj.errors import InputError
     from vj.images import read_bgr
 
-    image = read_bgr(path)
+    image = read_bgr(path, max_pixels)
     height, width = image.shape[:2]
     window = detector.cascade.window
     if width < window[0] or height < window[1]:
         raise InputError(
-            f"{path}: expected a picture of at least the window's {window[0]}x{window[1]} pixels, got {width}x{height}"
+            f"{path}: expected an image of at least the window's {window[0]}x{window[1]} pixels, got {width}x{height}"
         )
     return detector.detect(image), image
 
@@ -141,22 +206,6 @@ def _record(path: Path, image: Any, found: Detections) -> dict[str, Any]:
             for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
         ],
     }
-
-
-def _annotate(path: Path, image: Any, found: Detections, folder: Path, written: set[Path]) -> None:
-    from vj.errors import InputError
-    from vj.images import draw_boxes, write_image
-
-    suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
-    target = folder / f"{path.stem}{suffix}"
-    number = 1
-    while target in written:
-        number += 1
-        target = folder / f"{path.stem}-{number}{suffix}"
-    if target.exists() and target.samefile(path):
-        raise InputError(f"{path}: expected --annotate to name another folder than the picture's own")
-    write_image(target, draw_boxes(image, found.boxes))
-    written.add(target)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,11 @@ class Tier:
     def __repr__(self) -> str:
         return f"Tier({self.name!r}, cost={'measured' if self.cost is None else self.cost})"
 
+    @property
+    def batched(self) -> bool:
+        """Whether several queries go out in one call."""
+        return self._batch is not None
+
     def ask(self, query: Any) -> Reply:
         """Answer one query.
 
