@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vj.datasets.formats import read_labelled
 
 from benchmarks import _runner
 from vj.cascade.opencv_xml import load
+from vj.datasets.formats import read_labelled
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, match

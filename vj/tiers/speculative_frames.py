@@ -55,7 +55,7 @@ class SpeculativeFrames:
         Seconds after which the heavy tier's answer is given up and the draft stands. By default there is no end.
     corrections : Corrections
         How the heavy tier's answer to a frame bears on it and on the frames after it. `Carry` knows `Detections`, whose
-        boxes it follows through pictures, and answers that can be compared, such as labels.
+        boxes it follows through images, and answers that can be compared, such as labels.
 
     Raises
     ------
