@@ -20,3 +20,12 @@ from .policy import Policy as Policy
 from .regions import Fusion as Fusion
 from .regions import Regions as Regions
 from .regions import fit_fusion as fit_fusion
+from .speculative import Drafted as Drafted
+from .speculative import Settled as Settled
+from .speculative import Speculated as Speculated
+from .speculative import SpeculativeTokens as SpeculativeTokens
+from .speculative import collect as collect
+from .speculative_corrections import Carry as Carry
+from .speculative_corrections import Corrections as Corrections
+from .speculative_frames import SpeculativeFrames as SpeculativeFrames
+from .speculative_rules import TokenRule as TokenRule
