@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,19 @@ def run(program: str, command: Callable[[Sequence[str] | None], int], argv: Sequ
 def report(program: str, message: str) -> None:
     """Print one line on stderr."""
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def compiling(program: str) -> Iterator[None]:
+    """Say that kernels are being compiled if what is done inside takes longer than cached ones do."""
+    text = "compiling for this processor, once; the next start will be quick"
+    notice = threading.Timer(1.5, report, (program, text))
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 @contextmanager
