@@ -6,6 +6,7 @@ An image detector is whatever has ``detect(image)`` and returns `Detections`: `v
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from dataclasses import dataclass
@@ -346,8 +347,10 @@ def asked(detector: ImageDetector, image: Image) -> tuple[Detections | None, str
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
     if not isinstance(found, Detections):
         return None, f"expected Detections, got {type(found).__name__}"
-    if not np.isfinite(found.scores).all():
+    # On plain numbers: numpy takes 6 us for a handful of detections.
+    if not all(map(math.isfinite, found.scores.tolist())):
         return None, "expected finite scores, got others"
-    if (found.boxes[:, 2:] <= 0).any() or (np.abs(found.boxes.astype(np.int64)) > MAX_COORDINATE).any():
-        return None, "expected boxes with a size, got others"
+    for x, y, width, height in found.boxes.tolist():
+        if not (0 < width <= MAX_COORDINATE and 0 < height <= MAX_COORDINATE and max(abs(x), abs(y)) <= MAX_COORDINATE):
+            return None, "expected boxes with a size, got others"
     return found, ""
