@@ -357,6 +357,19 @@ def test_the_adapter_of_yunet_scales_there_and_back():
     result = YuNet(Model(), scale=0.5).detect(image)
     np.testing.assert_allclose(result.boxes, [[20, 40, 61, 80]], atol=1)
     assert len(YuNet(Model()).detect(np.zeros((50, 50), np.uint8))) == 0
+    # A size just above what the net pads to is brought down to it, and boxes still come back to their place.
+    for shape, scale, size in (
+        ((363, 450), 0.5, (224, 181)),
+        ((300, 450), 0.25, (112, 75)),
+        ((966, 500), 1 / 3, (166, 320)),
+        ((40, 30), 0.5, (15, 20)),
+        ((363, 450), 1, (450, 363)),
+    ):
+        model = Model()
+        ((x, y, w, h),) = YuNet(model, scale=scale).detect(np.full((*shape, 3), 9, np.uint8)).boxes
+        assert model.size == size
+        across, down = shape[1] / size[0], shape[0] / size[1]
+        np.testing.assert_allclose([x, y, w, h], [10 * across, 20 * down, 30 * across, 40 * down], atol=1)
     with pytest.raises(InputError, match="a YuNet model"):
         YuNet(__file__)
     with pytest.raises(InputError, match="a scale above 0"):
