@@ -161,8 +161,8 @@ class YuNet:
 def _suited(width: float, height: float) -> tuple[int, int]:
     """Round a size for YuNet; one just above a multiple of `PADDED` is brought down to it.
 
-    The net pads its input to such multiples, and a width of 256 costs 1.4 times as much per pixel as one of 224: 224x180
-    takes 2.6 ms, 225x181 takes 3.6.
+    The net pads its input to such multiples, and a width of 256 costs 1.4 times as much per pixel as one of 224.
+    224x180 takes 2.6 ms, 225x181 takes 3.6.
     """
     over = [side for side in (width, height) if side >= PADDED and side % PADDED <= SNAP * side]
     factor = min((side // PADDED * PADDED / side for side in over), default=1.0)
