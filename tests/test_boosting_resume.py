@@ -16,7 +16,6 @@ from skimage import data
 
 import vj
 import vj.boosting.run as training
-from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.cli.train import main
@@ -56,10 +55,10 @@ def _run(pictures, folder, stop=None, **changes):
 
     run = Training(
         config,
-        positives=positives_from_arrays(pictures[0], config),
+        positives=pictures[0],
         backgrounds=pictures[1],
         progress=progress,
-        checkpoint=folder,
+        output=folder,
     )
     list(run)
     return run, steps
@@ -124,7 +123,7 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
 )
 def test_a_spoilt_checkpoint_is_refused_in_one_line(pictures, tmp_path, spoil):
     _run(pictures, tmp_path / "c", stages=1)
-    path = tmp_path / "c/state.json"
+    path = tmp_path / "c/checkpoint/state.json"
     path.write_text(spoil(path.read_text()))
     with pytest.raises(InputError, match="checkpoint") as error:
         _run(pictures, tmp_path / "c", stages=1)
@@ -134,7 +133,7 @@ def test_a_spoilt_checkpoint_is_refused_in_one_line(pictures, tmp_path, spoil):
 def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
     """In containers process ids recur: names made of them let a resumed run overwrite the array of the state."""
     _run(pictures, tmp_path / "c", stages=1)
-    (path,) = (tmp_path / "c").glob("negatives-*.npy")
+    (path,) = (tmp_path / "c/checkpoint").glob("negatives-*.npy")
     assert str(os.getpid()) not in path.name.split("-")
     for content in (b"", path.read_bytes()[:-1] + b"x"):
         path.write_bytes(content)
@@ -204,7 +203,7 @@ def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     assert process.returncode == 0, error.decode()
     assert b"Traceback" not in error
     assert 1 <= vj.load(out / "cascade.xml").n_stages < 100
-    assert b"the same command goes on from there" in error
+    assert b"the same command resumes after them" in error
 
 
 def test_restart_forgets_the_earlier_run(folder, tmp_path, capsys):
