@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from time import perf_counter
 
@@ -15,6 +16,7 @@ from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
+from vj.boosting.lock import locked
 from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
@@ -136,16 +138,18 @@ class Training:
     def __iter__(self) -> Iterator[StageReport]:
         """Train; yields the report of each stage as it is finished, not of those restored from a checkpoint."""
         try:
-            self._open()
-            while not self.finished:
-                report = self._stage()
-                self.finished = report is None or len(self.stages) == self.config.stages
-                if self.finished:
-                    self._prune()
-                    self._state.phase = FINISHED
-                self._save()
-                if report is not None:
-                    yield report
+            # One run for a checkpoint: two would delete each other's arrays.
+            with nullcontext() if self._place is None else locked(self._place):
+                self._open()
+                while not self.finished:
+                    report = self._stage()
+                    self.finished = report is None or len(self.stages) == self.config.stages
+                    if self.finished:
+                        self._prune()
+                        self._state.phase = FINISHED
+                    self._save()
+                    if report is not None:
+                        yield report
         finally:
             self._workers.close()
             self._arena = Arena()
