@@ -192,6 +192,31 @@ def test_killed_at_random_points(folder, tmp_path):
     assert not [p for p in out.rglob("*") if p.name.endswith(".tmp") and p.parent == out]
 
 
+def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pictures, folder, tmp_path, capsys):
+    assert main([*_arguments(folder, tmp_path / "whole"), "--quiet"]) == 0
+    out = tmp_path / "out"
+    process = _start(_arguments(folder, out))
+    while process.poll() is None and not (out / "checkpoint/state.json").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        before = sorted(p.name for p in out.rglob("*"))
+        for extra in ([], ["--restart"], ["--stages=1"]):
+            assert main([*_arguments(folder, out), "--quiet", *extra]) == 2
+            error = capsys.readouterr().err
+            assert f"in use by process {process.pid} on " in error
+            assert error.count("\n") == 1
+        assert sorted(p.name for p in out.rglob("*")) == before
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on "):
+            _run(pictures, out)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.communicate()
+    assert process.returncode == 0
+    assert (out / "cascade.xml").read_bytes() == (tmp_path / "whole/cascade.xml").read_bytes()
+    assert not list(out.rglob(".*"))
+
+
 def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     out = tmp_path / "out"
     arguments = [*_arguments(folder, out), "--stages=100", "--max-false-alarm-rate=0.05"]

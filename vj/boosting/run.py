@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
 from vj.boosting.inputs import BackgroundsGiven, PositivesGiven, Recipe, gather
+from vj.boosting.lock import locked
 from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.output import Output
@@ -137,6 +139,7 @@ class Training:
         self._output = Output(config)
         self._checkpoint: Checkpoint | None = None
         self._opened = self._busy = self._unwritten = False
+        self._lock, self._loops = ExitStack(), 0
         # Reports that the loop has yielded, or that a checkpoint held.
         self._yielded = 0
         self._saved = self._begun = perf_counter()
@@ -220,13 +223,26 @@ class Training:
 
     def __iter__(self) -> Iterator[StageReport]:
         """Train; yields the report of each stage as it is finished, not of those restored from a checkpoint."""
-        try:
+        with self._looping():
             while self._advance():
                 self._yielded += 1
                 yield self._state.reports[self._yielded - 1]
+
+    @contextmanager
+    def _looping(self) -> Iterator[None]:
+        """Hold the checkpoint's lock, the threads and the memory for bins as long as any loop is not left."""
+        if not self._loops and self.config.output:
+            # One run for a checkpoint: two would delete each other's arrays.
+            self._lock.enter_context(locked(Path(self.config.output) / "checkpoint"))
+        self._loops += 1
+        try:
+            yield
         finally:
-            self._workers.close()
-            self._arena = Arena()
+            self._loops -= 1
+            if not self._loops:
+                self._workers.close()
+                self._arena = Arena()
+                self._lock.close()
 
     def _advance(self) -> bool:
         """Train until there is a report to yield; False if there is none left."""

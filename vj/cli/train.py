@@ -156,14 +156,16 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("expected backgrounds (--backgrounds PATH, a recipe or --demo), got none")
     if not config.output:
         raise InputError("expected a folder for the results (--output PATH), got none")
+    from vj.boosting.lock import locked
     from vj.boosting.run import Training
     from vj.cli._screening import screened
     from vj.cli._training_output import Log
 
     folder = Path(config.output)
-    if arguments.restart:
-        _forget(folder)
-    with Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
+    # Held from before anything is removed until the last plot is written.
+    with locked(folder), Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
+        if arguments.restart:
+            _forget(folder)
         backgrounds = screened(config, log) if config.screen_backgrounds else None
         training = Training(config, backgrounds=backgrounds, progress=checked(log.progress))
         try:
@@ -224,10 +226,14 @@ def _interrupted(training: Any, log: Any) -> int:
 
 def _forget(folder: Path) -> None:
     """Remove the checkpoint and the results of an earlier run."""
+    from vj.boosting.lock import NAME, locked
+
     for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
         (folder / name).unlink(missing_ok=True)
-    for path in (folder / "checkpoint").glob("*"):
-        path.unlink(missing_ok=True)
+    with locked(folder / "checkpoint"):
+        for path in (folder / "checkpoint").glob("*"):
+            if path.name != NAME:
+                path.unlink(missing_ok=True)
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:
