@@ -24,8 +24,8 @@ ALLOWED = {
     "scanning": {"cascade", "scanning"},
     "detector": _RUNTIME,
     "cv2_compat": _RUNTIME,
-    # The trainer writes its own name and version into the files that it makes.
-    "boosting": _RUNTIME | {"boosting", "datasets", "_version"},
+    # The trainer writes its own name and version into the files that it makes, and leaves plots next to them.
+    "boosting": _RUNTIME | {"boosting", "datasets", "plotting", "_version"},
     "datasets": {"images", "datasets"},
     "evaluation": _RUNTIME | {"evaluation", "datasets"},
     # Above the detector, below the command line; nothing below knows it.
