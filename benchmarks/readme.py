@@ -1,4 +1,4 @@
-"""Write the result files' tables into README.md and the model card: `python -m benchmarks.readme`.
+"""Write the result files' tables into the pages that show them: `python -m benchmarks.readme`.
 
 A block of a page between `<!-- benchmark: NAME -->` and `<!-- end -->` is the table of `results/NAME.json`. It is
 made by `table(figures)` of the benchmark's module: NAME up to the first hyphen. `--check` writes nothing and fails if a
@@ -18,7 +18,7 @@ from benchmarks import _runner
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "vj" / "models" / "frontalface.md")
+PAGES = (README, ROOT / "benchmarks" / "README.md", ROOT / "vj" / "models" / "frontalface.md")
 _BLOCK = re.compile(r"(<!-- benchmark: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
