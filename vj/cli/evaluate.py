@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CASCADE",
         help="a file, a name such as frontalface_alt2, or yunet:MODEL.onnx (default: the cascade of this package)",
     )
+    _common.add_version(parser)
     data = parser.add_argument_group("labels")
     data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
     data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")

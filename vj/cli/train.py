@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vj._version import __version__
-from vj.cli._common import INTERRUPTED, OK, run
+from vj.cli._common import INTERRUPTED, OK, add_version, run
 from vj.errors import InputError
 
 DEMO = """
@@ -44,7 +43,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 if there is a cascade, 2 for bad input, 130 if stopped before the first stage."""
-    return run("vj-train", _command, argv)
+    return run("vj-train", _command, argv, keeps=True)
 
 
 def _command(argv: Sequence[str] | None) -> int:
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="PATH", help="what {data} stands for in the paths of the recipe")
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run in the output folder")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    parser.add_argument("--version", action="version", version=f"vj {__version__}")
+    add_version(parser)
     _add_options(parser.add_argument_group("settings"), TrainingConfig, "", {"positives", "backgrounds", "window"})
     own = parser.add_argument_group("pictures")
     own.add_argument("--positives", action="append", metavar="PATH", help="folder or file; may be repeated")
