@@ -43,7 +43,7 @@ ONLY_IN = {
     "numba.njit": {"_compile"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm"}
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib"}
 
 
 def _room(path: Path) -> str:

@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from vj._files import read_bounded, write_text
-from vj.cascade import stock
+from vj.cascade import calibration, stock
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
@@ -64,11 +64,11 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     InputError
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
-    path = _resolve(source)
+    path = resolve(source)
     return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=path.stem, place=str(path))
 
 
-def _resolve(source: str | os.PathLike[str]) -> Path:
+def resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
@@ -210,7 +210,8 @@ def _read_new(node: Any, name: str) -> Cascade:
             _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
         tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
-    return tables.cascade(window, features, name=name, provenance=_read_provenance(node))
+    more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
+    return tables.cascade(window, features, name=name, **more)
 
 
 def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
@@ -299,7 +300,7 @@ def _read_old(node: Any, name: str) -> Cascade:
             tables.end_tree()
         tables.end_stage(_one(_floats(_text(stage, "stage_threshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
     table = _haar_table(features, str)
-    return tables.cascade((size[0], size[1]), table, name=name)
+    return tables.cascade((size[0], size[1]), table, name=name, calibration=calibration.read_element(node))
 
 
 def _read_old_child(tables: _Tables, item: Any, side: str, n_leaves: int, place: str) -> tuple[int, int]:
@@ -419,6 +420,8 @@ def to_xml(cascade: Cascade) -> str:
     out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
     if cascade.provenance:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
+    if cascade.calibration is not None:
+        out += calibration.to_lines(cascade.calibration)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
 
 
