@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks import _runner
 from vj.cascade.opencv_xml import load
+from vj.datasets.formats import FORMATS, read_labelled
 from vj.datasets.labelled import FRONTAL, Wanted
-from vj.datasets.labelled_formats import FORMATS, read_labelled
 from vj.errors import InputError
 from vj.evaluation import report
 from vj.evaluation.bootstrap import interval

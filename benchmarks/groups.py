@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import _runner
 from vj.cascade.opencv_xml import load
-from vj.datasets.labelled_formats import read_labelled
+from vj.datasets.formats import read_labelled
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
 from vj.evaluation.measure import cascade_detector, yunet_detector

@@ -1,7 +1,7 @@
-"""Fetch pictures and labels, and lay them out as `vj-train` and `vj-evaluate` read them: `python data/prepare.py NAME`.
+"""Fetch images and labels, and lay them out as `vj-train` and `vj-evaluate` read them: `python data/prepare.py NAME`.
 
-What there is stands in manifest.toml. A download is resumed where it stopped, checked against size and SHA-256 where
-these are known, and unpacked so that no member can leave the target folder. A set appears whole or not at all.
+manifest.toml lists the sets. A download is resumed where it stopped, checked against size and hash, and unpacked so
+that no member can leave the target folder. A set appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import argparse
 import csv
 import fnmatch
 import hashlib
+import http.client
+import lzma
 import shutil
 import subprocess
 import sys
@@ -18,19 +20,31 @@ import tomllib
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 
-from vj.datasets.labelled import LabelledPicture, write_annotations
-from vj.datasets.labelled_formats import landmark_box, read_labelled
+from vj.datasets.annotations_json import write_annotations
+from vj.datasets.crops import region_of_landmarks
+from vj.datasets.formats import read_labelled
+from vj.datasets.labelled import LabelledImage
 from vj.errors import InputError
 
 HERE = Path(__file__).resolve().parent
 MAX_UNPACKED = 40 << 30
 """Most bytes unpacked from one archive; the largest in the manifest holds 1.5 GB."""
+
+HASHES = {"sha256": "SHA-256", "sha1": "SHA-1", "md5": "MD5"}
+"""Hashes that the manifest may give for a file; the weaker ones only where nobody has published a better one."""
+
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, RuntimeError)
+"""What reading a broken archive raises; RuntimeError: members that are encrypted, or packed in an unknown way."""
 
 
 def manifest() -> dict[str, Any]:
@@ -55,6 +69,8 @@ def obtain(file: dict[str, Any], archives: Path, given: Path | None) -> Path:
             if not target.is_file():
                 raise InputError(f"expected pip to bring {file['name']}, got another file for {file['wheel']}")
         else:
+            if file["url"].startswith("http:") and not any(file.get(kind) for kind in HASHES):
+                raise InputError(f"{file['url']}: expected https, or a hash in the manifest, got plain http and none")
             fetch_url(file["url"], target, file.get("size"))
     try:
         verify(target, file)
@@ -75,23 +91,54 @@ def fetch_wheel(requirement: str, folder: Path) -> None:
 
 
 def fetch_url(url: str, target: Path, size: int | None = None) -> None:
-    """Download to `target`, going on from what an earlier attempt left beside it."""
+    """Download to `target`, resuming from what an earlier attempt left next to it.
+
+    A connection that ends before the length announced is an error, and what came is kept for the next attempt.
+    """
     part = target.with_name(f"{target.name}.part")
     have = part.stat().st_size if part.is_file() else 0
+    if size is not None and have > size:
+        have = 0
     if size is None or have < size:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         try:
-            answer = urllib.request.urlopen(request, timeout=60)
-            # A server that does not know ranges sends the whole file again.
-            with answer, part.open("ab" if answer.status == 206 else "wb") as out:
-                _copy(answer, out, target.name)
+            total = _download(url, part, have) or size
         except urllib.error.HTTPError as error:
-            # 416: nothing lies beyond what we have, so it is complete.
             if error.code != 416:
                 raise InputError(f"{url}: expected a download, got {error.code} {error.reason}") from None
-        except (urllib.error.URLError, OSError) as error:
-            raise InputError(f"{url}: expected a download, got {error}; run again to go on") from None
+            # Nothing lies beyond what we have: complete, if the server confirms the length.
+            total = _length(error.headers.get("Content-Range"))
+            if total != have:
+                part.unlink()
+                total = _download(url, part, 0) or size
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+            raise InputError(f"{url}: expected a download, got {error}; run again to resume") from None
+        got = part.stat().st_size
+        if total is not None and got != total:
+            if got > total:
+                part.unlink()
+            raise InputError(f"{url}: expected {total:,} bytes, got {got:,}; run again to resume")
     part.replace(target)
+
+
+def _download(url: str, part: Path, have: int) -> int | None:
+    """Append to `part`, which holds `have` bytes, or write it from the start; return the whole length, if announced."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        if url.startswith("https:") and not answer.geturl().startswith("https:"):
+            raise InputError(f"{url}: expected https all the way, got sent on to {answer.geturl()}")
+        # A server that does not know ranges sends the whole file again.
+        start = have if answer.status == 206 else 0
+        said = answer.headers.get("Content-Length", "")
+        total = start + int(said) if said.isdecimal() else _length(answer.headers.get("Content-Range"))
+        with part.open("ab" if start else "wb") as out:
+            _copy(answer, out, part.stem)
+    return total
+
+
+def _length(content_range: str | None) -> int | None:
+    """Return N of a header `bytes 0-9/N` or `bytes */N`."""
+    said = (content_range or "").rpartition("/")[2]
+    return int(said) if said.isdecimal() else None
 
 
 def _copy(source: IO[bytes], out: IO[bytes], name: str) -> None:
@@ -105,15 +152,16 @@ def _copy(source: IO[bytes], out: IO[bytes], name: str) -> None:
 
 
 def verify(path: Path, file: dict[str, Any]) -> None:
-    """Compare size and SHA-256 with the manifest, where it knows them."""
+    """Compare size and hashes with the manifest, where it knows them."""
     size = path.stat().st_size
     if file.get("size") not in (None, size):
         raise InputError(f"{path}: expected {file['size']} bytes, got {size}")
-    if file.get("sha256"):
-        with path.open("rb") as data:
-            found = hashlib.file_digest(data, "sha256").hexdigest()
-        if found != file["sha256"]:
-            raise InputError(f"{path}: expected SHA-256 {file['sha256']}, got {found}")
+    for kind, shown in HASHES.items():
+        if kind in file:
+            with path.open("rb") as data:
+                found = hashlib.file_digest(data, kind).hexdigest()
+            if found != file[kind]:
+                raise InputError(f"{path}: expected {shown} {file[kind]}, got {found}")
 
 
 # Unpacking.
@@ -138,8 +186,9 @@ def unpack(archive: Path, folder: Path, take: list[str]) -> list[Path]:
             raise InputError(f"{archive}: expected at most {MAX_UNPACKED} bytes unpacked, got more")
         target = folder.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with read() as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out)
+        with target.open("wb") as out:
+            for block in _blocks(archive, read):
+                out.write(block)
         written.append(target)
     if not written:
         raise InputError(f"{archive}: expected members like {take[0]}, got none")
@@ -148,7 +197,7 @@ def unpack(archive: Path, folder: Path, take: list[str]) -> list[Path]:
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     """Name, size and opener of each regular file."""
-    try:
+    with _intact(archive):
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as box:
                 for info in box.infolist():
@@ -159,60 +208,64 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
                 for member in box:
                     if member.isfile():
                         yield member.name, member.size, lambda member=member: box.extractfile(member)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{archive}: expected an intact archive, got {' '.join(str(error).split())}") from None
+                # The check sum of a compressed archive comes last: the tar ends before it, and nobody would read it.
+                while box.fileobj.read(1 << 20):
+                    pass
+
+
+def _blocks(archive: Path, read: Callable[[], IO[bytes]]) -> Iterator[bytes]:
+    """Yield what a member holds; faults of the archive and of the disk written to stay apart."""
+    with _intact(archive), read() as source:
+        while block := source.read(1 << 20):
+            yield block
+
+
+@contextmanager
+def _intact(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{archive}: expected an intact archive that can be unpacked, got {said}") from None
 
 
 # Laying out. Each takes the folder and the files unpacked into it, and leaves what the set consists of.
 
 
 def crops(folder: Path, files: list[Path]) -> str:
-    """Whole pictures that each show one object: a flat folder `images`."""
-    images = folder / "images"
-    images.mkdir()
-    for path in files:
-        path.rename(images / f"{path.parent.name}_{path.name}")
-    _prune(folder, {"images"})
+    """Crops that each show one object: a flat folder `images`."""
+    _flatten(folder, folder / "images", files, 2)
     return f"{len(files)} crops: vj-train --positives {{}}/images"
 
 
 def pictures(folder: Path, files: list[Path]) -> str:
-    """Pictures of anything: a flat folder `images`."""
-    images = folder / "images"
-    images.mkdir()
-    for path in files:
-        path.rename(images / path.name)
-    _prune(folder, {"images"})
-    return f"{len(files)} pictures: vj-train --backgrounds {{}}/images"
+    """Images of anything: a flat folder `images`."""
+    _flatten(folder, folder / "images", files, 1)
+    return f"{len(files)} images: vj-train --backgrounds {{}}/images"
 
 
 def single(folder: Path, files: list[Path]) -> str:
     """Files as they are, in the folder itself."""
-    for path in files:
-        path.rename(folder / path.name)
-    _prune(folder, {path.name for path in files})
-    return ", ".join(f"{{}}/{path.name}" for path in files)
+    placed = _flatten(folder, folder, files, 1)
+    return ", ".join(f"{{}}/{path.name}" for path in placed)
 
 
 def eyes(folder: Path, files: list[Path]) -> str:
-    """Portraits with eye positions: boxes as `landmark_box` draws them, the mouth taken 1.05 eye distances below."""
+    """Portraits with eye positions: boxes as `region_of_landmarks` draws them, the mouth 1.05 eye distances below."""
     (coords,) = (path for path in files if path.name == "coords.txt")
-    images = folder / "images"
-    images.mkdir()
     by_stem = {path.stem: path for path in files if path != coords}
+    table = [line.split() for line in coords.read_text().splitlines()]
+    paths = _flatten(folder, folder / "images", [by_stem[row[0]] for row in table], 1)
+    placed = {row[0]: path for row, path in zip(table, paths, strict=True)}
     labelled, rows = [], []
-    for line in coords.read_text().splitlines():
-        stem, *values = line.split()
+    for stem, *values in table:
         left, right = np.array(values, dtype=np.float64).reshape(2, 2)
-        name = by_stem[stem].name
-        by_stem[stem].rename(images / name)
         across = right - left
         mouth = (left + right) / 2 + 1.05 * np.array([-across[1], across[0]])
-        box = landmark_box([left, right], [mouth, mouth])
-        labelled.append(LabelledPicture(images / name, np.array([box])))
+        box = region_of_landmarks(np.array([left, right, mouth, mouth]), (1, 1)).box
+        labelled.append(LabelledImage(placed[stem], np.array([box])))
         points = dict(zip(("leye_x", "leye_y", "reye_x", "reye_y"), (*left, *right), strict=True))
-        rows.append({"file": f"images/{name}"} | _box_columns(box) | points)
-    _prune(folder, {"images"})
+        rows.append({"file": f"images/{placed[stem].name}"} | _box_columns(box) | points)
     _write_labels(folder, labelled, rows)
     return _labelled_hint(labelled)
 
@@ -224,7 +277,7 @@ def fddb(folder: Path, files: list[Path]) -> str:
     # The lists name 2002/07/19/big/img_130; the archive may have a folder around that.
     parents = photos[0].parents if photos else [folder]
     root = next((parent for parent in parents if (parent / "2002").is_dir()), folder)
-    labelled = [picture for path in lists for picture in read_labelled(path, "fddb", root)]
+    labelled = [image for path in lists for image in read_labelled(path, "fddb", root)]
     return _settle(folder, labelled)
 
 
@@ -244,33 +297,61 @@ CONVERT: dict[str, Callable[[Path, list[Path]], str]] = {
 }
 
 
-def _settle(folder: Path, labelled: list[LabelledPicture]) -> str:
-    """Keep the labelled pictures under `images`, by their path with slashes turned into underscores, and the labels."""
-    images = folder / "images"
-    images.mkdir(exist_ok=True)
+def _settle(folder: Path, labelled: list[LabelledImage]) -> str:
+    """Keep the labelled images under `images`, by their path with slashes turned into underscores, and the labels."""
+    there = list({image.path: image for image in labelled if image.path.is_file()}.values())
+    if not there:
+        raise InputError(f"expected the {len(labelled)} labelled images in the archive, got none of them")
     kept, rows = [], []
-    for picture in labelled:
-        if not picture.path.is_file():
-            continue
-        name = "_".join(picture.path.relative_to(folder).parts[-5:])
-        picture.path.rename(images / name)
-        kept.append(LabelledPicture(images / name, picture.boxes, picture.attributes, picture.ellipses))
-        for k, box in enumerate(picture.boxes):
-            codes = {key: int(values[k]) for key, values in picture.attributes.items()}
-            rows.append({"file": f"images/{name}"} | _box_columns(box) | codes)
-    if not kept:
-        raise InputError(f"expected the {len(labelled)} labelled pictures in the archive, got none of them")
-    _prune(folder, {"images"})
+    for image, path in zip(there, _flatten(folder, folder / "images", [image.path for image in there], 5), strict=True):
+        kept.append(replace(image, path=path))
+        for k, box in enumerate(image.boxes):
+            codes = {key: int(values[k]) for key, values in image.attributes.items()}
+            rows.append({"file": f"images/{path.name}"} | _box_columns(box) | codes)
     _write_labels(folder, kept, rows)
     return _labelled_hint(kept)
 
 
-def _labelled_hint(labelled: list[LabelledPicture]) -> str:
-    faces = sum(len(picture.boxes) for picture in labelled)
-    return f"{len(labelled)} pictures, {faces} faces: vj-evaluate --dataset {{}}, vj-train --positives {{}}/boxes.csv"
+def _flatten(folder: Path, target: Path, files: Sequence[Path], parts: int) -> list[Path]:
+    """Move files into one folder and remove all others; return their new paths.
+
+    A file is named by its last `parts` parts, joined by underscores, and by more where names would be equal. Names that
+    differ in case alone count as equal, since some file systems hold them so.
+    """
+    inner = [path.relative_to(folder).parts for path in files]
+    used = [min(parts, len(one)) for one in inner]
+    names = ["_".join(one[-n:]) for one, n in zip(inner, used, strict=True)]
+    while (counts := Counter(name.lower() for name in names)) and max(counts.values()) > 1:
+        longer = [counts[name.lower()] > 1 and n < len(one) for name, n, one in zip(names, used, inner, strict=True)]
+        if not any(longer):
+            # Different paths whose parts join to the same name, such as a_b/c and a/b_c, or that differ in case.
+            names = [f"{k:05d}_{name}" for k, name in enumerate(names)]
+            break
+        used = [n + more for n, more in zip(used, longer, strict=True)]
+        names = ["_".join(one[-n:]) for one, n in zip(inner, used, strict=True)]
+    # By way of a folder of its own: the new names may be those of files not moved yet.
+    fresh = folder / ".flat"
+    fresh.mkdir()
+    for path, name in zip(files, names, strict=True):
+        path.rename(fresh / name)
+    for path in folder.iterdir():
+        if path != fresh:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if target == folder:
+        for name in names:
+            (fresh / name).rename(folder / name)
+        fresh.rmdir()
+    else:
+        fresh.rename(target)
+    return [target / name for name in names]
 
 
-def _write_labels(folder: Path, labelled: list[LabelledPicture], rows: list[dict[str, Any]]) -> None:
+def _labelled_hint(labelled: list[LabelledImage]) -> str:
+    faces = sum(len(image) for image in labelled)
+    return f"{len(labelled)} images, {faces} faces: vj-evaluate --dataset {{}}, vj-train --positives {{}}/boxes.csv"
+
+
+def _write_labels(folder: Path, labelled: list[LabelledImage], rows: list[dict[str, Any]]) -> None:
     write_annotations(folder / "annotations.json", labelled)
     with (folder / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["file", "x", "y", "w", "h"])
@@ -280,12 +361,6 @@ def _write_labels(folder: Path, labelled: list[LabelledPicture], rows: list[dict
 
 def _box_columns(box: Any) -> dict[str, float]:
     return {key: round(float(value), 2) for key, value in zip("xywh", box, strict=True)}
-
-
-def _prune(folder: Path, keep: set[str]) -> None:
-    for path in folder.iterdir():
-        if path.name not in keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 # The command.

@@ -116,7 +116,7 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: text.replace('"version": 1', '"version": 99'),
+        lambda text: text.replace('"version": 2', '"version": 99'),
         lambda text: text.replace('"phase": "finished"', '"phase": "dreaming"'),
         lambda text: json.dumps({**json.loads(text), "negatives": "none.npy"}),
         lambda text: json.dumps({**json.loads(text), "stages": [{"threshold": 1}]}),
@@ -129,6 +129,17 @@ def test_a_spoilt_checkpoint_is_refused_in_one_line(pictures, tmp_path, spoil):
     with pytest.raises(InputError, match="checkpoint") as error:
         _run(pictures, tmp_path / "c", stages=1)
     assert "\n" not in str(error.value)
+
+
+def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
+    """In containers process ids recur: names made of them let a resumed run overwrite the array of the state."""
+    _run(pictures, tmp_path / "c", stages=1)
+    (path,) = (tmp_path / "c").glob("negatives-*.npy")
+    assert str(os.getpid()) not in path.name.split("-")
+    for content in (b"", path.read_bytes()[:-1] + b"x"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="own array of negatives"):
+            _run(pictures, tmp_path / "c", stages=1)
 
 
 # --- the command, killed for real -------------------------------------------------------------------------------------

@@ -104,3 +104,12 @@ def test_rectangles_outside_the_window_are_refused(rect, tilted):
 def test_cells_outside_the_window_are_refused():
     with pytest.raises(InputError, match="inside the 8x8 window"):
         LbpFeatures([[0, 0, 3, 1]]).check((8, 8))
+
+
+@pytest.mark.parametrize("nothing", [0.0, -0.0, 1e-46])
+def test_rectangles_without_weight_are_never_read(nothing):
+    rects = [[[0, 0, 4, 4], [0, 100000, 5, 5], [0, 0, 2, 4]]]
+    features = HaarFeatures(rects, [[-1.5, nothing, 3.0]], [False])
+    features.check((8, 8))
+    assert features.rects.tolist() == [[[0, 0, 4, 4], [0, 0, 2, 4], [0, 0, 0, 0]]]
+    assert features.weights.tolist() == [[-1.5, 3.0, 0.0]] and not np.signbit(features.weights[0, 2])

@@ -212,7 +212,7 @@ def test_files_that_are_too_large_or_absent_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "large.xml"
     path.write_text(VALID)
     monkeypatch.setattr(opencv_xml, "MAX_BYTES", 1000)
-    with pytest.raises(InputError, match=r"large.xml: expected a cascade of at most 1000 bytes, got \d+"):
+    with pytest.raises(InputError, match=r"large.xml: expected a cascade file of at most 1000 bytes, got \d+"):
         vj.load(path)
     with pytest.raises(InputError, match=r"none.xml: expected a readable cascade file, got No such file"):
         vj.load(tmp_path / "none.xml")
@@ -286,3 +286,19 @@ def test_mutated_files_load_into_valid_cascades_or_are_refused(seed):
             )
             assert np.isfinite(sums).all()
     assert 50 < loaded < 950
+
+
+@pytest.mark.parametrize("nothing", ["0.", "-0.", "1e-46"])
+def test_a_rectangle_without_weight_far_outside_the_window_is_harmless(nothing, tmp_path):
+    """Read by the kernels, its corners crashed the process; the file must also read back as equal."""
+    path = tmp_path / "cascade.xml"
+    vj.save(random_cascade(0), path)
+    text = path.read_text()
+    end = text.index("</rects>")
+    path.write_text(f"{text[:end]}<_>0 100000 5 5 {nothing}</_>{text[end:]}")
+    cascade = vj.load(path)
+    vj.save(cascade, tmp_path / "again.xml")
+    assert vj.load(tmp_path / "again.xml") == cascade == random_cascade(0)
+    image = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    found, wanted = (vj.Detector(c, min_neighbors=0).detect(image) for c in (cascade, random_cascade(0)))
+    assert np.array_equal(found.boxes, wanted.boxes)

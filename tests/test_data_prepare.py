@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vj.datasets.labelled import read_annotations
+from vj.datasets.annotations_json import read as read_annotations
 from vj.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,11 @@ def test_the_manifest_can_be_used():
         for file in entry["files"]:
             assert ("wheel" in file) != ("url" in file)
             assert file["take"]
-            assert len(file.get("sha256", "0" * 64)) == 64
+            assert file.get("url", "https:").startswith("https:")
+            digits = {"sha256": 64, "sha1": 40, "md5": 32}
+            given = {kind: file[kind] for kind in digits if kind in file}
+            assert given
+            assert all(len(value) == digits[kind] for kind, value in given.items())
             if "wheel" in file:
                 assert file["sha256"]
                 assert file["name"].split("-")[0].lower() == file["wheel"].split("==")[0].lower()
@@ -68,12 +72,34 @@ def test_crops_and_pictures(tmp_path):
     hint = prepare.prepare("crops", tmp_path / "out", archive, known)
     assert hint.startswith("2 crops")
     assert sorted(p.name for p in (tmp_path / "out/crops/images").iterdir()) == ["s1_1.jpg", "s2_1.jpg"]
-    prepare.prepare("files", tmp_path / "out", archive, known)
-    assert [p.name for p in (tmp_path / "out/files").iterdir()] == ["1.jpg"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["crops", "files"]
+    for name, folder in (("files", "files"), ("pictures", "pictures/images")):
+        prepare.prepare(name, tmp_path / "out", archive, known)
+        # Equal base names: both files are kept.
+        assert sorted(p.name for p in (tmp_path / "out" / folder).iterdir()) == ["s1_1.jpg", "s2_1.jpg"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["crops", "files", "pictures"]
     # Again: the same, in place of the old.
     prepare.prepare("crops", tmp_path / "out", tmp_path, known)
     assert len(list((tmp_path / "out/crops/images").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (("x/1.jpg", "x/2.jpg"), ["1.jpg", "2.jpg"]),
+        (("x/a.jpg", "x/A.jpg"), ["00000_top_x_a.jpg", "00001_top_x_A.jpg"]),
+        (("a_b/c.jpg", "a/b_c.jpg", "d/c.jpg"), ["a_b_c.jpg", "b_c.jpg", "d_c.jpg"]),
+        (("1/a/c.jpg", "2/a/c.jpg", "c.jpg"), ["1_a_c.jpg", "2_a_c.jpg", "top_c.jpg"]),
+    ],
+)
+def test_files_of_equal_names_are_all_kept(tmp_path, members, expected):
+    contents = {name: str(k).encode() for k, name in enumerate(members)}
+    paths = prepare.unpack(
+        _zip(tmp_path / "a.zip", {f"top/{k}": v for k, v in contents.items()}), tmp_path / "to", ["*"]
+    )
+    placed = prepare._flatten(tmp_path / "to", tmp_path / "to" / "images", paths, 1)
+    assert [path.read_bytes() for path in placed] == list(contents.values())
+    assert sorted(path.name for path in placed) == expected
+    assert [p.name for p in (tmp_path / "to").iterdir()] == ["images"]
 
 
 def test_portraits_with_eyes(tmp_path):
@@ -97,7 +123,7 @@ def test_wider_face(tmp_path):
         {"url": "", "name": labels.name, "take": ["wider_face_split/*.txt"]},
     ]
     hint = prepare.prepare("wider", tmp_path / "out", tmp_path, {"wider": {"convert": "wider", "files": files}})
-    assert "1 pictures, 2 faces" in hint
+    assert "1 images, 2 faces" in hint
     (picture,) = read_annotations(tmp_path / "out" / "wider")
     assert picture.path.is_file()
     assert picture.attributes["occlusion"].tolist() == [2, 0]
@@ -161,6 +187,49 @@ def test_too_much_content_is_refused(tmp_path, monkeypatch):
         prepare.unpack(archive, tmp_path / "to", ["*"])
 
 
+def _broken(kind):
+    """A zip with a wrong check sum, an encrypted member or an unknown method of packing; a .tgz cut off or spoilt."""
+    out = io.BytesIO()
+    content = np.random.default_rng(0).bytes(5000)
+    if kind.startswith("tgz"):
+        with tarfile.open(fileobj=out, mode="w:gz") as box:
+            info = tarfile.TarInfo("a.jpg")
+            info.size = len(content)
+            box.addfile(info, io.BytesIO(content))
+        data = bytearray(out.getvalue())
+        data = data[:3000] if kind == "tgz cut off" else data[:2000] + b"\xff" * 500 + data[2500:]
+        return bytes(data)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as box:
+        box.writestr("a.jpg", content)
+    data = bytearray(out.getvalue())
+    local, central = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    if kind == "zip with a bad CRC":
+        data[local + 14] ^= 0xFF
+        data[central + 16] ^= 0xFF
+    elif kind == "zip encrypted":
+        data[local + 6] |= 1
+        data[central + 8] |= 1
+    elif kind == "zip of an unknown method":
+        data[local + 8] = data[central + 10] = 77
+    else:
+        data[local + 200 : local + 300] = b"\xff" * 100
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["zip with a bad CRC", "zip encrypted", "zip of an unknown method", "zip spoilt", "tgz cut off", "tgz spoilt"],
+)
+def test_broken_archives_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, kind):
+    (tmp_path / "a.bin").write_bytes(_broken(kind))
+    monkeypatch.setattr(prepare, "manifest", lambda: {"x": _entry(tmp_path / "a.bin", ["*"], "pictures")})
+    assert prepare.main(["x", "--from", str(tmp_path), "--to", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert "expected an intact archive" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
 def test_what_is_no_archive_leaves_nothing(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
@@ -183,18 +252,22 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 
     asked: ClassVar[list[int]] = []
     ranges = True
+    cut_off_after = 0
 
     def do_GET(self):
         content = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1]) if self.ranges else 0
         self.asked.append(start)
         if start >= len(content) > 0:
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.end_headers()
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:])
+        # A connection that breaks: fewer bytes than announced.
+        self.wfile.write(content[start : start + self.cut_off_after] if self.cut_off_after else content[start:])
 
     def log_message(self, *_):
         pass
@@ -204,7 +277,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 def served(tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()
-    _Server.asked, _Server.ranges = [], True
+    _Server.asked, _Server.ranges, _Server.cut_off_after = [], True, 0
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Server, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield folder, f"http://127.0.0.1:{server.server_address[1]}/"
@@ -234,6 +307,45 @@ def test_a_complete_part_is_not_fetched_again(served, tmp_path):
         prepare.fetch_url(url + name, tmp_path / name, size)
         assert (tmp_path / name).read_bytes() == b"12345"
     assert _Server.asked == [5]
+
+
+@pytest.mark.parametrize("size", [None, 3_000_000])
+def test_a_download_cut_off_by_the_server_is_not_complete_and_resumes(served, tmp_path, size):
+    folder, url = served
+    content = np.random.default_rng(0).bytes(3_000_000)
+    (folder / "file.bin").write_bytes(content)
+    _Server.cut_off_after = 1_000_000
+    target = tmp_path / "file.bin"
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"expected 3,000,000 bytes, got [12],000,000; run again to resume"):
+            prepare.fetch_url(url + "file.bin", target, size)
+        assert not target.exists()
+    prepare.fetch_url(url + "file.bin", target, size)
+    assert target.read_bytes() == content
+    assert _Server.asked == [0, 1_000_000, 2_000_000]
+
+
+def test_a_part_of_another_file_is_fetched_again(served, tmp_path):
+    """Longer than what the server has: no range can complete it."""
+    folder, url = served
+    (folder / "file.bin").write_bytes(b"12345")
+    for size in (None, 5):
+        (tmp_path / "file.bin.part").write_bytes(b"something longer")
+        prepare.fetch_url(url + "file.bin", tmp_path / "file.bin", size)
+        assert (tmp_path / "file.bin").read_bytes() == b"12345"
+
+
+def test_plain_http_needs_a_hash(served, tmp_path):
+    folder, url = served
+    _zip(folder / "a.zip", {"a.jpg": _jpeg()})
+    known = {"x": {"convert": "pictures", "files": [{"url": url + "a.zip", "name": "a.zip", "take": ["*"]}]}}
+    with pytest.raises(InputError, match="expected https, or a hash"):
+        prepare.prepare("x", tmp_path / "out", known=known)
+    known["x"]["files"][0]["md5"] = hashlib.md5((folder / "a.zip").read_bytes()).hexdigest()
+    prepare.prepare("x", tmp_path / "out", known=known)
+    known["x"]["files"][0]["md5"] = "0" * 32
+    with pytest.raises(InputError, match="expected MD5 0"):
+        prepare.prepare("x", tmp_path / "out", known=known)
 
 
 def test_a_set_is_fetched_once_and_verified(served, tmp_path):

@@ -12,7 +12,7 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.workers import Workers
 from vj.datasets.backgrounds import find_backgrounds
 from vj.datasets.crops import Region, cut, region_of_box, region_of_landmarks
-from vj.datasets.objects import Annotation, read_csv
+from vj.datasets.formats import read_labelled
 from vj.datasets.opencv_samples import read_info, read_vec
 from vj.datasets.sheets import contact_sheet
 from vj.errors import InputError
@@ -85,24 +85,31 @@ def test_boxes_may_shrink_or_stretch_instead(tmp_path, ramp):
 
 
 def test_landmarks_give_the_square_of_the_rule():
-    face = Annotation("a", eyes=((10, 20), (30, 20)), mouth=((14, 40), (26, 40)))
+    face = np.array([[10, 20], [30, 20], [14, 40], [26, 40.0]])
     # The eyes are 20 apart, the mouth 20 below: u = 20.
     assert region_of_landmarks(face, (20, 20), 2.5, 0.3) == Region(20, 26, 50, 50)
-    turned = Annotation("a", eyes=((10, 20), (20, 20)), mouth=((12, 40), (18, 40)))
+    assert region_of_landmarks(face, (20, 20), 2.5, 0.3).box == (-5, 1, 50, 50)
+    turned = np.array([[10, 20], [20, 20], [12, 40], [18, 40.0]])
     assert region_of_landmarks(turned, (20, 20), 2.0, 0.0) == Region(15, 20, 38, 38)
     with pytest.raises(InputError, match="landmarks"):
-        region_of_landmarks(Annotation("a"), (20, 20), 2.0, 0.0)
+        region_of_landmarks(np.full((4, 2), np.nan), (20, 20), 2.0, 0.0)
+
+
+def test_landmarks_of_a_tilted_face_give_a_square_straight_below_its_eyes():
+    """A face on its side, u = 40: the square is centred 0.305 u below the middle of the eyes, not towards the mouth."""
+    face = np.array([[50, 30], [50, 70], [20, 40], [20, 60.0]])
+    assert region_of_landmarks(face, (20, 20)) == Region(50, 50 + 0.305 * 40, 106.4, 106.4)
 
 
 def test_csv_rows_and_conditions(tmp_path, ramp):
     cv2.imwrite(str(tmp_path / "a.png"), ramp)
     row = "a.png,5,6,20,20,4,5,24,10,12,20,12,11,24,19,24,{}\n"
     (tmp_path / "boxes.csv").write_text(HEADER + row.format(1) + row.format(0))
-    rows = read_csv(tmp_path / "boxes.csv", {"frontal": "1"})
-    assert len(rows) == 1
-    assert rows[0].box == (5, 6, 20, 20)
-    assert rows[0].square == (4, 5, 24, 24)
-    assert rows[0].eyes == ((10, 12), (20, 12))
+    (image,) = read_labelled(tmp_path / "boxes.csv", where={"frontal": "1"})
+    assert image.ignored.tolist() == [False, True]
+    assert image.boxes.tolist() == [[5, 6, 20, 20]] * 2
+    assert image.squares.tolist() == [[4, 5, 24, 24]] * 2
+    assert image.landmarks[0].tolist() == [[10, 12], [20, 12], [11, 24], [19, 24]]
     source = {"path": str(tmp_path / "boxes.csv"), "where": {"frontal": 1}}
     for crop, region in (
         ("box", Region(15, 16, 20, 20)),
@@ -114,26 +121,26 @@ def test_csv_rows_and_conditions(tmp_path, ramp):
 
 
 def test_csv_rows_in_a_range(tmp_path, ramp):
-    rows = "".join(f"a.png,{k},6,20,20,{yaw}\n" for k, yaw in enumerate(("-0.6", "-0.5", "0", "0.5", "", "a..b")))
+    rows = "".join(f"{k}.png,{k},6,20,20,{yaw}\n" for k, yaw in enumerate(("-0.6", "-0.5", "0", "0.5", "", "a..b")))
     (tmp_path / "boxes.csv").write_text("file,x,y,w,h,yaw\n" + rows)
     path = tmp_path / "boxes.csv"
-    assert [row.box[0] for row in read_csv(path, {"yaw": "-0.5..0.5"})] == [1, 2, 3]
-    assert [row.box[0] for row in read_csv(path, {"yaw": "a..b"})] == [5]
+    assert [image.boxes[0, 0] for image in read_labelled(path, where={"yaw": "-0.5..0.5"})] == [1, 2, 3]
+    assert [image.boxes[0, 0] for image in read_labelled(path, where={"yaw": "a..b"})] == [5]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,x,y,w\na,1,2,3\n", "no column 'h'"),
-        ("file,x,y,w,h\n", "expected rows"),
-        ("file,x,y,w,h\na.png,1,2,three,4\n", "expected numbers in line 2"),
-        ("file,x,y,w,h\na.png,1,2\n", "expected numbers in line 2"),
+        ("file,x,y,w\na,1,2,3\n", "expected the columns file, x, y, w, h"),
+        ("file,x,y,w,h\n", "expected labelled images, got none"),
+        ("file,x,y,w,h\na.png,1,2,three,4\n", "line 2: expected x, y, w, h as 4 numbers"),
+        ("file,x,y,w,h\na.png,1,2\n", "line 2: expected x, y, w, h as 4 numbers"),
     ],
 )
 def test_bad_csv(tmp_path, text, message):
     (tmp_path / "boxes.csv").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_csv(tmp_path / "boxes.csv", {})
+        read_labelled(tmp_path / "boxes.csv")
 
 
 def test_folder_of_crops_mirror_and_jitter(tmp_path, ramp):
@@ -202,16 +209,18 @@ def test_pictures_that_come_with_scikit_image():
 def test_info_file_with_spaces_in_names(tmp_path, ramp):
     cv2.imwrite(str(tmp_path / "a b 1.png"), ramp)
     (tmp_path / "info.dat").write_text("a b 1.png 2 1 2 20 20 30 10 24 30\n\n# no\nc.png 0\n")
-    rows = read_info(tmp_path / "info.dat")
-    assert [(r.path.name, r.box) for r in rows] == [("a b 1.png", (1, 2, 20, 20)), ("a b 1.png", (30, 10, 24, 30))]
+    images = read_info(tmp_path / "info.dat")
+    boxes = [(1, 2, 20, 20), (30, 10, 24, 30)]
+    assert [image.path.name for image in images] == ["a b 1.png", "c.png"]
+    assert [image.boxes.tolist() for image in images] == [[list(box) for box in boxes], []]
     found = _load(positives=str(tmp_path / "info.dat"))
-    expected = [cut(ramp, region_of_box(r.box, (10, 10), 0.0), (10, 10)) for r in rows]
+    expected = [cut(ramp, region_of_box(box, (10, 10), 0.0), (10, 10)) for box in boxes]
     assert np.array_equal(found.windows, expected)
     assert len(_load(positives=[{"path": str(tmp_path / "info.dat"), "min_size": 22}]).windows) == 1
-    for text in ("a.png 1 2 3 4\n", "a.png\n", "a.png 1 2 3 4 x\n", "# nothing\n"):
+    for text in ("a.png 1 2 3 4\n", "a.png\n", "a.png 1 2 3 4 x\n", "# nothing\n", "a.png 1 0 0 -2 3\n"):
         (tmp_path / "info.dat").write_text(text)
         with pytest.raises(InputError, match="expected"):
-            read_info(tmp_path / "info.dat")
+            read_labelled(tmp_path / "info.dat")
 
 
 def _vec(samples, count=None):

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from vj.datasets.annotations_json import read as read_annotations
+from vj.datasets.annotations_json import write_annotations
 from vj.datasets.labelled import (
     FRONTAL,
-    LabelledPicture,
+    LabelledImage,
     Wanted,
-    read_annotations,
-    write_annotations,
 )
 from vj.errors import InputError
 
@@ -25,14 +25,15 @@ def _write(folder, rows):
 
 def test_what_is_written_is_read(tmp_path):
     pictures = [
-        LabelledPicture(
+        LabelledImage(
             tmp_path / "images/a.jpg",
             np.array([[1, 2, 30, 40], [5.5, 6, 7, 8]]),
-            {"blur": np.array([0, 2]), "pose": np.array([1, 0])},
-            np.array([[20, 15, 0.5, 16, 22], [4, 3.5, 0.1, 9, 10]]),
-            np.array([False, True]),
+            attributes={"blur": np.array([0, 2]), "pose": np.array([1, 0])},
+            ellipses=np.array([[20, 15, 0.5, 16, 22], [4, 3.5, 0.1, 9, 10]]),
+            ignored=np.array([False, True]),
+            classes=("face", "mask"),
         ),
-        LabelledPicture(tmp_path / "b.png", np.zeros((0, 4))),
+        LabelledImage(tmp_path / "b.png", np.zeros((0, 4))),
     ]
     write_annotations(tmp_path / "annotations.json", pictures)
     for source in (tmp_path, tmp_path / "annotations.json"):
@@ -41,6 +42,7 @@ def test_what_is_written_is_read(tmp_path):
         assert np.array_equal(back[0].boxes, pictures[0].boxes)
         assert np.array_equal(back[0].ellipses, pictures[0].ellipses)
         assert back[0].ignored.tolist() == [False, True]
+        assert (back[0].classes, back[1].classes) == (("face", "mask"), ())
         assert {k: v.tolist() for k, v in back[0].attributes.items()} == {"blur": [0, 2], "pose": [1, 0]}
         assert len(back[1].boxes) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["annotations.json"]
@@ -57,7 +59,7 @@ def test_frontal_rule_of_wider_face(tmp_path):
 
 
 def test_unknown_attributes_and_own_marks():
-    picture = LabelledPicture(
+    picture = LabelledImage(
         "a", np.array([[0, 0, 50, 50], [0, 0, 50, 50], [0, 0, 0, 50]]), ignored=[False, True, False]
     )
     assert FRONTAL.ignored(picture).tolist() == [False, True, True]
@@ -68,20 +70,20 @@ def test_unknown_attributes_and_own_marks():
     [
         ("{", "expected JSON"),
         ("[" * 100_000, "expected JSON"),
-        ({"file": "a"}, "expected a list of pictures, got dict"),
-        ([["a.jpg"]], "picture 0: expected an object with 'file' and 'faces'"),
-        ([{"file": "a.jpg", "faces": [1]}], "picture 0: expected faces that are objects"),
+        ({"file": "a"}, "expected a list of images, got dict"),
+        ([["a.jpg"]], "image 0: expected an object with 'file' and 'faces'"),
+        ([{"file": "a.jpg", "faces": [1]}], "image 0: expected faces that are objects"),
         (
             [{"file": "a.jpg", "faces": [FACE]}, {"file": "b.jpg", "faces": [{}]}],
-            "picture 1: expected bbox as 4 numbers",
+            "image 1: expected bbox as 4 numbers",
         ),
         ([{"file": "a.jpg", "faces": [{"bbox": [1, 2, 3]}]}], "expected bbox as 4 numbers"),
         ([{"file": "a.jpg", "faces": [{"bbox": [1, 2, 3, "4"]}]}], "expected bbox as 4 numbers"),
         ('[{"file": "a.jpg", "faces": [{"bbox": [1, 2, 3, NaN]}]}]', "expected bbox as 4 numbers"),
         ([{"file": "a.jpg", "faces": [{"bbox": [1, 2, -3, 4]}]}], "sizes of 0 or more"),
         ([{"file": "a.jpg", "faces": [FACE | {"ellipse": [1, 2]}]}], "expected ellipse as 5 numbers"),
-        ([{"file": "../a.jpg", "faces": []}], "expected a picture below"),
-        ([{"file": "/etc/a.jpg", "faces": []}], "expected a picture below"),
+        ([{"file": "../a.jpg", "faces": []}], "expected an image below"),
+        ([{"file": "/etc/a.jpg", "faces": []}], "expected an image below"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, rows, message):
@@ -93,11 +95,11 @@ def test_other_files_are_refused_in_one_line(tmp_path, rows, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.json: expected a readable annotation file"):
+    with pytest.raises(InputError, match=r"nowhere\.json: expected a readable file"):
         read_annotations(tmp_path / "nowhere.json")
 
 
 def test_pictures_outside_the_folder_are_not_written(tmp_path):
-    with pytest.raises(InputError, match="expected pictures below"):
-        write_annotations(tmp_path / "annotations.json", [LabelledPicture("/elsewhere/a.jpg", np.zeros((0, 4)))])
+    with pytest.raises(InputError, match="expected images below"):
+        write_annotations(tmp_path / "annotations.json", [LabelledImage("/elsewhere/a.jpg", np.zeros((0, 4)))])
     assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vj.datasets.labelled_formats import ellipse_boxes
+from vj.datasets.fddb import ellipse_boxes
 from vj.errors import InputError
 from vj.evaluation.fddb import ellipse_overlaps, fddb_curves
 from vj.evaluation.matching import Found

@@ -9,7 +9,7 @@ import pytest
 from cascades import random_cascade
 from pictures import photo
 
-from vj.datasets.labelled import LabelledPicture, Wanted
+from vj.datasets.labelled import LabelledImage, Wanted
 from vj.detector import Detector
 from vj.errors import InputError
 from vj.evaluation.bootstrap import interval
@@ -41,9 +41,13 @@ def pictures(tmp_path):
     for k in range(5):
         write_image(tmp_path / f"{k}.png", np.full((100, 120, 3), 40 * k, np.uint8))
         n = int(k < 4)
-        found.append(LabelledPicture(tmp_path / f"{k}.png", FACE[:n], {"blur": np.array([min(k, 2)][:n])}, ELLIPSE[:n]))
+        found.append(
+            LabelledImage(
+                tmp_path / f"{k}.png", FACE[:n], attributes={"blur": np.array([min(k, 2)][:n])}, ellipses=ELLIPSE[:n]
+            )
+        )
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    return [*found, LabelledPicture(tmp_path / "broken.png", FACE, {"blur": np.array([0])}, ELLIPSE)]
+    return [*found, LabelledImage(tmp_path / "broken.png", FACE, attributes={"blur": np.array([0])}, ellipses=ELLIPSE)]
 
 
 def _detect(image):
@@ -134,7 +138,7 @@ def test_interval_holds_the_figure_and_narrows_with_more_pictures(pictures):
 def test_sheets_show_the_strongest_error_first(pictures):
     runs = list(run_detector(_detect, pictures))
     result = evaluate("known", runs, Rules())
-    paths = [run.picture.path for run in runs if run.found is not None]
+    paths = [run.image.path for run in runs if run.found is not None]
     wrong, missed = false_positives(result, paths), missed_faces(result, paths)
     assert wrong.shape == missed.shape == (128, 1120, 3)
     # The middle of a tile shows the picture: grey 160 for the surer false positive, then 120; faces 80 and 120.
@@ -149,7 +153,7 @@ def test_a_cascade_is_measured_as_its_detector_finds(tmp_path):
     cascade = random_cascade(9, window=(12, 12))
     path = tmp_path / "a.png"
     write_image(path, photo("astronaut")[:120, 150:300])
-    picture = LabelledPicture(path, FACE)
+    picture = LabelledImage(path, FACE)
     detector = Detector(cascade, min_neighbors=1, min_size=30)
     expected = detector.detect(photo("astronaut")[:120, 150:300])
     assert len(expected) > 0
@@ -158,7 +162,7 @@ def test_a_cascade_is_measured_as_its_detector_finds(tmp_path):
     assert run.found.scores.tolist() == expected.scores.tolist()
     assert run.seconds > 0
     cost = detector.cost(photo("astronaut")[:120, 150:300])
-    broken = LabelledPicture(tmp_path / "none.png", FACE)
+    broken = LabelledImage(tmp_path / "none.png", FACE)
     weak, features = window_cost(cascade, [picture, broken], min_size=30)
     assert weak == pytest.approx(cost.evaluated.sum() / cost.windows.sum())
     assert features >= weak
@@ -168,12 +172,12 @@ def test_features_of_trees_are_counted(tmp_path):
     path = tmp_path / "a.png"
     write_image(path, photo("astronaut")[:120, 150:300])
     cascade = random_cascade(9, window=(12, 12), nodes=(2, 3))
-    weak, features = window_cost(cascade, [LabelledPicture(path, FACE)])
+    weak, features = window_cost(cascade, [LabelledImage(path, FACE)])
     profile = rejection_profile(cascade, [to_gray(photo("astronaut")[:120, 150:300])])
     assert features == pytest.approx(profile.features_per_window)
     assert weak < features <= 3 * weak
     stumps = random_cascade(9, window=(12, 12), nodes=(1, 1))
-    assert len(set(window_cost(stumps, [LabelledPicture(path, FACE)]))) == 1
+    assert len(set(window_cost(stumps, [LabelledImage(path, FACE)]))) == 1
 
 
 def test_other_files_are_no_yunet_model(tmp_path):
@@ -223,3 +227,12 @@ def test_mean_object_is_the_average_of_what_is_found():
     assert np.abs(same.astype(int) - mean).max() <= 1
     assert mean_object(detector, [np.zeros((50, 50), np.uint8)]) == (None, 0)
     assert mean_object(detector, [image], limit=1)[1] == 1
+
+
+def test_sheets_survive_a_box_far_larger_than_its_image(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((60, 80), np.uint8))
+    image = LabelledImage(tmp_path / "a.png", np.array([[0, 0, 9e8, 9e8]]))
+    runs = list(run_detector(lambda _: Found(np.array([[0, 0, 8e8, 1.0]]), np.ones(1)), [image]))
+    result = evaluate("huge", runs, Rules())
+    assert missed_faces(result, [image.path]).shape == false_positives(result, [image.path]).shape
+    assert "huge: 95 % interval of AP 0.0-0.0" in text_table([result])

@@ -1,10 +1,12 @@
 """Files come to their names whole or not at all."""
 
+import os
 import stat
 
 import pytest
 
-from vj._files import replacing, write_bytes, write_text
+from vj._files import read_bounded, replacing, write_bytes, write_text
+from vj.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -51,3 +53,13 @@ def test_a_symbolic_link_stays_a_link(tmp_path):
 def test_text_is_written_as_utf8_with_unix_line_ends(tmp_path):
     write_text(tmp_path / "a", "é\n")
     assert (tmp_path / "a").read_bytes() == "é\n".encode()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_only_regular_files_up_to_the_limit_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "fits").write_bytes(b"abc")
+    assert read_bounded(tmp_path / "fits", 3) == b"abc"
+    for name, limit in (("pipe", 9), ("fits", 2), ("none", 9), ("", 9), ("a" * 300, 9), ("a\0b", 9)):
+        with pytest.raises(InputError, match="expected a"):
+            read_bounded(tmp_path / name, limit)

@@ -38,6 +38,7 @@ ONLY_IN = {
     "tqdm": {"cli"},
     "argparse": {"cli"},
     "defusedxml": {"cascade", "datasets"},
+    "yaml": {"datasets"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
 HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm"}

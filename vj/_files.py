@@ -24,7 +24,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     limit : int
         Largest size in bytes.
     what : str
-        What error messages call the file: "picture", "cascade file".
+        What error messages call the file, such as "image" or "cascade file".
 
     Returns
     -------
@@ -37,15 +37,17 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     """
     name = os.fspath(path)
     # Without O_NONBLOCK, opening a pipe waits for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    no_wait = getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 (flags)
+        with open(path, "rb", opener=lambda found, flags: os.open(found, flags | no_wait)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
             if status.st_size > limit:
                 raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
             data = file.read(limit + 1)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{name}: expected a readable {what}, got {error.strerror or error}") from None
     except ValueError as error:  # a name with a NUL byte

@@ -215,9 +215,9 @@ def plot_deferral(path: str | os.PathLike[str], curves: DeferralCurves) -> None:
     for k, (name, (cost, accuracy)) in enumerate(curves.lines.items()):
         style: dict[str, Any] = {"color": _color(k), "lw": 1.5, "ls": styles.get(name, "-"), "label": name}
         axes.plot(cost, 100 * accuracy, marker="." if name == "policy" else None, **style)
-    for name, (accuracy, cost) in curves.singles.items():
-        axes.plot([cost], [100 * accuracy], "k^", ms=7)
-        axes.annotate(name, (cost, 100 * accuracy), (6, -11), textcoords="offset points", fontsize=8)
+    for name, (right, price) in curves.singles.items():
+        axes.plot([price], [100 * right], "k^", ms=7)
+        axes.annotate(name, (price, 100 * right), (6, -11), textcoords="offset points", fontsize=8)
     axes.set(xlabel="mean cost of a query", ylabel="right answers, %", xlim=(0, None))
     axes.set_title(f"Accuracy against cost, {curves.rows_measured:,} held-out rows")
     axes.margins(x=0.08)

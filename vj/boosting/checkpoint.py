@@ -8,8 +8,11 @@ array and is replaced in one step, so that a kill at any moment leaves the last 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import os
+import secrets
 import tomllib
 import zlib
 from collections.abc import Sequence
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj._files import write_text
+from vj._files import write_bytes, write_text
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Windows
@@ -29,7 +32,7 @@ from vj.boosting.stage import Stage
 from vj.boosting.trees import WeakTree
 from vj.errors import InputError
 
-VERSION = 1
+VERSION = 2
 
 MINING, BOOSTING, FINISHED = "mining", "boosting", "finished"
 """What a run was doing."""
@@ -91,16 +94,18 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str], config: TrainingConfig, data: dict[str, int]) -> None:
         self.folder, self.config, self.data = Path(folder), config, data
         self._file = self.folder / "state.json"
-        self._count = 0
 
     def save(self, state: State) -> None:
         """Write the state in one step."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._count += 1
-        name = f"negatives-{os.getpid()}-{self._count}.npy"
-        with (self.folder / name).open("wb") as file:
-            np.save(file, state.negatives)
-        write_text(self._file, json.dumps(self._table(state, name)))
+        # A random name: process ids recur in containers, and the array that the state names must never be overwritten.
+        name = f"negatives-{secrets.token_hex(8)}.npy"
+        file = io.BytesIO()
+        np.save(file, state.negatives)
+        data = file.getvalue()
+        write_bytes(self.folder / name, data)
+        table = {**self._table(state, name), "sha256": hashlib.sha256(data).hexdigest()}
+        write_text(self._file, json.dumps(table))
         self._sweep(name)
 
     def load(self) -> State | None:
@@ -115,17 +120,18 @@ class Checkpoint:
             table = json.loads(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._file}: expected a checkpoint, got {' '.join(str(error).split())}") from None
         try:
             if table["version"] != VERSION:
                 raise InputError(f"{self._file}: expected a checkpoint of version {VERSION}, got {table['version']}")
             before = TrainingConfig.from_mapping(tomllib.loads(table["recipe"]))
             self._compare(before, table["data"])
-            with (self.folder / table["negatives"]).open("rb") as file:
-                negatives = np.load(file, allow_pickle=False)
-            return _state(table, negatives)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+            data = (self.folder / table["negatives"]).read_bytes()
+            if hashlib.sha256(data).hexdigest() != table["sha256"]:
+                raise InputError(f"{self.folder}: expected the checkpoint's own array of negatives, got another one")
+            return _state(table, np.load(io.BytesIO(data), allow_pickle=False))
+        except (KeyError, TypeError, ValueError, IndexError, EOFError, OSError) as error:
             if isinstance(error, InputError):
                 raise
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"

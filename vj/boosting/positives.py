@@ -13,13 +13,15 @@ from vj.boosting.recipe import PositiveSource, TrainingConfig
 from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
 from vj.datasets.crops import Jitter, Region, cut, region_of_box, region_of_landmarks
-from vj.datasets.labelled import FRONTAL, Wanted
-from vj.datasets.labelled_formats import read_labelled
-from vj.datasets.objects import Annotation, read_crops, read_csv
-from vj.datasets.opencv_samples import read_info, read_vec
+from vj.datasets.formats import guess_format, read_labelled, shown
+from vj.datasets.labelled import FRONTAL, LabelledImage, Wanted, require_attributes
+from vj.datasets.opencv_samples import read_vec
 from vj.datasets.packaged import FACES, packaged_faces
 from vj.errors import InputError
-from vj.images import read_gray
+from vj.images import list_images, read_gray
+
+# What shows an object: a part of an image file, a whole one (no region), or a ready window.
+_Object = tuple[Path, Region | None] | Windows
 
 
 @dataclass(frozen=True)
@@ -63,30 +65,31 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     """
     if not config.positives:
         raise InputError("expected positives, got none")
-    jobs: list[tuple[int, PositiveSource, Annotation | Windows]] = []
+    jobs: list[tuple[int, PositiveSource, _Object]] = []
     for source in config.positives:
         found = _find(source, config.window)
         if source.limit and len(found) > source.limit:
             rng = np.random.default_rng((config.seed, len(jobs)))
             found = [found[i] for i in np.sort(rng.choice(len(found), source.limit, replace=False))]
-        jobs += [(len(jobs) + i, source, annotation) for i, annotation in enumerate(found)]
+        jobs += [(len(jobs) + i, source, one) for i, one in enumerate(found)]
 
-    def work(job: tuple[int, PositiveSource, Annotation | Windows]) -> list[Windows] | str:
-        index, source, annotation = job
+    def work(job: tuple[int, PositiveSource, _Object]) -> list[Windows] | str:
+        index, source, one = job
         own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
-        if isinstance(annotation, np.ndarray):
-            return _copies(annotation, _whole(annotation.shape, source.margin), own, index)
+        if isinstance(one, np.ndarray):
+            return _copies(one, _whole(one.shape, source.margin), own, index)
+        path, region = one
         try:
-            gray = read_gray(annotation.path)
+            gray = read_gray(path)
         except InputError as error:
             return str(error)
-        return _copies(gray, _region(source, annotation, gray.shape[:2], config), own, index)
+        return _copies(gray, region or _whole(gray.shape, source.margin), own, index)
 
     results = list(workers.map(work, jobs))
     copies = [result for result in results if not isinstance(result, str)]
     names = [
-        "" if isinstance(annotation, np.ndarray) else str(annotation.path)
-        for (_, _, annotation), result in zip(jobs, results, strict=True)
+        "" if isinstance(one, np.ndarray) else str(one[0])
+        for (_, _, one), result in zip(jobs, results, strict=True)
         if not isinstance(result, str)
     ]
     failures = [result for result in results if isinstance(result, str)]
@@ -95,67 +98,58 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     return replace(_collect(copies, config, failures), names=tuple(names))
 
 
-def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[Annotation | Windows]:
-    """Return the objects of a source: annotations, or windows where the source holds nothing else."""
-    if source.path == FACES:
-        return list(packaged_faces())
-    path = Path(source.path)
-    if not path.exists():
-        raise InputError(f"{path}: expected positives, got nothing there")
-    kind = source.format if source.format != "auto" else _guess(path)
-    if kind == "crops":
-        return read_crops(path)
-    if kind == "vec":
-        return list(read_vec(path, window))
-    if kind == "csv":
-        found = read_csv(path, source.where)
-    elif kind == "info":
-        found = read_info(path)
-    else:
-        found = _labelled(path, None if kind == "auto" else kind, source)
-    found = [a for a in found if a.box is None or (min(a.box[2:]) > 0 and min(a.box[2:]) >= source.min_size)]
+def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
+    """Return the objects of a source: parts of images, whole images, or windows where it holds nothing else."""
+    name, path = _format(source), Path(source.path)
+    if name in _READY:
+        if source.where or source.classes:
+            given = f"--class {' '.join(source.classes)}" if source.classes else f"--where {shown(source.where)}"
+            raise InputError(f"{source.path}: expected annotations for {given}, got {_READY[name]}")
+        if name == "packaged":
+            return list(packaged_faces())
+        if name == "vec":
+            return list(read_vec(path, window))
+        paths = list_images(path)
+        if not paths:
+            raise InputError(f"{path}: expected images, got a folder without any")
+        return [(one, None) for one in paths]
+    images = read_labelled(path, name, source.images or None, classes=source.classes, where=source.where)
+    if source.frontal:
+        require_attributes(images, ("blur", "occlusion", "pose"), "--positives-frontal")
+    wanted = FRONTAL if source.frontal else Wanted()
+    found: list[_Object] = []
+    for image in images:
+        large = image.boxes[:, 2:].min(axis=1) >= source.min_size
+        for k in np.flatnonzero(~wanted.ignored(image) & large):
+            found.append((image.path, _region(source, image, int(k), window)))
     if not found:
         raise InputError(f"{path}: expected objects of at least {source.min_size} pixels, got none")
     return found
 
 
-def _guess(path: Path) -> str:
-    """Tell the format of a source; ``auto`` leaves it to the reader of labelled pictures."""
-    if path.is_dir():
-        labelled = (path / "annotations.json").is_file() or (path / "labels").is_dir() or any(path.glob("*.xml"))
-        return "auto" if labelled else "crops"
-    suffix = path.suffix.lower()
-    if suffix in {".vec", ".csv"}:
-        return suffix[1:]
-    if suffix in {".dat", ".info"}:
-        return "info"
-    if suffix == ".txt":
-        with path.open(encoding="utf-8", errors="replace") as file:
-            words = file.readline().split()
-        # A line of OpenCV's info file has a name, a count and four numbers for each box.
-        return "info" if len(words) >= 6 and len(words) % 4 == 2 else "auto"
-    return "auto"
+# Sources without annotations: what shows the object is all there is.
+_READY = {"packaged": "the faces of scikit-image", "vec": "a .vec file", "crops": "a folder of crops"}
 
 
-def _labelled(path: Path, kind: str | None, source: PositiveSource) -> list[Annotation]:
-    wanted = FRONTAL if source.frontal else Wanted()
-    found: list[Annotation] = []
-    for picture in read_labelled(path, kind, source.images or None):
-        for (x, y, w, h), ignored in zip(picture.boxes.tolist(), wanted.ignored(picture), strict=True):
-            if not ignored:
-                found.append(Annotation(picture.path, (x, y, w, h)))
-    return found
+def _format(source: PositiveSource) -> str:
+    if source.path == FACES:
+        return "packaged"
+    if not Path(source.path).exists():
+        raise InputError(f"{source.path}: expected positives, got nothing there")
+    return guess_format(Path(source.path)) if source.format == "auto" else source.format
 
 
-def _region(source: PositiveSource, annotation: Annotation, shape: tuple[int, ...], config: TrainingConfig) -> Region:
+def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[int, int]) -> Region:
+    """Return the part of an image that is object `k`."""
     if source.crop == "landmarks":
-        return region_of_landmarks(annotation, config.window, source.side, source.drop)
-    box = annotation.square if source.crop == "square" else annotation.box
-    if box is None:
-        if source.crop == "square":
-            raise InputError(f"{annotation.path}: expected a square (sq_x, sq_y, sq_size), got none")
-        return _whole(shape, source.margin)
-    return region_of_box(box, config.window, source.margin, source.aspect)
+        if image.landmarks is None or not np.isfinite(image.landmarks[k]).all():
+            raise InputError(f"{image.path}: expected landmarks of eyes and mouth, got none")
+        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop)
+    boxes = image.squares if source.crop == "square" else image.boxes
+    if boxes is None or not np.isfinite(boxes[k]).all():
+        raise InputError(f"{image.path}: expected a square (sq_x, sq_y, sq_size), got none")
+    x, y, w, h = boxes[k].tolist()
+    return region_of_box((x, y, w, h), window, source.margin, source.aspect)
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:

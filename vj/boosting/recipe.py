@@ -69,6 +69,8 @@ class PositiveSource:
         Landmarks: how far below the middle of the eyes the square is centred, in u.
     where : mapping of str to str
         CSV: keep the rows whose columns have these values, or lie in a range such as ``"-0.5..0.5"``.
+    classes : tuple of str
+        Classes of the objects to take, where the annotations have classes; needed if there are several.
     jitter : int
         Jittered copies of each of its objects; -1 for as many as the run's.
     images : str
@@ -89,6 +91,7 @@ class PositiveSource:
     side: float = _number(2.66, 0.5, 8.0, "landmarks: side of the square in units of the face (see PositiveSource)")
     drop: float = _number(0.305, -2.0, 2.0, "landmarks: distance of the square's centre below the eyes, same units")
     where: Mapping[str, str] = field(default_factory=dict, metadata={"type": dict, "help": "CSV: columns and values"})
+    classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
     jitter: int = _integer(-1, -1, 1000, "jittered copies of this source's objects; -1: as many as the run's")
     images: str = _text("", "folder that names in annotations are relative to")
     min_size: int = _integer(0, 0, 10000, "boxes with a shorter side, in pixels, are left out")
@@ -298,6 +301,9 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
             raise InputError(f"expected a key of positives (one of {', '.join(known)}), got {key!r} = {_shown(value)}")
         if known[key].metadata["type"] is float and type(value) is int:
             table[key] = float(value)
+    if "classes" in table:
+        names = table["classes"]
+        table["classes"] = (names,) if isinstance(names, str) else tuple(map(str, names))
     if isinstance(table.get("where"), Mapping):
         table["where"] = {str(k): str(v) for k, v in table["where"].items()}
     table["path"] = _path(table.get("path"), "positives", base, data)

@@ -1,7 +1,7 @@
 """Haar-like features: the templates, the pools to choose from, and their values on windows.
 
-A feature is a weighted sum of the pixels in two or three rectangles of the window. The rectangles are stored the way
-OpenCV's files do: the whole rectangle with weight -1 first, then the inner parts with positive weights.
+A feature is a weighted sum of the pixels in one to three rectangles of the window. The pools below write them as
+OpenCV's trainer does: the whole rectangle with weight -1 first, then the inner parts with positive weights.
 
 References
 ----------
@@ -67,7 +67,8 @@ class HaarFeatures:
     ----------
     rects : ndarray of int32, shape (n, 3, 4)
         Rectangles as x, y, width, height in pixels of the window. For a tilted feature (x, y) is the topmost corner,
-        the width runs down to the right and the height down to the left. Unused rectangles are all zero.
+        the width runs down to the right and the height down to the left. Rectangles of weight 0 contribute nothing:
+        they are stored last and all zero, wherever they lay.
     weights : ndarray of float32, shape (n, 3)
         Weight of each rectangle; 0 for an unused one.
     tilted : ndarray of bool, shape (n,)
@@ -88,6 +89,7 @@ class HaarFeatures:
                 f"expected rects (n, 3, 4), weights (n, 3) and tilted (n,), "
                 f"got {rects.shape}, {weights.shape} and {tilted.shape}"
             )
+        rects, weights = _unused_last(rects, weights)
         for name, array in (("rects", rects), ("weights", weights), ("tilted", tilted)):
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -107,7 +109,7 @@ class HaarFeatures:
             raise InputError(f"expected finite weights, got feature {_first(~np.isfinite(self.weights).all(axis=1))}")
         used = self.weights != 0
         if not used[:, 0].all():
-            raise InputError(f"expected a first rectangle with a weight, got feature {_first(~used[:, 0])} without")
+            raise InputError(f"expected a rectangle with a weight, got feature {_first(~used[:, 0])} without")
         x, y, w, h = (self.rects[:, :, k].astype(np.int64) for k in range(4))
         tilted = self.tilted[:, None]
         left = np.where(tilted, x - h, x)
@@ -122,6 +124,25 @@ class HaarFeatures:
                 f"expected every rectangle inside the {width}x{height} window, "
                 f"got {kind} {self.rects[index, part].tolist()} in feature {index}"
             )
+
+
+def _unused_last(
+    rects: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Move rectangles of weight 0 (or -0., or one that float32 rounds to 0) behind the others and zero them.
+
+    The kernels read the corners of all three rectangles, whatever their weights. OpenCV refuses a file in which such a
+    rectangle lies outside the window; here it is as if it had not been written, and the value of the feature is the
+    same. A file keeps only rectangles with a weight, so that without this order it would not read back as equal.
+    """
+    unused = weights == 0
+    if unused.any():
+        order = np.argsort(unused, axis=1, kind="stable")
+        weights = np.where(unused, np.float32(0), weights)
+        rects = np.where(unused[:, :, None], np.int32(0), rects)
+        weights = np.take_along_axis(weights, order, axis=1)
+        rects = np.take_along_axis(rects, order[:, :, None], axis=1)
+    return np.ascontiguousarray(rects), np.ascontiguousarray(weights)
 
 
 def _first(mask: npt.ArrayLike) -> int:

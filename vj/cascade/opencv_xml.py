@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from vj._files import write_text
+from vj._files import read_bounded, write_text
 from vj.cascade import stock
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -29,6 +29,8 @@ MAX_BYTES = 16 * 1024 * 1024
 """Largest file read; the largest cascade known to be in use has 2.7 MB."""
 MAX_ELEMENTS = 500_000
 """Most XML elements read: about 100 MB of memory; the largest cascade known to be in use has 85,000."""
+MAX_ATTRIBUTES = 10_000
+"""Most XML attributes read; a cascade has one or two. A million and a half took 9.5 s to read."""
 MAX_TEXT = 1 << 18
 """Most characters in one element: a tree of 10,000 nodes. Fifteen million numbers took 24 s and 1.3 GB to read."""
 MAX_STAGES = 1000
@@ -42,14 +44,15 @@ class _FormatError(Exception):
     """What is wrong inside a file; `load` puts the file's name in front."""
 
 
-def load(source: str | os.PathLike[str]) -> Cascade:
+def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     """Read a cascade.
 
     Parameters
     ----------
     source : str or path
         An XML file written by this package, by OpenCV's trainers or by their converters; or the name of a cascade
-        that `vj.cascade.stock.find` knows, such as ``frontalface`` or ``frontalface_alt2``.
+        that `vj.cascade.stock.find` knows, such as ``frontalface`` or ``frontalface_alt2``. By default the packaged
+        face cascade, which is also the default of every command.
 
     Returns
     -------
@@ -59,23 +62,16 @@ def load(source: str | os.PathLike[str]) -> Cascade:
     Raises
     ------
     InputError
-        If the file cannot be opened or does not hold a valid cascade.
+        If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
     path = _resolve(source)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path}: expected a cascade of at most {MAX_BYTES} bytes, got {size}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable cascade file, got {error.strerror or error}") from None
-    return parse(data, name=path.stem, place=str(path))
+    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=path.stem, place=str(path))
 
 
 def _resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
-    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not path.is_file():
+    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
         return stock.find(source)
     return path
 
@@ -103,12 +99,15 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
     import defusedxml.ElementTree
 
     class Builder(ElementTree.TreeBuilder):
-        left = MAX_ELEMENTS
+        left, attributes_left = MAX_ELEMENTS, MAX_ATTRIBUTES
 
         def start(self, tag: Any, attrs: Any, /) -> Any:
             self.left -= 1
+            self.attributes_left -= len(attrs)
             if self.left < 0:
                 raise ValueError(f"more than {MAX_ELEMENTS} elements")
+            if self.attributes_left < 0:
+                raise ValueError(f"more than {MAX_ATTRIBUTES} attributes")
             return super().start(tag, attrs)
 
     try:

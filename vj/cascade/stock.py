@@ -14,7 +14,7 @@ from pathlib import Path
 from vj.errors import InputError
 
 DEFAULT = "frontalface"
-"""Name of the cascade that `vj-detect` uses when none is given."""
+"""Name of the packaged face cascade: what `load` and every command use when none is given."""
 
 _PREFIXES = ("", "haarcascade_", "lbpcascade_")
 _DEBIAN = (
@@ -40,6 +40,14 @@ def folders() -> Iterator[Path]:
         yield Path(place)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a regular file; False for names that no file can have and folders that are closed."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find(name: str) -> Path:
     """Return the file of a cascade known by name.
 
@@ -60,7 +68,7 @@ def find(name: str) -> Path:
     for folder in folders():
         for prefix in _PREFIXES:
             path = folder / f"{prefix}{name}.xml"
-            if path.is_file():
+            if is_file(path):
                 return path
     raise InputError(
         f"expected a cascade file or a known name, got {name!r}: OpenCV's own come with opencv-python 4 "

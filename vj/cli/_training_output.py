@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from vj._files import write_text
+from vj._files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from vj.boosting.progress import Progress, StageReport
@@ -49,7 +50,8 @@ class Output:
             shown = windows[:: -(-len(windows) // _SHOWN)]
             write_image(self.folder / "positives.png", contact_sheet(shown))
             if names := training.held_out_names():
-                write_text(self.folder / "held_out.txt", "\n".join([*names, ""]))
+                # Names as the file system has them, which need not be UTF-8.
+                write_bytes(self.folder / "held_out.txt", b"".join(os.fsencode(name) + b"\n" for name in names))
         save(training.cascade, self.cascade)
         lines = [json.dumps(dataclasses.asdict(report)) for report in training.reports]
         write_text(self.folder / "report.jsonl", "\n".join([*lines, ""]))

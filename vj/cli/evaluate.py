@@ -13,11 +13,11 @@ from vj._files import write_text
 from vj.cli import _common
 
 if TYPE_CHECKING:
-    from vj.datasets.labelled import LabelledPicture, Wanted
-    from vj.evaluation.measure import Detect, Evaluation, PictureRun, WindowCost
+    from vj.datasets.labelled import LabelledImage, Wanted
+    from vj.evaluation.measure import Detect, Evaluation, ImageRun, WindowCost
 
 PROGRAM = "vj-evaluate"
-FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "wider", "fddb", "mitcmu")
+FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "info", "wider", "fddb", "mitcmu")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("labels")
     data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
     data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")
+    data.add_argument(
+        "--class", dest="classes", action="append", metavar="NAME", help="objects to measure; may be repeated"
+    )
     data.add_argument("--images", metavar="DIR", help="folder that picture names are relative to")
     data.add_argument(
         "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
@@ -72,23 +75,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    from vj.datasets.labelled_formats import read_labelled
+    from vj.datasets.formats import read_labelled
     from vj.evaluation.measure import Rules, evaluate
 
     for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot) if f)):
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
-    pictures = read_labelled(args.dataset, args.format, args.images)
+    pictures = read_labelled(args.dataset, args.format, args.images, classes=args.classes or ())
     rules = Rules(_wanted(args), args.iou, args.align)
     detectors = [_detector(given, args) for given in args.cascades or [_default()]]
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
     for name, detect, cost in detectors:
         runs = list(_progress(name, detect, pictures))
-        failed |= {str(run.picture.path): run.error for run in runs if run.error}
+        failed |= {str(run.image.path): run.error for run in runs if run.error}
         results.append(evaluate(_distinct(name, results), runs, rules, cost(pictures) if cost else None))
         if args.errors:
-            _write_errors(Path(args.errors), results[-1], [run.picture.path for run in runs if run.found is not None])
+            _write_errors(Path(args.errors), results[-1], [run.image.path for run in runs if run.found is not None])
     for message in failed.values():
         _common.report(PROGRAM, message)
     _tell(args, results)
@@ -113,7 +116,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 def _detector(
     given: str, args: argparse.Namespace
-) -> tuple[str, Detect, Callable[[list[LabelledPicture]], WindowCost] | None]:
+) -> tuple[str, Detect, Callable[[list[LabelledImage]], WindowCost] | None]:
     """Name, detector and, for a cascade, what tells the cost of a window."""
     from vj.cascade.opencv_xml import load
     from vj.evaluation.measure import cascade_detector, window_cost, yunet_detector
@@ -142,7 +145,7 @@ def _distinct(name: str, results: list[Evaluation]) -> str:
     return next(candidate for candidate in names if candidate not in taken)
 
 
-def _progress(name: str, detect: Detect, pictures: list[LabelledPicture]) -> Iterator[PictureRun]:
+def _progress(name: str, detect: Detect, pictures: list[LabelledImage]) -> Iterator[ImageRun]:
     from tqdm import tqdm
 
     from vj.evaluation.measure import run_detector

@@ -1,4 +1,4 @@
-"""``vj-tiers``: model cascades from recorded outcomes: fit a policy, replay it, see the curve."""
+"""``vj-tiers``: model cascades from recorded outcomes: fit a policy, replay it, draw its curve."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vj._files import write_text
 from vj.cli import _common
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Decide from recorded answers which model to ask first and when to ask a dearer one. FILE.csv (or "
-        ".csv.gz) has the columns truth, then TIER.label and TIER.confidence (0 to 1) for each tier.",
+        description="Decide from recorded answers which model to ask first and when to ask a costlier one. FILE.csv "
+        "(or .csv.gz) has the columns truth, then TIER.label and TIER.confidence (0 to 1) for each tier.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     fit = commands.add_parser("fit", help="choose base tier, order and thresholds; write a policy")
@@ -41,22 +42,22 @@ def _parser() -> argparse.ArgumentParser:
     goal.add_argument("--accuracy", type=float, metavar="SHARE", help="cheapest policy of at least this accuracy")
     goal.add_argument("--budget", type=float, metavar="COST", help="most accurate policy of at most this cost a query")
     fit.add_argument("--output", required=True, metavar="FILE", help="policy to write (JSON)")
-    replay = commands.add_parser("replay", help="what a policy comes to on other outcomes, as one JSON object")
+    replay = commands.add_parser("replay", help="evaluate a policy on other outcomes; prints one JSON object")
     replay.add_argument("outcomes", metavar="FILE.csv", help="recorded outcomes")
     replay.add_argument("policy", metavar="POLICY.json", help="a policy that fit wrote")
-    _costs(replay, "costs that differ from the policy's")
-    replay.add_argument("--threshold", type=float, metavar="T", help="in place of the policy's own")
-    curve = commands.add_parser("curve", help="table and plot of accuracy against cost, half of the rows held out")
+    _costs(replay, "costs to use instead of the policy's")
+    replay.add_argument("--threshold", type=float, metavar="T", help="use this threshold instead of the policy's")
+    curve = commands.add_parser("curve", help="table and plot of accuracy against cost, measured on held-out rows")
     _inputs(curve)
-    curve.add_argument("--plot", metavar="FILE", help="picture to write (default: FILE.curve.png in this folder)")
-    curve.add_argument("--json", metavar="FILE", help="write all points")
+    curve.add_argument("--plot", metavar="FILE", help="plot to write (default: FILE.curve.png in the current folder)")
+    curve.add_argument("--json", metavar="FILE", help="also write all points to this file")
     return parser
 
 
 def _inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outcomes", metavar="FILE.csv", help="recorded outcomes")
     _costs(parser, "cost of a query for each tier")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random folds (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random folds (default: 0)")
 
 
 def _costs(parser: argparse.ArgumentParser, text: str) -> None:
@@ -66,7 +67,7 @@ def _costs(parser: argparse.ArgumentParser, text: str) -> None:
         action="extend",
         default=[],
         metavar="COSTS",
-        help=f"{text}: TIER=COST or a JSON file, may be given again",
+        help=f"{text}: TIER=COST or a JSON file; repeatable",
     )
 
 
@@ -87,7 +88,7 @@ def _fit(args: argparse.Namespace) -> int:
     policy = Policy.fit(_read(args), loss=args.loss, accuracy=args.accuracy, budget=args.budget, seed=args.seed)
     policy.save(args.output)
     print(_described(policy))
-    print(f"written to {args.output}")
+    print(f"wrote {args.output}")
     return _common.OK
 
 
@@ -145,8 +146,8 @@ def _curve(args: argparse.Namespace) -> int:
     plot = args.plot or f"{stem}.curve.png"
     plot_deferral(plot, curves)
     if args.json:
-        _common.write_text(args.json, json.dumps(curves.to_dict(), indent=1) + "\n")
-    print(f"written to {plot}")
+        write_text(args.json, json.dumps(curves.to_dict(), indent=1) + "\n")
+    print(f"wrote {plot}")
     return _common.OK
 
 

@@ -71,8 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--positives", action="append", metavar="PATH", help="folder or file; may be repeated")
     own.add_argument("--backgrounds", action="append", metavar="PATH", help="folder, list or pattern; may be repeated")
     own.add_argument("--window", metavar="WxH", help="size of the window, as 24x24")
+    own.add_argument(
+        "--class", dest="classes", action="append", metavar="NAME", help="objects to take; may be repeated"
+    )
     own.add_argument("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to keep; may be repeated")
-    _add_options(own, PositiveSource, "positives_", {"path", "where"})
+    _add_options(own, PositiveSource, "positives_", {"path", "where", "classes"})
     return parser
 
 
@@ -125,6 +128,8 @@ def _config(arguments: argparse.Namespace) -> Any:
     override = {f.name: given[f.name] for f in fields(TrainingConfig) if f.name in given}
     if "positives" in override:
         source = {f.name: given[key] for f in fields(PositiveSource) if (key := f"positives_{f.name}") in given}
+        if "classes" in given:
+            source["classes"] = given["classes"]
         if "where" in given:
             source["where"] = dict(_pair(text) for text in given["where"])
         override["positives"] = [{"path": path, **source} for path in override["positives"]]

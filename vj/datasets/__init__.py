@@ -1,1 +1,1 @@
-"""Annotation formats in and out."""
+"""Labelled images: one type for all annotation formats, one reader for each; cutting objects out; backgrounds."""

@@ -2,62 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from vj.datasets.objects import Annotation
+from vj._files import read_bounded
+from vj.datasets.labelled import LabelledImage
+from vj.datasets.reading import array, count, existing, located, number, numbers, read_lines, root
 from vj.errors import InputError
+
+MAX_VEC_BYTES = 8 << 30
+"""Largest .vec file read: seven million samples of 24x24."""
 
 _HEADER = 12
 
 
-def read_info(path: Path) -> list[Annotation]:
-    """Read ``path n x y w h [x y w h ...]``, one picture a line; names are relative to the file and may hold spaces.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    list of Annotation
+def read_info(source: Path, images: Path | None = None) -> list[LabelledImage]:
+    """Read ``path n x y w h [x y w h ...]``, one image a line; names are relative to the file and may hold spaces.
 
     Raises
     ------
     InputError
         If the file cannot be read or a line is none of these.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a readable list of boxes, got {error}") from None
-    found: list[Annotation] = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        parsed = _parse(words)
-        if parsed is None:
-            raise InputError(f"{path}: expected 'file n x y w h ...' in line {number}, got {line.strip()[:60]!r}")
-        name, values = parsed
-        boxes = np.array(values, dtype=np.float64).reshape(-1, 4)
-        found += [Annotation(path.parent / name, (x, y, w, h)) for x, y, w, h in boxes.tolist()]
-    if not found:
-        raise InputError(f"{path}: expected boxes, got none")
-    return found
+    rows: dict[str, list[list[float]]] = {}
+    for line, text in read_lines(source):
+        parsed = parse_info_line(text.split())
+        if parsed is None or "\0" in parsed[0]:
+            raise InputError(f"{source}: expected 'file n x y w h ...' in line {line}, got {text[:60]!r}")
+        name, words = parsed
+        with located(source, f"line {line}"):
+            values = np.array(numbers([number(word) for word in words], len(words), "boxes"))
+            rows.setdefault(name, []).extend(values.reshape(-1, 4).tolist())
+            if any(min(box[2:]) < 0 for box in rows[name]):
+                raise InputError(f"expected boxes with a size of 0 or more, got {text[-60:]!r}")
+    folder = root(source.parent, images, list(rows))
+    return [LabelledImage(existing(folder / name), array(boxes)) for name, boxes in rows.items()]
 
 
-def _parse(words: list[str]) -> tuple[str, list[int]] | None:
-    """Split a line into the name, which may hold spaces, and the numbers of its boxes."""
+def parse_info_line(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
+    """Split a line into the name, which may hold spaces, and the numbers of its boxes; None if it is no such line."""
     for at in range(1, len(words)):
         rest = words[at + 1 :]
-        if words[at].isdecimal() and len(rest) == 4 * int(words[at]):
-            try:
-                return " ".join(words[:at]), [int(word) for word in rest]
-            except ValueError:
-                continue
+        n = count(words[at])
+        if n is not None and len(rest) == 4 * n and all(number(word) is not None for word in rest):
+            return " ".join(words[:at]), rest
     return None
 
 
@@ -82,10 +73,7 @@ def read_vec(path: Path, window: tuple[int, int]) -> npt.NDArray[np.uint8]:
     InputError
         If the file cannot be read or holds other data.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable .vec file, got {error.strerror or error}") from None
+    data = read_bounded(path, MAX_VEC_BYTES)
     size = int(np.frombuffer(data[4:8], dtype="<i4")[0]) if len(data) >= _HEADER else 0
     if not 1 <= size <= 1 << 20:
         raise InputError(f"{path}: expected a .vec file, got {len(data)} bytes with samples of {size} pixels")

@@ -1,4 +1,4 @@
-"""Run a detector over labelled pictures and say how good it is."""
+"""Run a detector over labelled images and measure how good it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.cascade.model import Cascade
-from vj.datasets.labelled import LabelledPicture, Wanted
+from vj.datasets.labelled import LabelledImage, Wanted
 from vj.detector import Detector
 from vj.errors import InputError
 from vj.evaluation.curves import FALSE_POSITIVES, Curve, curve
@@ -21,48 +21,48 @@ from vj.evaluation.rejection import rejection_profile
 from vj.images import read_bgr, to_gray
 
 Detect = Callable[[npt.NDArray[np.uint8]], Found]
-"""From a BGR picture (h, w, 3) to what is found in it."""
+"""From a BGR image (h, w, 3) to what is found in it."""
 
 
 @dataclass(frozen=True, eq=False)
-class PictureRun:
-    """What a detector found in one picture.
+class ImageRun:
+    """What a detector found in one image.
 
     Parameters
     ----------
-    picture : LabelledPicture
+    image : LabelledImage
     found : Found or None
-        None if the picture could not be read.
+        None if the image could not be read.
     seconds : float
         Wall time of the detector alone.
     error : str
-        Why the picture could not be read.
+        Why the image could not be read.
     """
 
-    picture: LabelledPicture
+    image: LabelledImage
     found: Found | None
     seconds: float = 0.0
     error: str = ""
 
 
-def run_detector(detect: Detect, pictures: Iterable[LabelledPicture]) -> Iterator[PictureRun]:
-    """Yield what a detector finds in each picture; one that cannot be read is reported, not raised.
+def run_detector(detect: Detect, images: Iterable[LabelledImage]) -> Iterator[ImageRun]:
+    """Yield what a detector finds in each image; for one that cannot be read, the error is yielded, not raised.
 
     Parameters
     ----------
     detect : callable
-        From a BGR picture to `Found`.
-    pictures : iterable of LabelledPicture
+        From a BGR image to `Found`.
+    images : iterable of LabelledImage
     """
-    for picture in pictures:
+    for image in images:
         try:
-            image = read_bgr(picture.path)
+            pixels = read_bgr(image.path)
         except InputError as error:
-            yield PictureRun(picture, None, error=str(error))
+            yield ImageRun(image, None, error=str(error))
             continue
         start = time.perf_counter()
-        found = detect(image)
-        yield PictureRun(picture, found, time.perf_counter() - start)
+        found = detect(pixels)
+        yield ImageRun(image, found, time.perf_counter() - start)
 
 
 def cascade_detector(cascade: Cascade, **settings: Any) -> Detect:
@@ -113,7 +113,7 @@ def yunet_detector(path: str, score_threshold: float = 0.02) -> Detect:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How good a detector is on a set of pictures.
+    """How good a detector is on a set of images.
 
     Parameters
     ----------
@@ -123,13 +123,13 @@ class Evaluation:
     alignment : Alignment
         Applied to its boxes before they were matched.
     found : list of Found
-        Detections of each picture, aligned.
+        Detections of each image, aligned.
     truth : list of Truth
     matches : list of Matches
     milliseconds : float
-        Mean wall time of the detector for a picture.
+        Mean wall time of the detector for an image.
     fddb : (Curve, Curve) or None
-        Discrete and continuous scores, where every picture has ellipses.
+        Discrete and continuous scores, where every object has its ellipse.
     cost : WindowCost or None
         For a cascade: what it evaluates for each window visited.
     """
@@ -145,7 +145,7 @@ class Evaluation:
     cost: WindowCost | None = None
 
     def missed(self, k: int) -> npt.NDArray[np.int64]:
-        """Return the wanted faces of picture `k` that no detection found, however low its score."""
+        """Return the wanted objects of image `k` that no detection found, however low its score."""
         found = self.matches[k].face[self.matches[k].outcome == TRUE]
         wanted = np.flatnonzero(~self.truth[k].ignored)
         return np.setdiff1d(wanted, found)
@@ -170,7 +170,7 @@ class Rules:
     Parameters
     ----------
     wanted : Wanted
-        Which faces are asked for.
+        Which objects are asked for.
     iou_threshold : float
         Overlap that makes a match.
     align : bool
@@ -182,18 +182,18 @@ class Rules:
     align: bool = False
 
 
-def evaluate(name: str, runs: Sequence[PictureRun], rules: Rules, cost: WindowCost | None = None) -> Evaluation:
+def evaluate(name: str, runs: Sequence[ImageRun], rules: Rules, cost: WindowCost | None = None) -> Evaluation:
     """Compare what a detector found with the labels.
 
     Parameters
     ----------
     name : str
         Of the detector.
-    runs : sequence of PictureRun
-        Pictures that could not be read are left out, faces and all.
+    runs : sequence of ImageRun
+        Images that could not be read are left out, with their objects.
     rules : Rules
     cost : WindowCost, optional
-        Told with the result.
+        Kept with the result.
 
     Returns
     -------
@@ -202,12 +202,12 @@ def evaluate(name: str, runs: Sequence[PictureRun], rules: Rules, cost: WindowCo
     Raises
     ------
     InputError
-        If no picture could be read, or no face is asked for.
+        If no image could be read, or no object is asked for.
     """
-    usable = [(run.picture, run.found, run.seconds) for run in runs if run.found is not None]
+    usable = [(run.image, run.found, run.seconds) for run in runs if run.found is not None]
     if not usable:
-        raise InputError(f"expected pictures that can be read, got none of {len(runs)}")
-    truth = [Truth(picture.boxes, rules.wanted.ignored(picture)) for picture, _, _ in usable]
+        raise InputError(f"expected images that can be read, got none of {len(runs)}")
+    truth = [Truth(image.boxes, rules.wanted.ignored(image)) for image, _, _ in usable]
     found = [one for _, one, _ in usable]
     alignment = fit_alignment(found, truth, rules.iou_threshold) if rules.align else Alignment()
     found = [Found(alignment.apply(one.boxes), one.scores) for one in found]
@@ -221,15 +221,15 @@ def evaluate(name: str, runs: Sequence[PictureRun], rules: Rules, cost: WindowCo
         truth=truth,
         matches=matches,
         milliseconds=1000 * float(np.mean([seconds for _, _, seconds in usable])),
-        fddb=_fddb(found, [picture for picture, _, _ in usable]),
+        fddb=_fddb(found, [image for image, _, _ in usable]),
         cost=cost,
     )
 
 
-def _fddb(found: list[Found], pictures: list[LabelledPicture]) -> tuple[Curve, Curve] | None:
-    ellipses = [np.zeros((0, 5)) if p.ellipses is None else p.ellipses for p in pictures]
+def _fddb(found: list[Found], images: list[LabelledImage]) -> tuple[Curve, Curve] | None:
+    ellipses = [np.zeros((0, 5)) if image.ellipses is None else image.ellipses for image in images]
     # Scored only where every face has its ellipse.
-    if any(len(e) != len(p.boxes) for e, p in zip(ellipses, pictures, strict=True)):
+    if any(len(e) != len(image) for e, image in zip(ellipses, images, strict=True)):
         return None
     return fddb_curves(found, ellipses)
 
@@ -244,13 +244,13 @@ TREE_PICTURES = 3
 hardly depends on the picture: alt2's were 1.59 on two photos and 1.60 on forty others."""
 
 
-def window_cost(cascade: Cascade, pictures: Sequence[LabelledPicture], **settings: Any) -> WindowCost:
+def window_cost(cascade: Cascade, pictures: Sequence[LabelledImage], **settings: Any) -> WindowCost:
     """Return how many weak classifiers and features a cascade evaluates for each window it visits.
 
     Parameters
     ----------
     cascade : Cascade
-    pictures : sequence of LabelledPicture
+    pictures : sequence of LabelledImage
         Of a larger set, `COST_PICTURES` at even distances are taken; those that cannot be read are left out.
     **settings
         As for `vj.Detector`.
@@ -268,7 +268,7 @@ def window_cost(cascade: Cascade, pictures: Sequence[LabelledPicture], **setting
     return WindowCost(weak, weak * profile.features_per_window / max(profile.weak_classifiers_per_window, 1e-9))
 
 
-def _readable(pictures: Sequence[LabelledPicture], most: int) -> Iterator[npt.NDArray[np.uint8]]:
+def _readable(pictures: Sequence[LabelledImage], most: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield at most so many pictures, at even distances; BGR."""
     for picture in pictures[:: -(-len(pictures) // most) or 1]:
         try:

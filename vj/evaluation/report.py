@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from vj.evaluation.bootstrap import interval
 from vj.evaluation.curves import FALSE_POSITIVES, Curve
 from vj.evaluation.measure import Evaluation, as_figures
 
@@ -22,6 +23,9 @@ def text_table(results: Sequence[Evaluation]) -> str:
     header = ["detector", "AP", *(f"@{k}" for k in FALSE_POSITIVES), "@0.1/pic", "@1/pic", "ms/pic"]
     header += ["weak/window", "features/window"]
     lines += _aligned([header, *(_cells(result) for result in results)])
+    for result in results:
+        low, high = interval(result, lambda curve: curve.average_precision)
+        lines.append(f"{result.name}: 95 % interval of AP {100 * low:.1f}-{100 * high:.1f}, over resampled images")
     for result in results:
         if result.fddb is not None:
             for kind, scores in zip(("discrete", "continuous"), result.fddb, strict=True):

@@ -103,6 +103,9 @@ def _tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     # From picture to tile; averaging while shrinking, which warping does not do by itself.
     if scale < 0.5:
         shrink = 2.0 * scale
+        if shrink * min(image.shape[:2]) < 1:
+            # A box so large that nothing of the image would be left to see.
+            return np.full((_TILE, _TILE, 3), 128, dtype=np.uint8)
         image = np.asarray(cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
         centre, scale = centre * shrink, scale / shrink
         box = box * shrink

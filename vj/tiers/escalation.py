@@ -16,13 +16,13 @@ from vj.tiers.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an escalation came to.
+    """Result of an escalation.
 
     Parameters
     ----------
     answer : Answer
     probability : float
-        That it is right.
+        Calibrated probability that the answer is right.
     tier : str
         The one that gave it.
     spent : float
@@ -45,8 +45,8 @@ class Escalation:
     """Asks the base tier, defers as the policy says, and returns the answer that stands.
 
     A tier that raises, answers nonsense or takes too long counts as failed for that query. If another has answered, the
-    best answer so far stands and `Outcome.failures` says why; if the base tier fails, the most accurate other tier that
-    the policy knows is asked in its place.
+    best answer so far stands and `Outcome.failures` says why; if the base tier fails, the most expensive other
+    tier of the policy is asked in its place.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Escalation:
         return run.outcome()
 
     def allocate(self, tasks: Sequence[Any], budget: float) -> list[Outcome | TierError]:
-        """Answer a batch of tasks for at most `budget` in all: the easy ones by the cheap tier, the hard ones higher up.
+        """Answer a batch of tasks for at most `budget` in all: easy ones by the cheap tier, hard ones higher up.
 
         Every task is put to the base tier. Then the deferral that is expected to gain most for its cost is made, and so
         on as long as the budget holds; the policy's threshold plays no part. A task without any answer holds its error.
@@ -144,7 +144,7 @@ class Escalation:
         return [run.outcome_or_error() for run in runs]
 
     def _others(self) -> list[int]:
-        """Tiers to fall back to when the base tier fails: the dearest first, as they are the more accurate ones."""
+        """Tiers to fall back to when the base tier fails, the most expensive first: usually the most accurate."""
         return sorted(self.policy.plan.order[1:], key=lambda k: -self.policy.costs[k])
 
     def _ask(self, k: int, query: Any) -> Reply:
@@ -171,7 +171,7 @@ class Escalation:
 
 
 class _Run:
-    """One query on its way up."""
+    """One query as it moves through the tiers."""
 
     __slots__ = ("answers", "asked", "escalation", "failures", "p", "pick", "query", "spent", "tried")
 

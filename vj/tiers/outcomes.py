@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import replacing
 from vj.errors import InputError
 from vj.tiers.calibration import Floats
 from vj.tiers.model import Tier, TierError, checked_cost
@@ -222,22 +223,13 @@ class Outcomes:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the CSV file that `read` reads, whole or not at all; compressed if it ends in ``.gz``."""
         target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         opener = gzip.open if target.suffix == ".gz" else open
-        try:
-            with opener(beside, "wt", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(
-                    ["truth", *(f"{name}.{what}" for name in self.tiers for what in ("label", "confidence"))]
-                )
-                for truth, labels, confidences in zip(self.truth, self.labels, self.confidences, strict=True):
-                    pairs = zip(labels.tolist(), confidences.tolist(), strict=True)
-                    writer.writerow(
-                        [truth, *(cell for a, c in pairs for cell in ((a, c) if a != NO_ANSWER else ("", "")))]
-                    )
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(target) as temporary, opener(temporary, "wt", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["truth", *(f"{name}.{what}" for name in self.tiers for what in ("label", "confidence"))])
+            for truth, labels, confidences in zip(self.truth, self.labels, self.confidences, strict=True):
+                pairs = zip(labels.tolist(), confidences.tolist(), strict=True)
+                writer.writerow([truth, *(cell for a, c in pairs for cell in ((a, c) if a != NO_ANSWER else ("", "")))])
 
 
 def read_costs(given: Sequence[str]) -> dict[str, float]:

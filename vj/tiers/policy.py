@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vj._files import write_text
 from vj.errors import InputError
 from vj.tiers import fitting, pooling
 from vj.tiers.beliefs import Beliefs, Learned, State, joined
@@ -31,12 +32,12 @@ class Policy:
     Parameters
     ----------
     tiers : tuple of str
-        Those it was fitted on, the ones that it leaves out too.
+        Those it was fitted on, including the ones it leaves out.
     costs : tuple of float
         Of each.
     plan : Plan
     threshold : float
-        See `Plan`. Turn it by `at`.
+        See `Plan`. `at` changes it.
     learned : Learned
     curve : tuple of (float, float, float)
         Thresholds with the accuracy and the mean cost to be expected there, estimated out of fold.
@@ -66,10 +67,12 @@ class Policy:
         budget: float | None = None,
         seed: int = 0,
     ) -> Policy:
-        """Choose base tier, tiers to leave out, rule and threshold by what they come to out of fold.
+        """Choose base tier, tiers to leave out, rule and threshold by their out-of-fold accuracy and cost.
 
-        Give one goal. With fewer rows than `fitting.MIN_ROWS` nothing can be told, and the best single tier alone is
-        asked; `fit_report` says so.
+        Give one goal. With fewer rows than `fitting.MIN_ROWS` no policy can be judged: only the best single tier is
+        asked, and `fit_report` says so.
+
+        The loss and accuracy goals are met by estimate, not by guarantee: on unseen rows a policy can miss them.
 
         Parameters
         ----------
@@ -168,7 +171,7 @@ class Policy:
             each = {k: self.probability(k, answer) for k, answer in answers.items()}
             surest = max(each, key=lambda k: each[k])
             return surest, each[surest]
-        last = next(reversed(answers.keys()))
+        last = list(answers)[-1]
         return last, self.probability(last, answers[last])
 
     def next(self, state: State, label: str | None, p: float, without: Collection[int] = ()) -> int | None:
@@ -244,7 +247,7 @@ class Policy:
         )
 
     def replay(self, outcomes: Outcomes) -> dict[str, Any]:
-        """Return what the policy comes to on recorded queries, beside the best single tier there.
+        """Evaluate the policy on recorded queries, next to the best single tier there.
 
         Returns
         -------
@@ -275,7 +278,7 @@ class Policy:
     # Files.
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON; what a person turns stands first."""
+        """Return it as plain values for JSON, the settings a person may change first."""
         names = self.tiers
         learned = self.learned
         used = sorted(self.plan.order)
@@ -378,13 +381,7 @@ class Policy:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that a person can read, whole or not at all."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            beside.write_text(_readable(self.to_dict()) + "\n", encoding="utf-8")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_text(path, _readable(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Policy:

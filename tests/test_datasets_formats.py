@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vj.datasets.labelled_formats import FORMATS, landmark_box, read_labelled
+from vj.datasets.formats import FORMATS, read_labelled
 from vj.errors import InputError
 from vj.images import write_image
 
@@ -111,12 +111,6 @@ def test_mitcmu(folder):
     assert picture.boxes == pytest.approx(np.array([[50 - 53.2, 30 + 12.2 - 53.2, 106.4, 106.4]]))
 
 
-def test_landmark_box_turns_with_the_face():
-    """A face on its side: below the eyes is to their left."""
-    x, y, w, h = landmark_box([[50, 30], [50, 70]], [[20, 40], [20, 60]])
-    assert [x + w / 2, y + h / 2, w, h] == pytest.approx([50 - 12.2, 50, 106.4, 106.4])
-
-
 def test_images_may_lie_elsewhere(folder):
     source = _write(folder / "far" / "away" / "boxes.csv", "file,x,y,w,h\nb.png,0,0,50,50\n")
     (picture,) = read_labelled(source, images=folder / "images")
@@ -130,20 +124,20 @@ BAD = [
         '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [1]}]}',
         "annotation 0",
     ),
-    ("coco", '{"images": [{"id": 1, "file_name": "../a"}], "annotations": []}', "expected a picture below"),
+    ("coco", '{"images": [{"id": 1, "file_name": "../a"}], "annotations": []}', "expected an image below"),
     ("voc", "<annotation><filename>a</filename>", "expected Pascal VOC XML"),
     ("voc", "<svg/>", "expected an <annotation>"),
     ("voc", '<!DOCTYPE a [<!ENTITY b "c">]><annotation><filename>&b;</filename></annotation>', "Pascal VOC XML"),
     ("voc", "<annotation><filename>a</filename><object/></annotation>", "object 0: expected xmin, ymin, xmax, ymax"),
-    ("csv", "name,x\n", "expected the columns file, x, y, w, h"),
+    ("csv", "name,x\n", "expected the columns file, x, y, w, h or"),
     ("csv", "file,x,y,w,h\na.png,1,2,3,four\n", "line 2: expected x, y, w, h as 4 numbers"),
     ("wider", "a.png\n3\n1 2 3 4 0 0 0 0 0 0\n", "expected 3 lines of faces, got 1"),
     ("wider", "a.png\nmany\n", "expected a number of faces, got 'many'"),
     ("wider", "a.png\n1\n1 2 3\n", "expected a face as 10 numbers"),
     ("fddb", "a\n1\n20 15 nan 50 50 1\n", "expected a face as 5 numbers"),
     ("mitcmu", "a.png 1 2 3\n", "line 1: expected six landmarks as 12 numbers"),
-    ("csv", "file,x,y,w,h\n", "expected labelled pictures, got none"),
-    ("tfrecord", "", "expected a format out of"),
+    ("csv", "file,x,y,w,h\n", "expected labelled images, got none"),
+    ("tfrecord", "", "expected one of the formats"),
 ]
 
 
@@ -228,3 +222,56 @@ def test_a_spoilt_file_is_read_or_refused_but_never_crashes(tmp_path, kind):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 100
+
+
+def test_classes_are_chosen_and_several_are_not_mixed(folder):
+    table = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"image_id": 1, "bbox": [0, 0, k, k], "category_id": min(k, 2)} for k in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    coco = _write(folder / "pets.json", json.dumps(table))
+    rows = "".join(f"a.png,0,0,{k},{k},{'cat' if k == 1 else 'dog'}\n" for k in (1, 2, 3))
+    csv = _write(folder / "pets.csv", "filename,xmin,ymin,xmax,ymax,class\n" + rows)
+    for path in (coco, csv):
+        with pytest.raises(InputError, match=r"several classes: cat \(1\), dog \(2\)"):
+            read_labelled(path)
+        with pytest.raises(InputError, match=r"expected one of the classes .* got 'cow'"):
+            read_labelled(path, classes=["cow"])
+        (image,) = read_labelled(path, classes=["dog"])
+        assert (image.classes, image.boxes[:, 2].tolist()) == (("dog", "dog"), [2, 3])
+    with pytest.raises(InputError, match="expected a CSV file for --where name=dog"):
+        read_labelled(coco, where={"name": "dog"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("voc", '<?xml version="1.0" encoding="cp99999"?><annotation/>'),
+        ("voc", '<?xml version="1.0" encoding="utf-7"?><annotation/>'),
+        ("coco", '{"images": [{"id": [1], "file_name": "a"}], "annotations": []}'),
+        ("coco", '{"images": [], "annotations": [' + "9" * 4400 + "]}"),
+        ("csv", "file,x,y,w,h\na.png,1,2,3," + "4" * 200_000),
+        ("csv", "file,x,y,w,h\na.png,1,2,3,inf\n"),
+        ("csv", "file,x,y,w,h\na.png,1,2,3,1e300\n"),
+        ("info", "a.png " + "9" * 5000 + " 1 2 3 4\n"),
+        ("wider", "a.png\n" + "9" * 5000 + "\n"),
+    ],
+)
+def test_odd_values_are_refused_in_one_line(tmp_path, kind, text):
+    path = _write(tmp_path / "labels.any", text)
+    with pytest.raises(InputError, match="expected") as caught:
+        read_labelled(path, kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_short_rows_match_no_range(tmp_path):
+    path = _write(tmp_path / "a.csv", "file,x,y,w,h,yaw\na.png,1,2,3,4,0\nb.png,1,2\n")
+    assert [image.path.name for image in read_labelled(path, where={"yaw": "-1..1"})] == ["a.png"]
+
+
+def test_mitcmu_as_published(folder):
+    """A comment first, and images kept under another ending than the list names."""
+    text = "#filename left-eye right-eye nose left-corner-mouth center-mouth right-corner-mouth\n"
+    (image,) = read_labelled(_write(folder / "list.txt", text + "a.gif 30 30 70 30 50 45 40 60 50 60 60 60\n"))
+    assert image.path == folder / "images" / "a.png"

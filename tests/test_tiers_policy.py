@@ -1,0 +1,238 @@
+"""Policies fitted on recorded outcomes, their files, the live escalation that follows them, and the command."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from vj.cli.tiers import main
+from vj.errors import InputError
+from vj.tiers import Answer, Escalation, Outcomes, Policy, Tier, TierError
+
+COSTS = {"small": 0.0, "middle": 1.0, "large": 4.0}
+
+
+def made(n=800, seed=0):
+    """Outcomes of three tiers; the confidence of each is the probability that it is right."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(["a", "b"], n)
+    labels, confidences = [], []
+    for low in (0.5, 0.65, 0.85):
+        p = rng.uniform(low, 1.0, n)
+        labels.append(np.where(rng.random(n) < p, truth, np.where(truth == "a", "b", "a")))
+        confidences.append(p)
+    return Outcomes(tuple(COSTS), truth, np.array(labels).T, np.array(confidences).T, np.array(list(COSTS.values())))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return Policy.fit(made(), loss=0.02)
+
+
+def live(outcomes, changes=None):
+    """Tiers that answer query i as row i of the outcomes was answered."""
+
+    def tier(k, name):
+        return Tier(
+            name,
+            (changes or {}).get(name)
+            or (lambda i: Answer(str(outcomes.labels[i, k]), float(outcomes.confidences[i, k]))),
+            float(outcomes.costs[k]),
+        )
+
+    return [tier(k, name) for k, name in enumerate(outcomes.tiers)]
+
+
+def test_outcomes_survive_their_file(tmp_path):
+    for name in ("o.csv", "o.csv.gz"):
+        before = made(30)
+        before.write(tmp_path / name)
+        after = Outcomes.read(tmp_path / name, COSTS)
+        assert after.tiers == before.tiers
+        for field in ("truth", "labels", "confidences", "costs"):
+            assert np.array_equal(getattr(after, field), getattr(before, field))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.csv", "o.csv.gz"]
+
+
+def test_running_tiers_records_what_they_answer():
+    before = made(40)
+    after = Outcomes.run(live(before), range(40), before.truth)
+    assert np.array_equal(after.labels, before.labels)
+    assert np.array_equal(after.confidences, before.confidences)
+    assert after.costs.tolist() == before.costs.tolist()
+
+
+def test_a_replay_is_what_its_picks_come_to(fitted):
+    other = made(500, seed=1)
+    played, report = fitted.play(other), fitted.replay(other)
+    right = [other.labels[i, k] == other.truth[i] for i, k in enumerate(played.pick)]
+    spent = [sum(c for c, asked in zip(other.costs, row, strict=True) if asked) for row in played.asked]
+    assert report["accuracy"] == pytest.approx(np.mean(right))
+    assert report["cost"] == pytest.approx(np.mean(spent))
+    best = max(range(3), key=lambda k: (other.labels[:, k] == other.truth).mean())
+    assert report["best_tier"] == other.tiers[best]
+    assert report["saved"] == pytest.approx(1 - np.mean(spent) / other.costs[best])
+    assert report["saved"] > 0
+
+
+@pytest.mark.parametrize("goal", [{"loss": 0.02}, {"accuracy": 0.85}, {"budget": 1.5}])
+def test_live_tiers_are_asked_as_the_replay_asks_them(goal):
+    policy, other = Policy.fit(made(), **goal), made(300, seed=2)
+    played, escalation = policy.play(other), Escalation(live(other), policy)
+    for i in range(len(other)):
+        outcome = escalation(i)
+        asked = {other.tiers[k] for k in np.flatnonzero(played.asked[i])}
+        assert set(outcome.asked) == asked
+        assert outcome.answer.label == other.labels[i, played.pick[i]]
+        assert outcome.spent == pytest.approx(sum(COSTS[name] for name in asked))
+
+
+def test_a_policy_file_decides_the_same(fitted, tmp_path):
+    fitted.save(tmp_path / "policy.json")
+    again, other = Policy.load(tmp_path / "policy.json"), made(400, seed=3)
+    assert np.array_equal(again.play(other).pick, fitted.play(other).pick)
+    assert np.array_equal(again.play(other).asked, fitted.play(other).asked)
+
+
+def test_the_threshold_moves_the_cost_in_one_direction(fitted):
+    other = made(400, seed=4)
+    costs = [fitted.at(threshold=t).replay(other)["cost"] for t in (0.0, 0.02, 0.05, 0.1, 0.3, 1.0)]
+    if fitted.plan.rule == "chow":
+        costs = costs[::-1]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > costs[-1]
+
+
+def test_a_budget_is_kept_on_the_rows_it_was_fitted_on():
+    outcomes = made()
+    policy = Policy.fit(outcomes, budget=1.0)
+    assert policy.fit_report["cost"] <= 1.0
+    assert policy.replay(outcomes)["cost"] == pytest.approx(1.0, abs=0.15)
+
+
+def test_too_few_rows_ask_the_best_tier_alone_and_say_so():
+    outcomes = made(20)
+    policy = Policy.fit(outcomes, loss=0.01)
+    assert policy.asked_tiers == (outcomes.tiers[outcomes.best],)
+    assert "20" in policy.fit_report["note"]
+
+
+def test_a_broken_tier_leaves_the_best_answer_so_far(fitted):
+    other = made(200, seed=5)
+
+    def broken(_):
+        raise OSError("down")
+
+    base = fitted.base
+    above = {name: broken for name in COSTS if name != base}
+    outcomes = [Escalation(live(other, above), fitted)(i) for i in range(200)]
+    assert all(outcome.tier == base for outcome in outcomes)
+    failed = [outcome for outcome in outcomes if outcome.failures]
+    assert failed
+    assert all("down" in outcome.failures[0] for outcome in failed)
+    without_base = Escalation(live(other, {base: broken}), fitted)(0)
+    assert without_base.tier != base
+    assert "down" in without_base.failures[0]
+    with pytest.raises(TierError, match="down"):
+        Escalation(live(other, dict.fromkeys(COSTS, broken)), fitted)(0)
+
+
+def test_a_tier_that_hangs_is_left_behind(fitted):
+    other = made(50, seed=6)
+    hang = {name: (lambda _: time.sleep(5)) for name in COSTS if name != fitted.base}
+    escalation = Escalation(live(other, hang), fitted, time_limit=0.05)
+    outcomes = [escalation(i) for i in range(10)]
+    late = [outcome for outcome in outcomes if outcome.failures]
+    assert late
+    assert all("no answer within 0.05 s" in outcome.failures[0] for outcome in late)
+
+
+@pytest.mark.parametrize("budget", [0.0, 60.0, 200.0, 1e6])
+def test_a_batch_never_exceeds_its_budget(fitted, budget):
+    other = made(100, seed=7)
+    least = fitted.costs[fitted.index[fitted.base]] * 100
+    escalation = Escalation(live(other), fitted)
+    if budget < least:
+        with pytest.raises(InputError, match="budget of at least"):
+            escalation.allocate(range(100), budget)
+        return
+    outcomes = escalation.allocate(range(100), budget)
+    assert len(outcomes) == 100
+    assert sum(outcome.spent for outcome in outcomes) <= budget + 1e-9
+    assert all(outcome.asked[0] == fitted.base for outcome in outcomes)
+
+
+BAD_FILES = {
+    "no truth": "a.label,a.confidence\nx,0.5\n",
+    "no confidence": "truth,a.label\nx,x\n",
+    "above one": "truth,a.label,a.confidence\nx,x,1.5\n",
+    "NaN": "truth,a.label,a.confidence\nx,x,nan\n",
+    "a short row": "truth,a.label,a.confidence\nx,x\n",
+    "no rows": "truth,a.label,a.confidence\n",
+    "twice": "truth,a.label,a.label,a.confidence\nx,x,x,0.5\n",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_outcomes_are_one_line_on_stderr(text, tmp_path, capsys):
+    (tmp_path / "o.csv").write_text(text)
+    output = tmp_path / "policy.json"
+    assert main(["fit", str(tmp_path / "o.csv"), "--costs", "a=1", "--loss", "0.01", "--output", str(output)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("vj-tiers: ")
+    assert err.count("\n") == 1
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("costs", [["a=-1"], ["a=nan"], ["a=x"], ["a"], ["b=1"], []])
+def test_bad_costs_are_one_line_on_stderr(costs, tmp_path, capsys):
+    (tmp_path / "o.csv").write_text("truth,a.label,a.confidence\nx,x,0.5\n")
+    given = ["--costs", *costs] if costs else []
+    assert main(["fit", str(tmp_path / "o.csv"), "--loss", "0.01", "--output", str(tmp_path / "p"), *given]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_policies_that_are_spoilt_or_of_other_tiers_are_refused(fitted, tmp_path):
+    plain = fitted.to_dict()
+    for change in (
+        {"version": 99},
+        {"rule": "guess"},
+        {"order": ["small", "nobody"]},
+        {"threshold": -1.0},
+        {"threshold": float("nan")},
+        {"calibrations": {}},
+        {"tiers": {}},
+    ):
+        with pytest.raises(InputError):
+            Policy.from_dict(plain | change)
+    other = Outcomes(("x",), ["a"], [["a"]], [[0.5]], [1.0])
+    with pytest.raises(InputError, match="expected outcomes of the policy's tiers"):
+        fitted.replay(other)
+    with pytest.raises(InputError, match="expected the policy's tiers"):
+        Escalation([Tier("x", lambda _: Answer("a", 0.5), 1.0)], fitted)
+    (tmp_path / "p.json").write_text("[")
+    with pytest.raises(InputError, match="expected a policy as JSON"):
+        Policy.load(tmp_path / "p.json")
+
+
+def test_the_command_fits_replays_and_draws(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made().write("train.csv.gz")
+    made(600, seed=8).write("test.csv")
+    (tmp_path / "costs.json").write_text(json.dumps(COSTS))
+    assert main(["fit", "train.csv.gz", "--costs", "costs.json", "--loss", "0.005", "--output", "policy.json"]) == 0
+    capsys.readouterr()
+    assert main(["replay", "test.csv", "policy.json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == Policy.load("policy.json").replay(Outcomes.read("test.csv", COSTS))
+    assert {"accuracy", "cost", "best_tier", "best_accuracy", "best_cost", "saved", "asked"} <= set(report)
+    assert main(["replay", "test.csv", "policy.json", "--threshold", "0.3"]) == 0
+    assert json.loads(capsys.readouterr().out)["cost"] != report["cost"]
+    assert main(["curve", "train.csv.gz", "--costs", "costs.json", "--json", "curve.json"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COSTS)
+    assert (tmp_path / "train.curve.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "curve.json").read_text())["rows"] == 400
