@@ -37,7 +37,7 @@ ONLY_IN = {
     "matplotlib": {"plotting"},
     "tqdm": {"cli"},
     "argparse": {"cli"},
-    "defusedxml": {"cascade", "datasets"},
+    "defusedxml": {"datasets"},
     "yaml": {"datasets"},
 }
 # Imported inside functions there, so that `--help` never waits for them.

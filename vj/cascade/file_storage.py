@@ -1,8 +1,9 @@
-"""OpenCV's file storage, read into one tree: XML as OpenCV reads it, JSON, and either of them compressed by gzip.
+"""OpenCV's file storage, read into one tree: XML as OpenCV reads it, YAML or JSON, compressed by gzip or not.
 
 OpenCV's XML is a smaller and laxer language than XML: ``--`` may stand inside a comment, comments may hold bytes of
-any encoding, the declaration may be missing, and whatever follows the root is ignored. There are no entities but the
-five predefined ones, and a document type is refused. Every pass is linear in the input, and all sizes are bounded.
+any encoding, and NULs may follow the root. There are no entities but the five predefined ones, and a document type is
+refused. Laxer than OpenCV, a file may start with a byte order mark or without a declaration, and any text may follow
+the root: cv2 4.14 refuses all three. Every pass is linear in the input, and all sizes are bounded.
 """
 
 from __future__ import annotations
@@ -10,20 +11,12 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+from vj.cascade.storage_node import MAX_BYTES, MAX_ELEMENTS, MAX_VALUES, Budget, Node, bounded
+from vj.cascade.storage_yaml import read_yaml
 from vj.errors import InputError
 
-MAX_BYTES = 16 * 1024 * 1024
-"""Most bytes read, after decompression; the largest cascade known to be in use has 2.7 MB."""
-MAX_ELEMENTS = 500_000
-"""Most elements read; the largest cascade known to be in use has 85,000."""
-MAX_TEXT = 1 << 18
-"""Most characters in one element."""
-MAX_DEPTH = 50
-"""Deepest nesting read; a cascade needs eight levels."""
 MAX_TAG = 4096
 """Most characters between ``<`` and ``>``."""
 
@@ -32,42 +25,20 @@ _ENTITY = re.compile(r"&([^;&]{0,8};?)")
 _PREDEFINED = {"lt;": "<", "gt;": ">", "amp;": "&", "quot;": '"', "apos;": "'"}
 
 
-@dataclass
-class Node:
-    """One element: its name (``_`` in a sequence), its text and its children; walked as an ElementTree element is."""
-
-    tag: str
-    text: str = ""
-    children: list[Node] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.children)
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self.children)
-
-    def __getitem__(self, index: int) -> Node:
-        return self.children[index]
-
-    def find(self, tag: str) -> Node | None:
-        """Return the first child of this name."""
-        return next((child for child in self.children if child.tag == tag), None)
-
-
 def read_tree(data: bytes, *, place: str = "cascade") -> Node:
     """Read a file storage.
 
     Parameters
     ----------
     data : bytes
-        XML or JSON, plain or compressed by gzip.
+        XML, YAML or JSON, plain or compressed by gzip.
     place : str
         What error messages call the source.
 
     Returns
     -------
     Node
-        The root, named ``opencv_storage`` in both forms.
+        The root, named ``opencv_storage`` in all forms.
 
     Raises
     ------
@@ -83,10 +54,12 @@ def read_tree(data: bytes, *, place: str = "cascade") -> Node:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = data.decode("latin-1")
+        if text.startswith("%YAML"):
+            return read_yaml(text)
         return _read_json(text) if text.lstrip()[:1] == "{" else _read_xml(text)
     except (ValueError, RecursionError) as error:
         message = " ".join(str(error).split())[:200]
-        raise InputError(f"{place}: expected an OpenCV cascade in XML or JSON, got {message}") from None
+        raise InputError(f"{place}: expected an OpenCV cascade in XML, YAML or JSON, got {message}") from None
 
 
 def _decompressed(data: bytes) -> bytes:
@@ -102,7 +75,7 @@ def _decompressed(data: bytes) -> bytes:
 
 def _read_xml(text: str) -> Node:
     stack: list[tuple[Node, list[str]]] = []
-    at, elements = 0, 0
+    at, budget = 0, Budget()
     while True:
         start = text.find("<", at)
         if start < 0:
@@ -127,10 +100,7 @@ def _read_xml(text: str) -> Node:
         at = end + 1
         closing, tag = match[1], match[2]
         if not closing:
-            elements += 1
-            if elements > MAX_ELEMENTS or len(stack) >= MAX_DEPTH:
-                raise ValueError(f"more than {MAX_ELEMENTS} elements or {MAX_DEPTH} levels")
-            node = Node(tag)
+            node = budget.node(tag, len(stack))
             if stack:
                 stack[-1][0].children.append(node)
             stack.append((node, []))
@@ -151,35 +121,29 @@ def _after(text: str, mark: str, at: int, what: str) -> int:
 
 
 def _unescaped(text: str) -> str:
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"{len(text)} characters in one element, at most {MAX_TEXT} are read")
-
     def character(match: re.Match[str]) -> str:
         if match[1] not in _PREDEFINED:
             raise ValueError("a document type or entities")
         return _PREDEFINED[match[1]]
 
-    return _ENTITY.sub(character, text) if "&" in text else text
+    return _ENTITY.sub(character, bounded(text)) if "&" in text else bounded(text)
 
 
 def _read_json(text: str) -> Node:
+    # Counted first: the decoder has no limits, and makes up to 30 bytes of every one that it reads.
+    if text.count("[") + text.count("{") > MAX_ELEMENTS or text.count(",") > MAX_VALUES:
+        raise ValueError(f"more than {MAX_ELEMENTS} elements or {MAX_VALUES} values")
     # Numbers stay text: the cascade's reader converts them, and long ones cost nothing here.
     value, _ = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).raw_decode(text.lstrip())
-    left = [MAX_ELEMENTS]
-    return _node("opencv_storage", value, left, 0)
+    return _node("opencv_storage", value, Budget(), 0)
 
 
-def _node(tag: str, value: Any, left: list[int], depth: int) -> Node:
-    left[0] -= 1
-    if left[0] < 0 or depth > MAX_DEPTH:
-        raise ValueError(f"more than {MAX_ELEMENTS} elements or {MAX_DEPTH} levels")
+def _node(tag: str, value: Any, budget: Budget, depth: int) -> Node:
+    node = budget.node(tag, depth)
     if isinstance(value, dict):
-        return Node(tag, children=[_node(key, item, left, depth + 1) for key, item in value.items()])
-    if isinstance(value, list):
-        if any(isinstance(item, dict | list) for item in value):
-            return Node(tag, children=[_node("_", item, left, depth + 1) for item in value])
-        value = " ".join(map(str, value))
-    text = str(value)
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"{len(text)} characters in one element, at most {MAX_TEXT} are read")
-    return Node(tag, text)
+        node.children = [_node(key, item, budget, depth + 1) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        node.children = [_node("_", item, budget, depth + 1) for item in value]
+    else:
+        node.text = bounded(" ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return node
