@@ -38,7 +38,7 @@ ONLY_IN = {
     "matplotlib": {"plotting"},
     "tqdm": {"cli"},
     "argparse": {"cli"},
-    "defusedxml": {"cascade", "datasets"},
+    "defusedxml": {"datasets"},
     "yaml": {"datasets"},
     "numba.njit": {"_compile"},
 }
