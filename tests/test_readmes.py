@@ -13,6 +13,7 @@ from cascades import random_cascade
 
 from benchmarks import charts
 from vj.cascade.opencv_xml import save
+from vj.datasets.formats import FORMATS, read_labelled
 from vj.images import write_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +117,37 @@ def test_links_lead_somewhere(page):
             heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
             assert anchor in slugs, f"{page}: {link}"
+
+
+FILES = {
+    "csv": "boxes.csv",
+    "info": "info.dat",
+    "coco": "boxes.json",
+    "voc": "cat.xml",
+    "yolo": "labels/cat.txt",
+    "annotations": "annotations.json",
+    "wider": "wider.txt",
+    "fddb": "fddb.txt",
+    "mitcmu": "mitcmu.txt",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_examples_are_read_without_naming_the_format(name, tmp_path):
+    (text,) = re.findall(rf"```{name}\n(.*?)```", (ROOT / "data/README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "cat.jpg", np.zeros((300, 451, 3), np.uint8))
+    (tmp_path / FILES[name]).write_text(text)
+    source = tmp_path if name in ("yolo", "annotations") else tmp_path / FILES[name]
+    classes = ["cat"] if name == "csv" else ["0"] if name == "yolo" else []
+    found = read_labelled(source, classes=classes)
+    assert found[0].path.name == "cat.jpg"
+    x, y, width, height = found[0].boxes[0]
+    if name == "mitcmu":  # made from landmarks
+        assert abs(x + width / 2 - 211) < 5
+    else:
+        assert np.allclose([x, y, width, height], [143, 75, 150, 145], atol=3)
 
 
 @pytest.mark.parametrize("theme", charts.THEMES)
