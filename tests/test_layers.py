@@ -14,6 +14,7 @@ _BASE = {"errors", "_files", "_types", "_system", "_compile"}
 _RUNTIME = {"cascade", "scanning", "detector", "images"}
 ALLOWED = {
     "__init__": {"_version", "cv2_compat", "boosting"} | _RUNTIME,
+    "__main__": {"cli"},
     "_version": set(),
     "errors": set(),
     "_files": set(),
