@@ -339,10 +339,14 @@ class Detector:
             for level, parts in tasks:
                 yield level, [run((level, *band)) for band in parts]
             return
-        with ThreadPoolExecutor(self.threads) as pool:
+        pool = ThreadPoolExecutor(self.threads)
+        try:
             running = [(level, [pool.submit(run, (level, *band)) for band in parts]) for level, parts in tasks]
             for level, futures in running:
                 yield level, [future.result() for future in futures]
+        finally:
+            # After Ctrl-C, what has not begun is left out.
+            pool.shutdown(cancel_futures=True)
 
 
 def bands(level: Level) -> Iterator[tuple[int, int]]:

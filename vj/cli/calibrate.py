@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "cascade's file, where OpenCV ignores it; all else in the file stays as it is. Prints one line of JSON with "
         "how good it is on images that it was not fitted on (half fitted, half measured, ten times).",
     )
+    _common.add_version(parser)
     parser.add_argument("cascade", metavar="CASCADE", help="a cascade file, or a name such as frontalface_alt2")
     parser.add_argument(
         "--output",
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def _calibrate(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     from vj.cascade import calibration, opencv_xml
+    from vj.cascade.storage_node import MAX_BYTES
     from vj.errors import InputError
     from vj.tiers.score_calibration import FEW, SPLITS, fit_scores, held_out
 
@@ -76,7 +78,7 @@ def _calibrate(argv: Sequence[str] | None) -> int:
     fitted = fit_scores(result, _words(args))
     quality = held_out(result)
     try:
-        data = read_bounded(source, opencv_xml.MAX_BYTES, "cascade file")
+        data = read_bounded(source, MAX_BYTES, "cascade file")
         text = calibration.put_into(data.decode("utf-8"), fitted)
     except UnicodeDecodeError:
         raise InputError(f"{source}: expected a file in UTF-8, got another encoding") from None

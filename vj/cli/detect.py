@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse larger images before decoding them (default: 200000000)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each processor)")
+    _common.add_version(parser)
     return parser
 
 

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DETECTOR",
         help=f"{_detectors.NAMES} (default: the cascade of this package)",
     )
+    _common.add_version(parser)
     _labels.add_options(parser)
     run = parser.add_argument_group("detection")
     run.add_argument("--align", action="store_true", help="fit one shift and scale for each detector's boxes first")
@@ -73,8 +74,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
     for name, detect, cost in detectors:
-        with _common.warnings_on_one_line(PROGRAM):
-            runs = list(_progress(name, detect, images))
+        runs = list(_progress(name, detect, images))
         failed |= {str(run.image.path): run.error for run in runs if run.error}
         results.append(evaluate(_distinct(name, results), runs, rules, cost(images) if cost else None))
         if args.errors:

@@ -27,8 +27,8 @@ PROGRESS_SECONDS = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; see `_common.run`."""
-    return _common.run(PROGRAM, _watch, argv)
+    """Run the command; see `_common.run`. What it runs matters more than its report, and Ctrl-C is its usual end."""
+    return _common.run(PROGRAM, _watch, argv, keeps=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="also print a line of JSON for each event, and a report every 5 s"
     )
+    _common.add_version(parser)
     return parser
 
 
@@ -96,7 +97,7 @@ def _watch(argv: Sequence[str] | None) -> int:
     tiers = _Tiers(args)
     frames = read_frames(args.source)
     watch = _Watch(args, tiers, hysteresis, Commands(PROGRAM, words))
-    with _common.warnings_on_one_line(PROGRAM), _ended_by_sigterm():
+    with _ended_by_sigterm():
         try:
             for frame in frames:
                 watch.take(frame)
