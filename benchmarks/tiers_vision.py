@@ -455,19 +455,19 @@ def _run(args: argparse.Namespace) -> int:
 
     cv2.setNumThreads(1)
     sets = {"fddb283": (args.fddb, Wanted()), "wider_dev": (args.wider, FRONTAL)}
-    images = {name: read_labelled(path) for name, (path, _) in sets.items()}
-    figures: dict[str, Any] = {"calibration": calibration(*images.values()), "escalation": {}}
+    labelled = {name: read_labelled(path) for name, (path, _) in sets.items()}
+    figures: dict[str, Any] = {"calibration": calibration(*labelled.values()), "escalation": {}}
     for name, (_, wanted) in sets.items():
-        images = [read_bgr(p.path) for p in images[name]]
-        truth = [Truth(p.boxes, wanted.ignored(p)) for p in images[name]]
+        images = [read_bgr(p.path) for p in labelled[name]]
+        truth = [Truth(p.boxes, wanted.ignored(p)) for p in labelled[name]]
         figures["escalation"][name] = escalation(args.yunet, images, truth)
         print(f"{name}: escalation measured", flush=True)
         if name == "fddb283" and args.dlib:
             figures["regions"] = regions(args.dlib, Path(args.answers), args.yunet, images, truth)
             print("regions measured", flush=True)
     figures["overhead"] = overhead()
-    paths = [p.path for one in images.values() for p in one]
-    data = {"name": "fddb283 and wider_dev", "images": len(paths), "sha256": _runner.data_hash(paths)}
+    paths = [p.path for one in labelled.values() for p in one]
+    data = {"name": "fddb283 and wider_dev", "pictures": len(paths), "sha256": _runner.data_hash(paths)}
     path = _runner.write_result("tiers_vision", figures, data=data, folder=Path(args.output))
     print(f"\n{table(figures)}\n\nWritten: {path}")
     return 0
