@@ -20,6 +20,7 @@ import numpy.typing as npt
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
+from vj.tiers.chips import only
 from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities, shrunk
 
 WAKE, SLEEP = "wake", "sleep"
@@ -305,8 +306,7 @@ def _looked(look: Look, image: Image) -> tuple[Detections | None, str]:
         keep = own_probabilities(found) >= look.least
     except InputError as error:
         return None, str(error)
-    p = None if found.probabilities is None else found.probabilities[keep]
-    return Detections(found.boxes[keep], found.scores[keep], found.neighbors[keep], p), ""
+    return only(found, np.flatnonzero(keep).tolist()), ""
 
 
 def nothing() -> Detections:
