@@ -170,13 +170,14 @@ def _suited(width: float, height: float) -> tuple[int, int]:
 
 
 def shrunk(image: Image, size: tuple[int, int]) -> Image:
-    """Shrink an image by bilinear interpolation, by at most a half at a time so that every pixel counts.
+    """Shrink an image by bilinear interpolation, by about a half at a time at most so that every pixel counts.
 
     That takes a tenth of the time of averaging over areas: 0.06 instead of 0.55 ms from 450x363 to 224x181.
     """
     import cv2
 
-    while image.shape[1] > 2 * size[0] and image.shape[0] > 2 * size[1]:
+    # Not quite a half is one step, not two.
+    while image.shape[1] > 2.5 * size[0] and image.shape[0] > 2.5 * size[1]:
         half = (max(size[0], image.shape[1] // 2), max(size[1], image.shape[0] // 2))
         image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
     if image.shape[1::-1] != size:
