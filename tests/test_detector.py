@@ -59,7 +59,7 @@ def test_every_dense_grid_window_is_on_the_map():
     detector = vj.Detector(cascade, min_neighbors=0, stride=1, scale_factor=1.4, threads=1)
     found = detector.candidates(image)
     count = 0
-    limit = float(np.float32(cascade.stage_thresholds[-1]) - np.float32(1e-5))
+    limit = cascade.stage_limits[-1]
     for window_map in detector.windows(image):
         level = window_map.level
         passed = window_map.depth == cascade.n_stages
@@ -91,7 +91,7 @@ def test_scores_pool_the_margins_of_the_hits(cascade):
     raw = vj.Detector(cascade, min_neighbors=0).detect(image)
     found = vj.Detector(cascade, min_neighbors=1).detect(image)
     hits = vj.Detector(cascade).candidates(image)
-    limit = float(cascade.stage_thresholds[-1] - np.float32(1e-5))
+    limit = cascade.stage_limits[-1]
     np.testing.assert_array_equal(raw.scores, hits.sums - limit)
     for members, score in zip(_members(hits, found), found.scores, strict=True):
         assert score == pytest.approx(np.log(np.exp(hits.sums[members] - limit).sum()))

@@ -235,7 +235,7 @@ class Detector:
         """
         gray = to_gray(image)
         found = self._candidates(gray)
-        margins = found.sums - self._limit
+        margins = found.sums - self.cascade.stage_limits[-1]
         if self.suppression is None:
             groups = group_rectangles(found.boxes, self.min_neighbors, scores=margins)
         else:
@@ -262,17 +262,13 @@ class Detector:
     def windows(self, image: npt.NDArray[Any]) -> Iterator[WindowMap]:
         """Yield, scale by scale, how deep every window of the grid gets and with what margin; see `detect`."""
         gray = to_gray(image)
-        limits = (self.cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64)
+        limits = self.cascade.stage_limits
         for level in self._levels(gray):
             shape = layout(level.size[0], level.stride, self.cascade.has_tilted)
             planes = level.planes(gray, (0, level.rows), shape)
             depth, sums = self._scanner.depths_planes(planes, level.rows, level.columns)
             reached = np.clip(depth, 0, len(limits) - 1)
             yield WindowMap(level, depth, np.where(depth < 0, 0.0, sums - limits[reached]))
-
-    @property
-    def _limit(self) -> float:
-        return float(self.cascade.stage_thresholds[-1] - np.float32(1e-5))
 
     def _levels(self, gray: npt.NDArray[np.uint8]) -> list[Level]:
         height, width = gray.shape

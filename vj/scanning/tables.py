@@ -90,12 +90,10 @@ def plain_tables(cascade: Cascade) -> PlainTables:
     lbp = cascade.kind == "lbp"
     width, height = cascade.window
     weights = np.zeros((0, 3), np.float32) if lbp else np.array(cascade.features.weights)  # type: ignore[union-attr]
-    # Both numbers are float32, and so is their difference: OpenCV subtracts when it loads.
-    limits = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64)
     return PlainTables(
         lbp=lbp,
         area=float((width - 2) * (height - 2)),
-        limits=limits,
+        limits=cascade.stage_limits,
         stage_starts=np.array(cascade.stage_starts),
         tree_starts=np.array(cascade.tree_starts),
         node_features=np.array(cascade.node_features),
@@ -177,7 +175,7 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64],
     largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
     bound = np.bincount(stage_of_tree, weights=largest)
     scale = np.where(bound > 0, 2.0**29 / np.where(bound > 0, bound, 1), 1.0)
-    limit = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64) * scale
+    limit = cascade.stage_limits * scale
     # Half a unit per leaf, and one for the rest: float64 rounding is far below.
     margin = cascade.stage_sizes * 0.5 + 2
     deltas, base = _votes(cascade, np.rint(leaves * scale[stage_of_leaf]).astype(np.int32))
