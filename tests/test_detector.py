@@ -7,7 +7,8 @@ from cascades import LBP_FILE, random_cascade
 from pictures import gray, photo
 
 import vj
-from vj.detector import Detections, clip_boxes
+from vj.detections import Detections
+from vj.detector import clip_boxes
 from vj.errors import InputError
 from vj.scanning.scanner import FLAT
 
@@ -43,10 +44,10 @@ def test_results_do_not_depend_on_threads(cascade, settings):
 def test_bands_do_not_change_results(cascade, monkeypatch):
     image = photo("coffee")
     whole = vj.Detector(cascade, min_neighbors=0, threads=1)
-    expected, spent = whole.candidates(image), whole.cost(image)
+    expected, spent = whole.hits(image), whole.cost(image)
     for pixels in (1, 20_000):
         monkeypatch.setattr("vj.detector.BAND_PIXELS", pixels)
-        found, again = whole.candidates(image), whole.cost(image)
+        found, again = whole.hits(image), whole.cost(image)
         np.testing.assert_array_equal(found.boxes, expected.boxes)
         np.testing.assert_array_equal(found.sums, expected.sums)
         np.testing.assert_array_equal(again.entered, spent.entered)
@@ -57,7 +58,7 @@ def test_every_dense_grid_window_is_on_the_map():
     cascade = random_cascade(2)
     image = gray("camera", (50, 40))
     detector = vj.Detector(cascade, min_neighbors=0, stride=1, scale_factor=1.4, threads=1)
-    found = detector.candidates(image)
+    found = detector.hits(image)
     count = 0
     limit = cascade.stage_limits[-1]
     for window_map in detector.windows(image):
@@ -83,14 +84,16 @@ def test_cost_counts_windows_and_weak_classifiers():
         assert cost.windows[k] == window_map.depth.size
         entered = [(window_map.depth >= s).sum() for s in range(cascade.n_stages)]
         np.testing.assert_array_equal(cost.entered[k], entered)
-        np.testing.assert_array_equal(cost.evaluated[k], entered * cascade.stage_sizes)
+        np.testing.assert_array_equal(cost.weak_classifiers[k], entered * cascade.stage_sizes)
+        assert cost.hits[k] == (window_map.depth == cascade.n_stages).sum()
+    np.testing.assert_array_equal(cost.features, cost.weak_classifiers)
 
 
 def test_scores_pool_the_margins_of_the_hits(cascade):
     image = photo("astronaut")
     raw = vj.Detector(cascade, min_neighbors=0).detect(image)
     found = vj.Detector(cascade, min_neighbors=1).detect(image)
-    hits = vj.Detector(cascade).candidates(image)
+    hits = vj.Detector(cascade).hits(image)
     limit = cascade.stage_limits[-1]
     np.testing.assert_array_equal(raw.scores, hits.sums - limit)
     for members, score in zip(_members(hits, found), found.scores, strict=True):

@@ -39,11 +39,11 @@ def test_groups_equal_those_of_the_naive_twin():
         assert [len(members[i]) for i in kept] == ours.counts.tolist()
 
 
-def test_scores_are_the_largest_of_each_group():
+def test_sums_are_the_largest_of_each_group():
     boxes = np.array([[0, 0, 20, 20], [50, 50, 20, 20], [1, 1, 20, 20], [51, 50, 20, 20]], np.int32)
-    groups = group_rectangles(boxes, 1, scores=np.array([1.0, -3.0, 2.0, -1.0]))
-    assert groups.scores.tolist() == [2.0, -1.0]
-    assert group_rectangles(boxes, 0, scores=np.arange(4.0)).scores.tolist() == [0, 1, 2, 3]
+    groups = group_rectangles(boxes, 1, sums=np.array([1.0, -3.0, 2.0, -1.0]), limit=0.3)
+    assert groups.sums.tolist() == [2.0, -1.0]
+    assert group_rectangles(boxes, 0, sums=np.arange(4.0)).sums.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.3, 0.6])
@@ -58,7 +58,7 @@ def test_evidence_is_the_log_of_summed_exponentials():
     boxes = np.array([[0, 0, 20, 20], [50, 50, 20, 20], [1, 1, 20, 20], [51, 50, 20, 20]], np.int32)
     scores = np.array([1.0, -800.0, 2.0, -801.0])
     expected = [np.log(np.exp(1) + np.exp(2)), -800 + np.log(1 + np.exp(-1))]
-    np.testing.assert_allclose(group_rectangles(boxes, 1, scores=scores).evidence, expected)
+    np.testing.assert_allclose(group_rectangles(boxes, 1, sums=scores).evidence, expected)
     np.testing.assert_allclose(suppress_groups(boxes, 1, 0.5, scores).evidence, expected)
 
 

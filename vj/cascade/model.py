@@ -26,7 +26,7 @@ MAX_WINDOW = 1024
 def stage_limits(thresholds: npt.ArrayLike) -> Floats:
     """Return the smallest sums that pass stages with these thresholds, as float64 of the same shape.
 
-    OpenCV subtracts 1e-5 from a threshold when it loads it, in single precision, and compares a sum in double precision.
+    OpenCV subtracts 1e-5 from a threshold when it loads it, in single precision; sums are in double precision.
     """
     return np.asarray(np.asarray(thresholds, dtype=np.float32) - np.float32(1e-5), dtype=np.float64)
 
@@ -128,6 +128,27 @@ class Cascade:
     def stage_limits(self) -> Floats:
         """Smallest sum that passes each stage; shape (n_stages,); see the function `stage_limits`."""
         return stage_limits(self.stage_thresholds)
+
+    @property
+    def node_roots(self) -> npt.NDArray[np.int64]:
+        """Root of every node's tree; shape (n_nodes,)."""
+        return np.repeat(self.tree_starts[:-1].astype(np.int64), np.diff(self.tree_starts))
+
+    @property
+    def node_depths(self) -> npt.NDArray[np.int64]:
+        """Branches between each node and its root, at most; at least 1 if it is not the root; shape (n_nodes,)."""
+        roots = self.node_roots
+        depths = np.arange(len(roots)) > roots
+        if self.is_stumps:
+            return depths.astype(np.int64)
+        children = np.where(self.node_children > 0, self.node_children + roots[:, None], 0).tolist()
+        found = depths.astype(np.int64).tolist()
+        # Children come after their parents.
+        for node, pair in enumerate(children):
+            for child in pair:
+                if child:
+                    found[child] = max(found[child], found[node] + 1)
+        return np.array(found, dtype=np.int64)
 
     @property
     def has_tilted(self) -> bool:

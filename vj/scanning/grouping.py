@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from vj._types import Boxes
+from vj._types import Boxes, Floats
 
 EPSILON = 0.2
 """How far, relative to their size, rectangles of one group may lie apart."""
@@ -23,16 +23,16 @@ class Groups(NamedTuple):
         x, y, width, height: the mean of each group.
     counts : ndarray of int32, shape (n,)
         Number of rectangles in each group.
-    scores : ndarray of float64, shape (n,)
-        The largest score of each group.
+    sums : ndarray of float64, shape (n,)
+        The largest sum in each group.
     evidence : ndarray of float64, shape (n,)
-        What the scores of a group come to together: the logarithm of the sum of their exponentials.
+        Logarithm of the sum of ``exp(margin)`` over each group, a margin being a sum minus the limit.
     """
 
     boxes: Boxes
     counts: npt.NDArray[np.int32]
-    scores: npt.NDArray[np.float64]
-    evidence: npt.NDArray[np.float64]
+    sums: Floats
+    evidence: Floats
 
 
 @njit(cache=True, nogil=True)
@@ -93,7 +93,7 @@ def _label(boxes: npt.NDArray[np.int64], eps: float) -> tuple[npt.NDArray[np.int
 
 
 def group_rectangles(
-    boxes: Boxes, min_neighbors: int, eps: float = EPSILON, scores: npt.NDArray[np.float64] | None = None
+    boxes: Boxes, min_neighbors: int, eps: float = EPSILON, *, sums: Floats | None = None, limit: float = 0.0
 ) -> Groups:
     """Merge similar rectangles, as OpenCV's ``groupRectangles`` does.
 
@@ -106,7 +106,10 @@ def group_rectangles(
     eps : float
         Two rectangles are similar if no side differs by more than ``eps`` times the mean of the smaller width and the
         smaller height.
-    scores : ndarray of float64, shape (n,), optional
+    sums : ndarray of float64, shape (n,), optional
+        Each rectangle's sum of the last stage; zero by default.
+    limit : float
+        The stage limit of that stage.
 
     Returns
     -------
@@ -115,25 +118,25 @@ def group_rectangles(
     """
     boxes = np.ascontiguousarray(boxes, dtype=np.int32).reshape(-1, 4)
     n = len(boxes)
-    score = np.zeros(n) if scores is None else np.asarray(scores, dtype=np.float64)
+    sums = np.zeros(n) if sums is None else np.asarray(sums, dtype=np.float64)
     if min_neighbors <= 0 or n == 0:
-        return Groups(boxes, np.ones(n, dtype=np.int32), score, score)
+        return Groups(boxes, np.ones(n, dtype=np.int32), sums, sums - limit)
     wide = boxes.astype(np.int64)
     labels, counts = _label(wide, eps)
-    sums = np.zeros((len(counts), 4), dtype=np.int64)
-    np.add.at(sums, labels, wide)
-    best, evidence, _ = _pooled(labels, len(counts), score)
+    total = np.zeros((len(counts), 4), dtype=np.int64)
+    np.add.at(total, labels, wide)
+    best, evidence, _ = _pooled(labels, len(counts), sums, limit)
     # float32 throughout: the rounding of OpenCV's average.
-    means = np.rint(sums.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
+    means = np.rint(total.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
     keep = np.flatnonzero(counts > min_neighbors)
     keep = np.array([i for i in keep if not _swallowed(int(i), keep, means, counts, eps)], dtype=np.int64)
     return Groups(means[keep].astype(np.int32), counts[keep].astype(np.int32), best[keep], evidence[keep])
 
 
 def suppress_groups(
-    boxes: Boxes, min_neighbors: int, max_overlap: float, scores: npt.NDArray[np.float64], eps: float = EPSILON
+    boxes: Boxes, min_neighbors: int, max_overlap: float, sums: Floats, *, limit: float = 0.0, eps: float = EPSILON
 ) -> Groups:
-    """Merge similar rectangles, weighted by their scores, and keep the best of the groups that overlap.
+    """Merge similar rectangles, weighted by their margins, and keep the best of the groups that overlap.
 
     Parameters
     ----------
@@ -143,8 +146,10 @@ def suppress_groups(
         Groups of no more than this many rectangles are dropped; 0 keeps groups of one.
     max_overlap : float
         As for `non_max_suppression`; the evidence of a group is its score.
-    scores : ndarray of float64, shape (n,)
-        A rectangle weighs the exponential of its score in the mean of its group.
+    sums : ndarray of float64, shape (n,)
+        Each rectangle's sum of the last stage; it has the weight ``exp(sum - limit)`` in the mean of its group.
+    limit : float
+        The stage limit of that stage.
     eps : float
         As for `group_rectangles`.
 
@@ -155,9 +160,9 @@ def suppress_groups(
     """
     wide = np.ascontiguousarray(boxes, dtype=np.int64).reshape(-1, 4)
     if not len(wide):
-        return group_rectangles(boxes, 0, eps, scores)
+        return group_rectangles(boxes, 0, eps, sums=sums, limit=limit)
     labels, counts = _label(wide, eps)
-    best, evidence, weights = _pooled(labels, len(counts), np.asarray(scores, dtype=np.float64))
+    best, evidence, weights = _pooled(labels, len(counts), np.asarray(sums, dtype=np.float64), limit)
     means = np.stack([np.bincount(labels, weights * column, len(counts)) for column in wide.T], axis=1)
     merged = np.rint(means / np.bincount(labels, weights, len(counts))[:, None]).astype(np.int32)
     enough = np.flatnonzero(counts > min_neighbors)
@@ -165,14 +170,13 @@ def suppress_groups(
     return Groups(merged[keep], counts[keep].astype(np.int32), best[keep], evidence[keep])
 
 
-def _pooled(
-    labels: npt.NDArray[np.int64], count: int, scores: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the largest score and the evidence of each group, and each member's weight relative to its best."""
+def _pooled(labels: npt.NDArray[np.int64], count: int, sums: Floats, limit: float) -> tuple[Floats, Floats, Floats]:
+    """Return the largest sum and the evidence of each group, and each member's weight relative to its best."""
     best = np.full(count, -np.inf)
-    np.maximum.at(best, labels, scores)
-    weights = np.exp(scores - best[labels])
-    return best, best + np.log(np.bincount(labels, weights, count)), weights
+    np.maximum.at(best, labels, sums)
+    margin = best - limit
+    weights = np.exp((sums - limit) - margin[labels])
+    return best, margin + np.log(np.bincount(labels, weights, count)), weights
 
 
 def _swallowed(
