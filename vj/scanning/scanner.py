@@ -120,12 +120,8 @@ class Scanner:
         return LevelScan(corners[:, 1].copy(), corners[:, 0].copy(), result.sums.copy(), result.windows)
 
     def count(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelCount:
-        """Count what `scan` evaluates.
-
-        A stump evaluates one feature, so that the lane scan's counts of windows say it all; how many nodes of a tree
-        lie on a window's path only the plain scan knows, which takes several times as long.
-        """
-        result = self._run(planes, rows, columns, skip, plain=not self.cascade.is_stumps)
+        """Count what `scan` evaluates, in up to twice its time."""
+        result = self._run(planes, rows, columns, skip, count=True)
         return LevelCount(result.windows, len(result.hits), result.entered, result.features)
 
     def depths(self, planes: Planes, rows: int, columns: int) -> tuple[npt.NDArray[np.int16], Floats]:
@@ -144,21 +140,23 @@ class Scanner:
         kernels.depths_plain(planes.sums, planes.squares, grid, self._plain, plain, depth, sums)
         return depth, sums
 
-    def _run(self, planes: Planes, rows: int, columns: int, skip: bool, plain: bool = False) -> _Result:
-        """Run one of the two scans. Features are counted by the plain one, and by both if the trees are stumps."""
+    def _run(
+        self, planes: Planes, rows: int, columns: int, skip: bool, *, count: bool = False, plain: bool = False
+    ) -> _Result:
+        """Run one of the two scans; features are counted if asked for."""
         grid, plain_offsets, lanes = self._tables(planes, rows, columns)
         hits = np.empty((rows * columns, 2), dtype=np.int32)
         sums = np.empty(rows * columns, dtype=np.float64)
-        entered, features = (np.zeros(self.cascade.n_stages, dtype=np.int64) for _ in range(2))
-        image = (planes.sums, planes.squares, grid)
+        n_stages = self.cascade.n_stages
         # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        if plain or config.BOUNDSCHECK:  # type: ignore[attr-defined]
-            counts = (entered, features)
-            found, windows = kernels.scan_plain(*image, self._plain, plain_offsets, skip, hits, sums, counts)
+        plain = plain or bool(config.BOUNDSCHECK)  # type: ignore[attr-defined]
+        counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count or plain else 0, dtype=np.int64)
+        image, results = (planes.sums, planes.squares, grid), (hits, sums, counts)
+        if plain:
+            found, windows = kernels.scan_plain(*image, self._plain, plain_offsets, skip, *results)
         else:
-            found, windows = kernels.scan_lanes(*image, lanes, self._plain, plain_offsets, skip, hits, sums, entered)
-            features = entered * self.cascade.stage_sizes
-        return _Result(hits[:found], sums[:found], windows, entered, features)
+            found, windows = kernels.scan_lanes(*image, lanes, self._plain, plain_offsets, skip, *results)
+        return _Result(hits[:found], sums[:found], windows, *counts)
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[_Grid, Any, LaneTables]:
         shape = planes.layout
