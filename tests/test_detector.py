@@ -7,7 +7,6 @@ from cascades import LBP_FILE, random_cascade
 from pictures import gray, photo
 
 import vj
-from vj.detections import Detections
 from vj.detector import clip_boxes
 from vj.errors import InputError
 from vj.scanning.scanner import FLAT
@@ -212,12 +211,3 @@ def test_boxes_are_clipped_and_empty_ones_left_out():
     clipped, kept = clip_boxes(boxes, (50, 100))
     assert clipped.tolist() == [[0, 0, 5, 5], [90, 40, 10, 10], [10, 10, 5, 5]]
     assert kept.tolist() == [True, True, False, True]
-
-
-def test_detections_are_frozen_and_checked():
-    found = Detections([[1, 2, 3, 4]], [0.5], [3])
-    assert (found.boxes.dtype, found.scores.dtype, found.neighbors.dtype) == (np.int32, np.float64, np.int32)
-    with pytest.raises(ValueError, match="read-only"):
-        found.boxes[0] = 0
-    with pytest.raises(InputError, match=r"expected scores of shape \(1,\), got \(2,\)"):
-        Detections([[1, 2, 3, 4]], [0.5, 1], [3])
