@@ -13,6 +13,12 @@ from vj._types import Boxes, Floats
 EPSILON = 0.2
 """How far, relative to their size, rectangles of one group may lie apart."""
 
+FEW = 256
+"""Boxes up to which all are compared."""
+
+MOST_SIZES = 1024
+"""Different sizes up to which boxes are sorted into cells: a pyramid has some dozens."""
+
 
 class Groups(NamedTuple):
     """Grouped rectangles.
@@ -55,8 +61,8 @@ def _root(parent, i):
 
 
 @njit(cache=True, nogil=True)
-def _partition(boxes, order, eps):
-    """Label the connected components of similarity, numbered by first appearance.
+def _sweep(boxes, order, eps):
+    """Label the connected components of similarity, numbered by first appearance, by comparing boxes in turn.
 
     `order` sorts the boxes by x: two similar boxes lie within eps * (w + h) / 2 of each other in x, so the inner loop
     ends early. The widest box bounds that distance.
@@ -74,11 +80,17 @@ def _partition(boxes, order, eps):
                 break
             if _similar(boxes[i], boxes[j], eps):
                 parent[_root(parent, i)] = _root(parent, j)
-    labels = np.full(n, -1, np.int64)
-    of_root = np.full(n, -1, np.int64)
+    return _numbered(parent, np.arange(n))
+
+
+@njit(cache=True, nogil=True)
+def _numbered(parent, nodes):
+    """Return the component of each box's node, numbered by first appearance, and the number of components."""
+    labels = np.empty(len(nodes), np.int64)
+    of_root = np.full(len(parent), -1, np.int64)
     count = 0
-    for i in range(n):
-        r = _root(parent, i)
+    for i in range(len(nodes)):
+        r = _root(parent, nodes[i])
         if of_root[r] < 0:
             of_root[r] = count
             count += 1
@@ -86,9 +98,147 @@ def _partition(boxes, order, eps):
     return labels, count
 
 
+class _Cells(NamedTuple):
+    """Boxes sorted into the cells of a grid for each size, so that two of one cell are always similar.
+
+    Two boxes of one size are similar if they lie no further apart, in x and in y, than the size's reach: the whole part
+    of ``eps * (width + height) / 2``. The cells of its grid have sides of the reach plus one. Cells are in the order of
+    their key, which puts size before row before column.
+    """
+
+    sizes: npt.NDArray[np.int64]
+    """Width, height and side of a cell, for each size, cells growing; shape (n_sizes, 3)."""
+    firsts: npt.NDArray[np.int64]
+    """First cell of each size, and the number of cells; shape (n_sizes + 1,)."""
+    keys: npt.NDArray[np.int64]
+    """Shape (n_cells,)."""
+    bounds: npt.NDArray[np.int64]
+    """Least x and y and greatest x and y of each cell's boxes; shape (n_cells, 4)."""
+    starts: npt.NDArray[np.int64]
+    """Where each cell's boxes start in `corners`, and their number; shape (n_cells + 1,)."""
+    corners: npt.NDArray[np.int64]
+    """x and y of the boxes, cell by cell; shape (n, 2)."""
+    nodes: npt.NDArray[np.int64]
+    """The cell of each box, in the order given; shape (n,)."""
+    grid: tuple[int, int]
+    """Columns and rows of cells that keys have room for."""
+
+
+def _cells(boxes: npt.NDArray[np.int64], eps: float) -> _Cells | None:
+    """Sort boxes into cells; None if they are too odd for it: of negative or very many sizes, or far apart."""
+    if not 0 <= eps <= 1 or boxes[:, 2:].min() < 0:
+        return None
+    found, size = np.unique(boxes[:, 2] << 32 | boxes[:, 3], return_inverse=True)
+    if len(found) > MOST_SIZES:
+        return None
+    width, height = found >> 32, found & 0xFFFFFFFF
+    side = np.floor(eps * (width + height) * 0.5).astype(np.int64) + 1
+    order = np.argsort(side, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    corner = boxes[:, :2] - boxes[:, :2].min(axis=0)
+    cell = corner // side[size][:, None]
+    columns, rows = (int(n) + 1 for n in cell.max(axis=0))
+    if len(found) * columns * rows >= 1 << 62:
+        return None
+    key = (rank[size] * rows + cell[:, 1]) * columns + cell[:, 0]
+    members = np.argsort(key, kind="stable")
+    key, corner = key[members], corner[members]
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    keys = key[starts]
+    nodes = np.empty_like(members)
+    nodes[members] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(key)))
+    return _Cells(
+        sizes=np.column_stack([width[order], height[order], side[order]]),
+        firsts=np.searchsorted(keys, np.arange(len(found) + 1) * rows * columns),
+        keys=keys,
+        bounds=np.hstack([np.minimum.reduceat(corner, starts), np.maximum.reduceat(corner, starts)]),
+        starts=np.append(starts, len(key)),
+        corners=corner,
+        nodes=nodes,
+        grid=(columns, rows),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _join_cells(cells, eps):
+    """Label the connected components of similarity, numbered by first appearance, from boxes in cells.
+
+    Cells that hold two similar boxes are joined. Most are already in one component when they come up, by way of other
+    cells, and need no look at their boxes: of one size first, whose neighbours join at once where hits are dense.
+    """
+    parent = np.arange(len(cells.keys))
+    n_sizes = len(cells.sizes)
+    for s in range(n_sizes):
+        _join_sizes(cells, s, s, eps, parent)
+    for s in range(n_sizes):
+        for t in range(s + 1, n_sizes):
+            _join_sizes(cells, s, t, eps, parent)
+    return _numbered(parent, cells.nodes)
+
+
+@njit(cache=True, nogil=True)
+def _join_sizes(cells, s, t, eps, parent):
+    """Join the cells of size s with those of size t, not smaller, that hold a similar box."""
+    width, height, side = cells.sizes[t]
+    # What `_similar` asks for: no side further apart than the reach, which is whole because the sides are.
+    reach = np.int64(np.floor(eps * (min(cells.sizes[s, 0], width) + min(cells.sizes[s, 1], height)) * 0.5))
+    wider, higher = width - cells.sizes[s, 0], height - cells.sizes[s, 1]
+    low = (max(-reach, -reach - wider), max(-reach, -reach - higher))
+    high = (min(reach, reach - wider), min(reach, reach - higher))
+    if low[0] > high[0] or low[1] > high[1]:
+        return
+    columns, rows = cells.grid
+    for a in range(cells.firsts[s], cells.firsts[s + 1]):
+        left, top, right, bottom = cells.bounds[a]
+        first_column = max(0, (left + low[0]) // side)
+        last_column = min(columns - 1, (right + high[0]) // side)
+        last_row = min(rows - 1, (bottom + high[1]) // side)
+        for row in range(max(0, (top + low[1]) // side), last_row + 1):
+            line = (t * rows + row) * columns
+            b = _first_from(cells.keys, line + first_column, cells.firsts[t], cells.firsts[t + 1])
+            while b < cells.firsts[t + 1] and cells.keys[b] <= line + last_column:
+                if _root(parent, a) != _root(parent, b) and _near(cells, a, b, low, high):
+                    parent[_root(parent, a)] = _root(parent, b)
+                b += 1
+
+
+@njit(cache=True, nogil=True)
+def _first_from(keys, key, first, last):
+    """Return the first of the cells `first` to `last` - 1 whose key is at least `key`, or `last`."""
+    while first < last:
+        middle = (first + last) // 2
+        if keys[middle] < key:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@njit(cache=True, nogil=True)
+def _near(cells, a, b, low, high):
+    """Whether a box of cell b lies within `low` to `high`, in x and in y, of a box of cell a."""
+    for i in range(cells.starts[a], cells.starts[a + 1]):
+        x, y = cells.corners[i]
+        # Nothing of the other cell may lie near this one.
+        left, top, right, bottom = cells.bounds[b]
+        if right < x + low[0] or left > x + high[0] or bottom < y + low[1] or top > y + high[1]:
+            continue
+        for j in range(cells.starts[b], cells.starts[b + 1]):
+            dx, dy = cells.corners[j, 0] - x, cells.corners[j, 1] - y
+            if low[0] <= dx <= high[0] and low[1] <= dy <= high[1]:
+                return True
+    return False
+
+
 def _label(boxes: npt.NDArray[np.int64], eps: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the group of each box, numbered by first appearance, and the size of each group."""
-    labels, count = _partition(boxes, np.argsort(boxes[:, 0], kind="stable"), float(eps))
+    eps = float(eps)
+    cells = _cells(boxes, eps) if len(boxes) > FEW else None
+    if cells is None:
+        labels, count = _sweep(boxes, np.argsort(boxes[:, 0], kind="stable"), eps)
+    else:
+        labels, count = _join_cells(cells, eps)
     return labels, np.bincount(labels, minlength=count)
 
 
@@ -129,7 +279,7 @@ def group_rectangles(
     # float32 throughout: the rounding of OpenCV's average.
     means = np.rint(total.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
     keep = np.flatnonzero(counts > min_neighbors)
-    keep = np.array([i for i in keep if not _swallowed(int(i), keep, means, counts, eps)], dtype=np.int64)
+    keep = keep[~_swallowed(means[keep], counts[keep], float(eps))]
     return Groups(means[keep].astype(np.int32), counts[keep].astype(np.int32), best[keep], evidence[keep])
 
 
@@ -179,25 +329,27 @@ def _pooled(labels: npt.NDArray[np.int64], count: int, sums: Floats, limit: floa
     return best, margin + np.log(np.bincount(labels, weights, count)), weights
 
 
-def _swallowed(
-    i: int,
-    others: npt.NDArray[np.int64],
-    means: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    eps: float,
-) -> bool:
-    """Whether group i lies inside a stronger group."""
-    m = means[others]
-    dx, dy = np.rint(m[:, 2] * eps), np.rint(m[:, 3] * eps)
-    x, y, w, h = means[i]
-    inside = (
-        (x >= m[:, 0] - dx)
-        & (y >= m[:, 1] - dy)
-        & (x + w <= m[:, 0] + m[:, 2] + dx)
-        & (y + h <= m[:, 1] + m[:, 3] + dy)
-    )
-    stronger = (counts[others] > max(3, int(counts[i]))) | (counts[i] < 3)
-    return bool((inside & stronger & (others != i)).any())
+@njit(cache=True, nogil=True)
+def _swallowed(means, counts, eps):
+    """Return which groups lie inside a stronger one."""
+    n = len(means)
+    found = np.zeros(n, np.bool_)
+    across, down = np.rint(means[:, 2] * eps), np.rint(means[:, 3] * eps)
+    for i in range(n):
+        x, y, w, h = means[i]
+        for j in range(n):
+            if i == j or not (counts[j] > max(3, counts[i]) or counts[i] < 3):
+                continue
+            left, top, width, height = means[j]
+            if (
+                x >= left - across[j]
+                and y >= top - down[j]
+                and x + w <= left + width + across[j]
+                and y + h <= top + height + down[j]
+            ):
+                found[i] = True
+                break
+    return found
 
 
 def non_max_suppression(boxes: Boxes, scores: npt.NDArray[np.float64], max_overlap: float) -> npt.NDArray[np.int64]:
