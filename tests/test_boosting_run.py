@@ -1,5 +1,7 @@
 """The whole trainer on small data: what it reports is what the detector does."""
 
+import sys
+
 import naive
 import numpy as np
 import pytest
@@ -142,7 +144,9 @@ def test_memory_is_shared_with_what_is_there_already(monkeypatch):
     assert memory.memory_for_bins(500 << 20, 100 << 20) == 236 << 20
     assert memory.memory_for_bins(100 << 20, 0) == 16 << 20
     monkeypatch.undo()
-    assert 50 << 20 < memory._resident() < 1.1 * memory.peak_memory()
+    resource = pytest.importorskip("resource")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
+    assert 50 << 20 < memory._resident() < 1.1 * peak
 
 
 def test_flat_positives_are_left_out_and_counted(faces):
