@@ -1,8 +1,8 @@
 """A drop-in for OpenCV's `CascadeClassifier`: the same names, arguments, defaults, dtypes, shapes and results.
 
 Three differences are deliberate. Where OpenCV raises ``cv2.error``, this raises `InputError`, a `ValueError`. Where
-OpenCV's behaviour is a mistake, this does what is meant: see `CascadeClassifier.detectMultiScale3`. And None for a
-picture, which ``cv2.imread`` returns for a file that it cannot read, is an error, not a picture without objects.
+OpenCV's behaviour is a mistake, this does what is meant: see `CascadeClassifier.detectMultiScale3`. And None as image,
+which is what ``cv2.imread`` returns for a file that it cannot read, is an error, not an image without objects.
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ class CascadeClassifier:
         scaleFactor : float
             Ratio of one scale to the next, above 1.
         minNeighbors : int
-            Rectangles that merge no more than this many raw hits are dropped; 0 returns the raw hits.
+            Rectangles that merge no more than this many hits are dropped; 0 returns the hits.
         flags : int
             Ignored, as by OpenCV since 3.0.
         minSize, maxSize : (int, int)
-            Smallest and largest object, width and height; a maximum with a zero means the picture's size. None is the
+            Smallest and largest object, width and height; a maximum with a zero means the image's size. None is the
             default.
 
         Returns
@@ -117,7 +117,7 @@ class CascadeClassifier:
         Raises
         ------
         InputError
-            If no cascade is loaded, or the picture or the scale factor cannot be used.
+            If no cascade is loaded, or the image or the scale factor cannot be used.
         """
         boxes: Rects = _or_empty(self._detect(image, scaleFactor, minNeighbors, minSize, maxSize)[0])
         return boxes
@@ -131,7 +131,7 @@ class CascadeClassifier:
         minSize: Sequence[int] | None = (0, 0),
         maxSize: Sequence[int] | None = (0, 0),
     ) -> tuple[Rects, Ints]:
-        """Find objects and the number of raw hits merged into each.
+        """Find objects and the number of hits merged into each.
 
         Parameters are those of `detectMultiScale`.
 
@@ -165,7 +165,7 @@ class CascadeClassifier:
         rejectLevels : ndarray of int32, shape (n,), or an empty tuple
             The number of stages, for each.
         levelWeights : ndarray of float64, shape (n,), or an empty tuple
-            The largest sum of the last stage among the raw hits merged.
+            The largest sum of the last stage among the hits merged.
         """
         boxes, _, sums = self._detect(image, scaleFactor, minNeighbors, minSize, maxSize)
         if not outputRejectLevels:
@@ -187,7 +187,7 @@ class CascadeClassifier:
         min_size: Sequence[int] | None,
         max_size: Sequence[int] | None,
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        """Return boxes, number of raw hits and largest sum of the last stage of each."""
+        """Return boxes, and the number of hits and the largest sum of the last stage of each."""
         if self._detector is None:
             raise InputError("expected a loaded cascade, got an empty CascadeClassifier")
         detector = self._detector.replace(
@@ -197,7 +197,7 @@ class CascadeClassifier:
             max_size=_size(max_size),
         )
         found, sums = detector.detect_with_sums(image)
-        # OpenCV's arrays may be written to, those of detections not.
+        # OpenCV returns arrays that may be written to; those of detections are read-only.
         return found.boxes.copy(), found.neighbors.copy(), sums
 
 

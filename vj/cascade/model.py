@@ -65,7 +65,7 @@ class Cascade:
     Raises
     ------
     InputError
-        If anything is out of range; the message names the place.
+        If anything is out of range; the message says where.
     """
 
     window: tuple[int, int]
@@ -181,7 +181,7 @@ class Cascade:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Whether both decide alike: everything equal to the bit but name and provenance."""
+        """Whether both make the same decisions: everything but name and provenance is equal to the bit."""
         if not isinstance(other, Cascade):
             return NotImplemented
         return (

@@ -43,10 +43,14 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=3,
         metavar="N",
-        help="report a box if more than N raw hits agree on it (default: 3)",
+        help="report a box if more than N hits were merged into it (default: 3)",
     )
-    parser.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object: 24 or 24x32")
-    parser.add_argument("--max-size", type=_common.size, metavar="SIZE", help="largest object: 200 or 200x300")
+    parser.add_argument(
+        "--min-size", type=_common.size, metavar="SIZE", help="minimum object size, such as 24 or 24x32 px"
+    )
+    parser.add_argument(
+        "--max-size", type=_common.size, metavar="SIZE", help="maximum object size, such as 200 or 200x300 px"
+    )
     parser.add_argument(
         "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
     )
