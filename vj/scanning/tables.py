@@ -215,7 +215,7 @@ def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray
 
 
 def _child_places(cascade: Cascade, nowhere: int) -> npt.NDArray[np.int32]:
-    """Return the position in its stage of each node's left and right child, `nowhere` for leaves; shape (n_nodes, 2)."""
+    """Return each node's left and right child by position in the stage, `nowhere` for leaves; shape (n_nodes, 2)."""
     first = _first_nodes(cascade)
     inside = cascade.node_roots - np.repeat(first[:-1], np.diff(first))
     return np.where(cascade.node_children > 0, cascade.node_children + inside[:, None], nowhere).astype(np.int32)
