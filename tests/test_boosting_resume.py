@@ -70,7 +70,7 @@ def _plain(reports):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"pruning": 0.2}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "logit"}]
+    "changes", [{"pruning": 0.2}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "real"}]
 )
 def test_stopped_anywhere(pictures, tmp_path, monkeypatch, changes):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
@@ -115,7 +115,7 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: text.replace('"version": 2', '"version": 99'),
+        lambda text: text.replace('"version": 3', '"version": 99'),
         lambda text: text.replace('"phase": "finished"', '"phase": "dreaming"'),
         lambda text: json.dumps({**json.loads(text), "negatives": "none.npy"}),
         lambda text: json.dumps({**json.loads(text), "stages": [{"threshold": 1}]}),

@@ -1,10 +1,13 @@
 """The whole trainer on small data: what it reports is what the detector does."""
 
+import json
+
 import naive
 import numpy as np
 import pytest
 from skimage import data
 
+import vj
 from vj.boosting import memory
 from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
@@ -128,9 +131,9 @@ def test_the_overall_target_ends_the_training(faces, photos):
     assert 1 <= len(reports) < 9
     assert all(r.acceptance_ratio >= 0.3 for r in reports)
     assert "the overall_false_alarm_rate asked for is 3.0e-01" in next(text for text in reversed(notes) if text)
-    # What is told on the way is what is reported: accepted windows, not only those that were taken.
+    # What is told on the way is what is reported: hits, not only those that were taken.
     last = [s for s in steps if s.kind == "mining" and s.stage == len(reports) - 1][-1]
-    assert last.accepted / last.scanned == reports[-1].acceptance_ratio
+    assert last.hits / last.scanned == reports[-1].acceptance_ratio
 
 
 def test_memory_is_shared_with_what_is_there_already(monkeypatch):
@@ -182,6 +185,41 @@ def test_pruning_makes_windows_cheaper_and_loses_its_share(faces, photos):
     image = photos[2]
     costs = [Scanner(one.cascade).scan(image).evaluated.sum() for one in (plain, run)]
     assert costs[1] < costs[0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"features": "lbp"}, {"max_depth": 2, "holdout": 0.5}])
+def test_reports_after_pruning_are_those_of_the_cascade_that_was_written(faces, photos, tmp_path, changes):
+    """Measured again by the detector, which reads the file: all positives, and the backgrounds at its own scales."""
+    settings = {**BASE, "pruning": 0.3, "jitter": 2, **changes}
+    before = vj.train(positives=faces, backgrounds=photos, **{**settings, "pruning": 0.0}).reports
+    run = Training(positives=faces, backgrounds=photos, output=tmp_path, **settings)
+    list(run)
+    written = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    cascade = vj.load(tmp_path / "cascade.xml")
+    scanner = Scanner(cascade)
+
+    def depths(windows):
+        return np.array([scanner.depths(np.ascontiguousarray(w))[0][0, 0] for w in windows])
+
+    held, others = depths(run.positives.windows[run.held_out]), depths(run.positives.windows[~run.held_out])
+    costs = [vj.Detector(cascade, stride=1).cost(photo) for photo in photos]
+    visited, entered = sum(c.windows.sum() for c in costs), sum(c.entered.sum(axis=0) for c in costs)
+    raised = 0
+    for k, (report, old) in enumerate(zip(written, before, strict=True)):
+        assert np.float32(report["threshold"]) == cascade.stage_thresholds[k]
+        assert report["hit_rate"] == (held[held >= k] > k).mean()
+        assert report["training_hit_rate"] == (others[others >= k] > k).mean()
+        assert report["acceptance_ratio"] == pytest.approx(entered[k] / visited, rel=0.3)
+        if k:
+            assert written[k - 1]["false_alarm_rate"] == pytest.approx(entered[k] / entered[k - 1], rel=0.3)
+        # What it was trained on is history.
+        assert [report[key] for key in ("negatives", "windows_scanned")] == [old.negatives, old.windows_scanned]
+        raised += report["threshold"] > old.threshold
+    assert raised >= 2
+    assert entered[-1] > 100
+    assert entered[1] / visited < 0.5 * before[1].acceptance_ratio
+    # Hard negatives are those of the cascade as it is now.
+    assert (depths(run.negatives) == cascade.n_stages).all()
 
 
 def _passes(cascade, window):

@@ -24,15 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._files import write_bytes, write_text
+from vj.boosting.mining import Harvest
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
-from vj.boosting.samples import Windows
 from vj.boosting.search import Split
 from vj.boosting.stage import Stage
 from vj.boosting.trees import WeakTree
 from vj.errors import InputError
 
-VERSION = 2
+VERSION = 3
 
 MINING, BOOSTING, FINISHED = "mining", "boosting", "finished"
 """What a run was doing."""
@@ -44,39 +44,25 @@ class State:
 
     Parameters
     ----------
+    harvest : Harvest
+        Negatives of the stage at hand, as many as have been found, and what mining has counted.
     phase : str
         `MINING`, `BOOSTING` or `FINISHED`.
     stages : list of Stage
         Finished stages.
     reports : list of StageReport
-    negatives : ndarray of uint8, shape (n, height, width)
-        Those of the stage at hand, as many as have been found.
-    kept : int
-        How many of them are the last stage's.
     trees : tuple of WeakTree
         Weak classifiers of the stage at hand.
-    visits, first_visit, scanned, accepted : int
-        Mining: pictures visited since the beginning of the run, how many of those before this stage, windows scanned
-        and accepted in this stage.
-    mining_seconds, seconds : float
+    seconds : float
         Time spent on this stage so far.
-    unreadable : dict
-        Pictures that could not be used, with the reason.
     """
 
-    phase: str
-    negatives: Windows
-    kept: int = 0
+    harvest: Harvest
+    phase: str = MINING
     stages: list[Stage] = field(default_factory=list)
     reports: list[StageReport] = field(default_factory=list)
     trees: tuple[WeakTree, ...] = ()
-    visits: int = 0
-    first_visit: int = 0
-    scanned: int = 0
-    accepted: int = 0
-    mining_seconds: float = 0.0
     seconds: float = 0.0
-    unreadable: dict[int, str] = field(default_factory=dict)
 
 
 class Checkpoint:
@@ -101,7 +87,7 @@ class Checkpoint:
         # A random name: process ids recur in containers, and the array that the state names must never be overwritten.
         name = f"negatives-{secrets.token_hex(8)}.npy"
         file = io.BytesIO()
-        np.save(file, state.negatives)
+        np.save(file, state.harvest.windows)
         data = file.getvalue()
         write_bytes(self.folder / name, data)
         table = {**self._table(state, name), "sha256": hashlib.sha256(data).hexdigest()}
@@ -153,15 +139,16 @@ class Checkpoint:
             "data": self.data,
             "negatives": negatives,
             "phase": state.phase,
-            "kept": state.kept,
+            "kept": len(state.harvest.kept),
             "stages": [
                 {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.trees]}
                 for stage in state.stages
             ],
             "reports": [dataclasses.asdict(report) for report in state.reports],
             "trees": [_tree_table(tree) for tree in state.trees],
-            "unreadable": list(state.unreadable.items()),
-            **{name: getattr(state, name) for name in _NUMBERS},
+            "unreadable": list(state.harvest.unreadable.items()),
+            "seconds": state.seconds,
+            "mining": {name: getattr(state.harvest, name) for name in _COUNTS},
         }
 
     def _sweep(self, keep: str) -> None:
@@ -179,7 +166,7 @@ class Checkpoint:
                 folder.rmdir()
 
 
-_NUMBERS = ("visits", "first_visit", "scanned", "accepted", "mining_seconds", "seconds")
+_COUNTS = ("visits", "first_visit", "scanned", "hits", "seconds")
 
 
 def fingerprint(parts: Sequence[npt.NDArray[Any] | str | os.PathLike[str]]) -> int:
@@ -191,24 +178,28 @@ def fingerprint(parts: Sequence[npt.NDArray[Any] | str | os.PathLike[str]]) -> i
     return total
 
 
-def _state(table: dict[str, Any], negatives: npt.NDArray[Any]) -> State:
-    if negatives.dtype != np.uint8 or negatives.ndim != 3:
-        raise ValueError(f"negatives of {negatives.dtype}, shape {negatives.shape}")
+def _state(table: dict[str, Any], windows: npt.NDArray[Any]) -> State:
+    if windows.dtype != np.uint8 or windows.ndim != 3:
+        raise ValueError(f"negatives of {windows.dtype}, shape {windows.shape}")
     if table["phase"] not in (MINING, BOOSTING, FINISHED):
         raise ValueError(f"phase {table['phase']!r}")
     stages = [
         Stage(tuple(_tree(tree) for tree in stage["trees"]), np.float32(stage["threshold"]))
         for stage in table["stages"]
     ]
+    harvest = Harvest(
+        windows[: table["kept"]],
+        [windows[table["kept"] :]],
+        unreadable={int(key): str(text) for key, text in table["unreadable"]},
+        **{name: table["mining"][name] for name in _COUNTS},
+    )
     return State(
+        harvest,
         phase=table["phase"],
-        negatives=negatives,
-        kept=table["kept"],
         stages=stages,
         reports=[StageReport(**report) for report in table["reports"]],
         trees=tuple(_tree(tree) for tree in table["trees"]),
-        unreadable={int(key): str(text) for key, text in table["unreadable"]},
-        **{name: table[name] for name in _NUMBERS},
+        seconds=table["seconds"],
     )
 
 

@@ -1,15 +1,16 @@
 """Mining: windows of backgrounds that the cascade so far takes for the object, found by the detector's own scan.
 
-A visit looks at one picture at all scales, on the dense grid. While the cascade still lets much through, a visit sees
-only a random part of the picture, so that the negatives of early stages come from many pictures and cost little. When
-all pictures have been visited, the next pass mirrors them and shifts the scales, so that it sees new windows.
+A visit looks at one image at all scales, on the dense grid. While the cascade still lets much through, a visit sees
+only a random part of the image, so that the negatives of early stages come from many images and cost little. When all
+images have been visited, the next pass mirrors them and shifts the scales, so that it sees new windows.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -21,12 +22,12 @@ from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
-from vj.scanning.planes import layout, resize
+from vj.scanning.planes import Planes, layout, resize
 from vj.scanning.pyramid import levels
-from vj.scanning.scanner import Scanner
+from vj.scanning.scanner import LevelScan, Scanner
 
 MAX_PASSES = 8
-"""Passes over all pictures in one stage before backgrounds count as used up."""
+"""Passes over all images in one stage before backgrounds count as used up."""
 
 # More passes than a run ever makes.
 _FAR = 1 << 20
@@ -37,49 +38,69 @@ _GOLDEN = 0.618033988749895
 
 @dataclass
 class Harvest:
-    """What mining has brought to a stage so far; mining goes on from it after an interruption.
+    """The negatives of one stage and what finding them took; the only place where mining counts.
+
+    `Miner.mine` adds to it, so an interrupted search resumes from it.
 
     Parameters
     ----------
+    kept : ndarray of uint8, shape (n, height, width)
+        Negatives that the last stage let through, which this stage starts with.
     parts : list of ndarray of uint8, shape (n, height, width)
-        Windows found.
+        Windows found by mining.
+    visits : int
+        Images visited since the run began: which one comes next follows from it.
     first_visit : int
-        Pictures visited before this stage.
+        Images visited before this stage.
     scanned : int
-        Windows that the scan visited.
-    accepted : int
-        Windows that passed the cascade; more than were taken if some pictures had plenty.
+        Windows that the scan visited in this stage.
+    hits : int
+        Windows of these that passed all stages; more than were taken if some images had plenty.
     seconds : float
+        Wall time of this stage's mining.
     exhausted : bool
         Whether the backgrounds were used up before enough was found.
+    unreadable : dict
+        Images that could not be used, with the reason.
     """
 
+    kept: Windows
     parts: list[Windows] = field(default_factory=list)
+    visits: int = 0
     first_visit: int = 0
     scanned: int = 0
-    accepted: int = 0
+    hits: int = 0
     seconds: float = 0.0
     exhausted: bool = False
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     @property
     def found(self) -> int:
-        """Number of windows found."""
+        """Number of windows found by mining."""
         return sum(len(part) for part in self.parts)
 
     @property
     def acceptance(self) -> float:
-        """Share of the windows scanned that passed."""
-        return self.accepted / self.scanned if self.scanned else 0.0
+        """Share of the windows scanned that passed all stages."""
+        return self.hits / self.scanned if self.scanned else 0.0
 
-    def windows(self, window: tuple[int, int]) -> Windows:
-        """Return all windows found; shape (n, height, width)."""
-        return np.concatenate([np.zeros((0, window[1], window[0]), dtype=np.uint8), *self.parts])
+    @property
+    def windows(self) -> Windows:
+        """All negatives, those kept first; shape (n, height, width)."""
+        if self.parts:
+            # One array from then on, so that a checkpoint in mid-stage copies each window once.
+            self.parts = [np.concatenate(self.parts)]
+        return np.concatenate([self.kept, *self.parts]) if self.parts else self.kept
+
+    def next_stage(self, kept: Windows) -> Harvest:
+        """Return the harvest of the next stage, which starts with the negatives `kept`."""
+        return Harvest(kept, visits=self.visits, first_visit=self.visits, unreadable=self.unreadable)
 
 
 @dataclass(frozen=True)
 class _Job:
     visit: int
-    picture: int
+    image: int
     mirror: bool
     offset: float
     cap: int
@@ -90,8 +111,12 @@ class _Job:
 class _Found:
     windows: Windows
     scanned: int
-    accepted: int
+    hits: int
     error: str | None = None
+
+
+# What a visit to an image that cannot be used brings.
+_NOTHING = _Found(np.zeros((0, 0, 0), dtype=np.uint8), 0, 0)
 
 
 class Miner:
@@ -121,28 +146,22 @@ class Miner:
     ) -> None:
         self.backgrounds, self.window, self.workers = backgrounds, window, workers
         self.seed, self.scale_factor, self.lbp = seed, scale_factor, lbp
-        self.visits = 0
-        self.unreadable: dict[int, str] = {}
 
-    def another(self) -> Miner:
-        """Return a miner of the same backgrounds whose windows no stage has seen, whatever their number."""
-        other = Miner(
-            self.backgrounds,
-            self.window,
-            self.workers,
-            seed=self.seed,
-            scale_factor=self.scale_factor,
-            lbp=self.lbp,
-        )
-        other.visits = _FAR * len(self.backgrounds)
-        return other
+    def harvest(self) -> Harvest:
+        """Return an empty harvest, to start a run with."""
+        return Harvest(np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8))
+
+    def unseen(self) -> Harvest:
+        """Return an empty harvest whose windows no stage of the run has seen, however many it took."""
+        harvest = self.harvest()
+        harvest.visits = harvest.first_visit = _FAR * len(self.backgrounds)
+        return harvest
 
     def mine(
         self,
         cascade: Cascade | None,
         wanted: int,
         expected: float,
-        *,
         harvest: Harvest | None = None,
         progress: Callable[[Harvest], None] | None = None,
     ) -> Harvest:
@@ -154,21 +173,24 @@ class Miner:
             None takes any window with contrast.
         wanted : int
         expected : float
-            Estimate of the share of windows that pass; decides how much of a picture a visit scans.
+            Estimate of the share of windows that pass; decides how large a part of an image a visit scans.
         harvest : Harvest, optional
-            Of an interrupted call, to go on from.
+            Counts and windows so far; it is added to. By default an empty one.
         progress : callable, optional
-            Called after every picture.
+            Called after every image.
 
         Returns
         -------
         Harvest
+            The same one.
         """
-        harvest = harvest or Harvest(first_visit=self.visits)
+        harvest = harvest if harvest is not None else self.harvest()
         start = perf_counter() - harvest.seconds
         scanner = Scanner(cascade) if cascade is not None else None
+        unreadable = harvest.unreadable
         results = self.workers.map(
-            lambda job: (job, self._visit(scanner, job)), self._jobs(wanted, expected, harvest.first_visit)
+            lambda job: (job, _NOTHING if job.image in unreadable else self._visit(scanner, job)),
+            self._jobs(wanted, expected, harvest.visits, harvest.first_visit),
         )
         found = harvest.found
         with closing(results):
@@ -177,11 +199,12 @@ class Miner:
                 if job is None or result is None:
                     harvest.exhausted = True
                     break
-                self.visits = job.visit + 1
+                # First, so that an interrupt in between costs windows and does not take them twice.
+                harvest.visits = job.visit + 1
                 if result.error is not None:
-                    self.unreadable.setdefault(job.picture, result.error)
+                    unreadable.setdefault(job.image, result.error)
                 harvest.scanned += result.scanned
-                harvest.accepted += result.accepted
+                harvest.hits += result.hits
                 if len(result.windows):
                     harvest.parts.append(result.windows[: wanted - found])
                     found += len(harvest.parts[-1])
@@ -191,43 +214,90 @@ class Miner:
         harvest.seconds = perf_counter() - start
         return harvest
 
-    def _jobs(self, wanted: int, expected: float, first: int) -> Iterator[_Job]:
-        """Visits from where mining stopped; caps keep one picture from supplying most negatives."""
+    def count(
+        self, cascade: Cascade, wanted: int, windows: tuple[int, int], progress: Callable[[int], None] | None = None
+    ) -> tuple[int, npt.NDArray[np.int64]]:
+        """Count how far windows of the backgrounds get, at scales that no stage was mined at.
+
+        Parameters
+        ----------
+        cascade : Cascade
+        wanted : int
+            Windows that reach the last stage: with so many the scan ends.
+        windows : (int, int)
+            Windows scanned at least, since one image is no sample, and at most; fewer if the backgrounds are few.
+        progress : callable, optional
+            Called after every image with the number of windows scanned.
+
+        Returns
+        -------
+        scanned : int
+        reached : ndarray of int64, shape (n_stages + 1,)
+            Windows that reached each stage, and that passed all of them.
+        """
+        scanner = Scanner(cascade)
+
+        def visit(job: _Job) -> tuple[int, npt.NDArray[np.int64]]:
+            scanned, reached = 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
+            try:
+                gray = self._image(job)
+            except InputError:
+                return scanned, reached
+            for _, result in self._levels(scanner, gray):
+                scanned += result.windows
+                reached += [*result.entered, len(result.xs)]
+            return scanned, reached
+
+        n, first = len(self.backgrounds), _FAR * len(self.backgrounds)
+        jobs = itertools.islice(self._jobs(1, 0.0, first, first), n)
+        scanned, reached = 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
+        with closing(self.workers.map(visit, jobs)) as results:
+            for found in results:
+                scanned, reached = scanned + found[0], reached + found[1]
+                if progress is not None:
+                    progress(scanned)
+                if scanned >= windows[1] or (scanned >= windows[0] and reached[-2] >= wanted):
+                    break
+        return scanned, reached
+
+    def _jobs(self, wanted: int, expected: float, next_visit: int, first: int) -> Iterator[_Job]:
+        """Visits from where mining stopped; caps keep one image from supplying most negatives."""
         n = len(self.backgrounds)
         cap = max(2, -(-4 * wanted // n))
-        order = self._order(self.visits // n)
-        for visit in range(self.visits, first + MAX_PASSES * n):
+        order = self._order(next_visit // n)
+        for visit in range(next_visit, first + MAX_PASSES * n):
             lap, place = divmod(visit, n)
             if place == 0:
                 order = self._order(lap)
-            picture = int(order[place])
+            image = int(order[place])
             # Later passes of one stage take all they find: by then negatives are scarce.
             room = cap if visit < first + n else wanted
-            yield _Job(visit, picture, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
+            yield _Job(visit, image, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
 
     def _order(self, lap: int) -> npt.NDArray[np.int64]:
-        """Order in which a pass visits the pictures."""
+        """Order in which a pass visits the images."""
         return np.random.default_rng((self.seed, 2, lap)).permutation(len(self.backgrounds))
 
     def _visit(self, scanner: Scanner | None, job: _Job) -> _Found:
-        empty = np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)
-        if job.picture in self.unreadable:
-            return _Found(empty, 0, 0)
         try:
-            gray: Gray = self.backgrounds[job.picture]
+            gray = self._image(job)
         except InputError as error:
-            return _Found(empty, 0, 0, str(error))
-        if gray.shape[0] < self.window[1] or gray.shape[1] < self.window[0]:
-            name = self.backgrounds.name(job.picture)
-            size = f"{gray.shape[1]}x{gray.shape[0]}"
-            return _Found(empty, 0, 0, f"{name}: expected a picture at least as large as the window, got {size}")
+            return replace(_NOTHING, error=str(error))
         rng = np.random.default_rng((self.seed, 3, job.visit))
-        if job.mirror:
-            gray = np.ascontiguousarray(gray[:, ::-1])
-        gray = self._shrunk(gray, job.offset)
         if scanner is None:
             return self._sample(gray, job.cap, rng)
         return self._scan(scanner, self._part(gray, job, rng), job.cap, rng)
+
+    def _image(self, job: _Job) -> Gray:
+        """Return an image as a visit sees it."""
+        gray: Gray = self.backgrounds[job.image]
+        if gray.shape[0] < self.window[1] or gray.shape[1] < self.window[0]:
+            name = self.backgrounds.name(job.image)
+            size = f"{gray.shape[1]}x{gray.shape[0]}"
+            raise InputError(f"{name}: expected an image at least as large as the window, got {size}")
+        if job.mirror:
+            gray = np.ascontiguousarray(gray[:, ::-1])
+        return self._shrunk(gray, job.offset)
 
     def _shrunk(self, gray: Gray, offset: float) -> Gray:
         """Shrink by a part of a scale step, so that all scales of the pyramid are new ones."""
@@ -242,7 +312,7 @@ class Miner:
     def _part(self, gray: Gray, job: _Job, rng: np.random.Generator) -> Gray:
         """Cut out a random part, as large as should yield twice what may be taken from it."""
         height, width = gray.shape
-        # At a scale factor of 1.1 a picture has 5.8 windows for each pixel.
+        # At a scale factor of 1.1 an image has 5.8 windows for each pixel.
         likely = width * height * job.share / (1 - self.scale_factor**-2)
         side = np.sqrt(min(1.0, 2 * job.cap / max(likely, 1e-9)))
         w = min(width, max(4 * self.window[0], int(side * width)))
@@ -268,13 +338,8 @@ class Miner:
         return _Found(taken, len(picks), len(taken))
 
     def _scan(self, scanner: Scanner, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
-        size = (gray.shape[1], gray.shape[0])
         windows, scanned = [], 0
-        for level in levels(size, self.window, self.scale_factor, stride=1):
-            if not level.rows or not level.columns:
-                continue
-            planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
-            result = scanner.scan_planes(planes, level.rows, level.columns, False)
+        for planes, result in self._levels(scanner, gray):
             scanned += result.windows
             if len(result.xs):
                 windows.append((planes.image, result.xs, result.ys))
@@ -286,6 +351,13 @@ class Miner:
             start += len(xs)
             taken.append(_cut(image, xs[here], ys[here], self.window))
         return _Found(np.concatenate(taken), scanned, total)
+
+    def _levels(self, scanner: Scanner, gray: Gray) -> Iterator[tuple[Planes, LevelScan]]:
+        """Scan every level of an image, every window of it."""
+        for level in levels((gray.shape[1], gray.shape[0]), self.window, self.scale_factor, stride=1):
+            if level.rows and level.columns:
+                planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
+                yield planes, scanner.scan_planes(planes, level.rows, level.columns, False)
 
 
 def _cut(image: Gray, xs: npt.NDArray[np.integer], ys: npt.NDArray[np.integer], window: tuple[int, int]) -> Windows:

@@ -70,9 +70,7 @@ class Output:
         lines = [json.dumps(dataclasses.asdict(report)) for report in reports]
         write_text(self.folder / "report.jsonl", "\n".join([*lines, ""]))
 
-    def finish(
-        self, cascade: Cascade, reports: Sequence[StageReport], positives: Positives, hardest: Windows
-    ) -> None:
+    def finish(self, cascade: Cascade, reports: Sequence[StageReport], positives: Positives, hardest: Windows) -> None:
         """Draw what was learnt.
 
         Parameters

@@ -57,8 +57,8 @@ class Progress:
     stage : int
     text : str
         For a note: one sentence.
-    found, wanted, scanned, accepted : int
-        While mining: negatives taken and wanted, windows scanned and, of these, accepted by the stages so far.
+    found, wanted, scanned, hits : int
+        While mining: negatives found and wanted, windows scanned, and how many of these passed all stages so far.
     round : Round or None
         After a weak classifier.
     """
@@ -69,5 +69,5 @@ class Progress:
     found: int = 0
     wanted: int = 0
     scanned: int = 0
-    accepted: int = 0
+    hits: int = 0
     round: Round | None = None

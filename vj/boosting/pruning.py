@@ -12,11 +12,14 @@ set backwards, from the positives that the whole cascade finds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from vj._types import Floats
 from vj.boosting.feature_values import FeatureTable
+from vj.boosting.progress import StageReport
 from vj.boosting.samples import Windows, prepare
 from vj.boosting.stage import Stage, limit, stage_threshold
 
@@ -52,6 +55,88 @@ def stage_sums(table: FeatureTable, stages: Sequence[Stage], windows: Windows, *
             sums[alive, k] = stage.sums(table, prepare(windows[alive], tilted=tilted))
             alive = alive[sums[alive, k] >= limit(stage.threshold)]
     return sums
+
+
+def depths(table: FeatureTable, stages: Sequence[Stage], windows: Windows, *, tilted: bool) -> npt.NDArray[np.int64]:
+    """Return how many stages each window passes, from the first on; shape (n,). See `stage_sums` for the parameters."""
+    limits = [limit(stage.threshold) for stage in stages]
+    return np.asarray((stage_sums(table, stages, windows, tilted=tilted) >= limits).sum(axis=1), dtype=np.int64)
+
+
+def prune(
+    table: FeatureTable, stages: Sequence[Stage], groups: tuple[Windows, Windows], share: float, *, tilted: bool
+) -> tuple[list[Stage], str]:
+    """Raise the thresholds of trained stages together.
+
+    Parameters
+    ----------
+    table : FeatureTable
+    stages : sequence of Stage
+    groups : (ndarray of uint8, ndarray of uint8)
+        Held-out positives that pass all stages, and background windows that no stage has seen.
+    share : float
+        Of the positives, 0 to 1, that may be lost.
+    tilted : bool
+
+    Returns
+    -------
+    (list of Stage, str)
+        The stages raised, and a sentence on what that gave.
+    """
+    positives, negatives = (stage_sums(table, stages, windows, tilted=tilted) for windows in groups)
+    costs = [sum(len(tree.splits) for tree in stage.trees) for stage in stages]
+    thresholds = pruned_thresholds([stage.threshold for stage in stages], costs, positives, negatives, share)
+    raised = [replace(stage, threshold=t) for stage, t in zip(stages, thresholds, strict=True)]
+    limits = [np.array([limit(stage.threshold) for stage in kind]) for kind in (stages, raised)]
+    before, after = (cost_of_window(costs, negatives, one) for one in limits)
+    lost = 1 - float((positives >= limits[1]).all(axis=1).mean())
+    return raised, (
+        f"thresholds raised together: a window with contrast costs {after:.2f} features instead of {before:.2f}; "
+        f"{100 * lost:.1f} % of the held-out positives that were found are given up"
+    )
+
+
+def measured(
+    reports: Sequence[StageReport],
+    stages: Sequence[Stage],
+    positives: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    reached: npt.NDArray[np.float64],
+) -> list[StageReport]:
+    """Return reports that describe raised stages.
+
+    What a stage was trained on stays as it was: the numbers of samples, of windows scanned, the times. Its negatives
+    would be a poor measure of what it does now: they were picked by the stages before these were raised, and boosted
+    on. In a small run they put the windows that reach a stage at a half to a tenth of what a scan counts.
+
+    Parameters
+    ----------
+    reports : sequence of StageReport
+        Of the stages as they were trained.
+    stages : sequence of Stage
+        Raised.
+    positives : (ndarray of int64, ndarray of int64)
+        How many raised stages the positives pass, those held out and the others.
+    reached : ndarray of float64, shape (n_stages + 1,)
+        Shares of background windows that reach each stage, and that pass all of them.
+
+    Returns
+    -------
+    list of StageReport
+    """
+    result = []
+    for k, (report, stage) in enumerate(zip(reports, stages, strict=True)):
+        held, training = ((depth[depth >= k] > k).mean() if (depth >= k).any() else 0.0 for depth in positives)
+        result.append(
+            replace(
+                report,
+                threshold=float(stage.threshold),
+                hit_rate=float(held),
+                training_hit_rate=float(training),
+                false_alarm_rate=float(reached[k + 1] / reached[k]) if reached[k] else 0.0,
+                acceptance_ratio=float(reached[k]),
+            )
+        )
+    return result
 
 
 def cost_of_window(costs: Sequence[int], sums: Floats, limits: Floats) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from vj.errors import InputError
 
@@ -20,6 +21,8 @@ LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
+
+Config = TypeVar("Config")
 
 
 def _integer(default: int, low: int, high: int, help: str, per_stage: bool = False) -> Any:
@@ -104,12 +107,51 @@ class PositiveSource:
             raise InputError("expected a path for every source of positives, got none")
 
 
+def _documented(kind: type[Config]) -> type[Config]:
+    """Add the fields to a class's docstring, each with what the recipe and the command line say of it."""
+    lines = ["Parameters", "----------"]
+    for item in fields(cast(Any, kind)):
+        lines += [f"{item.name} : {_type_name(item)}", f"    {describe(item)}"]
+    text, raises, rest = inspect.cleandoc(kind.__doc__ or "").partition("Raises\n------\n")
+    kind.__doc__ = text + "\n".join([*lines, "", ""]) + raises + rest
+    return kind
+
+
+def _type_name(item: Any) -> str:
+    meta = item.metadata
+    if "choices" in meta:
+        return "{" + ", ".join(map(repr, meta["choices"])) + "}"
+    if item.name == "window":
+        return "(int, int)"
+    if item.name == "positives":
+        return "tuple of PositiveSource"
+    if item.name == "backgrounds":
+        return "tuple of str"
+    name: str = meta["type"].__name__
+    return f"{name} or tuple of {name}" if meta.get("per_stage") else name
+
+
+def describe(item: Any) -> str:
+    """Return what a field is, its range and its default, in one line."""
+    text: str = item.metadata["help"]
+    if "low" in item.metadata:
+        text += f" ({item.metadata['low']} to {item.metadata['high']})"
+    if item.metadata.get("per_stage"):
+        text += "; or a list with one for each stage"
+    if item.default not in ("", (), None, dataclasses.MISSING):
+        default = "x".join(map(str, item.default)) if item.name == "window" else item.default
+        text += f" [{default}]"
+    return text
+
+
+@_documented
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Every setting of a training run. Fields are the keys of a recipe and, with dashes, options of ``vj-train``.
+    """Every setting of a training run; the fields are the keys of a recipe.
 
-    ``min_hit_rate``, ``max_false_alarm_rate``, ``max_weak_count`` and ``max_depth`` may be lists (tuples, once read):
-    one value for each stage, the last one for all later stages. `of_stage` puts the number in their place.
+    Values may be plain, as in a recipe: ``window="24x24"``, ``positives="faces/"``, ``max_weak_count=[3, 6, 12]``.
+    Where a field may be a list there is one value for each stage, the last one for all later stages; `of_stage` puts
+    the number in its place. Relative paths start from the working directory.
 
     Raises
     ------

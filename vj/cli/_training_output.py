@@ -60,7 +60,7 @@ class Log:
             if step.found == 0:
                 self._step = perf_counter()
             spent = max(perf_counter() - self._step, 1e-9)
-            ratio = step.accepted / step.scanned if step.scanned else 0.0
+            ratio = step.hits / step.scanned if step.scanned else 0.0
             left = _clock(spent * (step.wanted - step.found) / step.found) if step.found else "?"
             self.state(
                 f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
