@@ -188,7 +188,7 @@ class Training:
             )
         if self._place is not None:
             data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
-            self._checkpoint = Checkpoint(self._place, config, data)
+            self._checkpoint = Checkpoint(self._place, config, data, features=len(self._table), backgrounds=len(found))
             self._restore(self._checkpoint.load())
         self._begun = self._saved = perf_counter()
 
