@@ -77,3 +77,15 @@ def test_differences_name_what_changes_the_result():
     other = TrainingConfig.from_mapping({"stages": 4, "threads": 5, "boosting": "real"})
     assert base.differences(other) == ["stages: 3, not 4", 'boosting: "gentle", not "real"']
     assert base.differences(TrainingConfig.from_mapping({"stages": 3, "memory_mb": 10, "output": "x"})) == []
+    sources = [{"path": "/a", "margin": 0.1}, {"path": "/b"}]
+    base = TrainingConfig.from_mapping({"positives": sources, "backgrounds": ["/x", "/y"], "window": "20x24"})
+    changed = TrainingConfig.from_mapping(
+        {"positives": [sources[0], {"path": "/b", "limit": 5}], "backgrounds": ["/x", "/z"]}
+    )
+    assert base.differences(changed) == [
+        "positives[1].limit: 0, not 5",
+        'backgrounds[1]: "/y", not "/z"',
+        "window: 20x24, not 24x24",
+    ]
+    fewer = TrainingConfig.from_mapping({"positives": sources[:1], "backgrounds": "/x", "window": "20x24"})
+    assert base.differences(fewer) == ["positives: 2 of them, not 1", "backgrounds: 2 of them, not 1"]

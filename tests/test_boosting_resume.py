@@ -111,9 +111,9 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
         _run(pictures, tmp_path / "c", stages=1, boosting="real", seed=9)
     assert 'boosting: "real", not "gentle"; seed: 9, not 1' in str(error.value)
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="positives: other pictures"):
+    with pytest.raises(InputError, match="positives: other images"):
         _run((pictures[0][::-1].copy(), pictures[1]), tmp_path / "c", stages=1)
-    with pytest.raises(InputError, match="backgrounds: other pictures"):
+    with pytest.raises(InputError, match="backgrounds: other images"):
         _run((pictures[0], pictures[1][:2]), tmp_path / "c", stages=1)
     # Threads and memory change no result and may change.
     _run(pictures, tmp_path / "c", stages=1, threads=1, memory_mb=100)
@@ -439,6 +439,27 @@ def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     assert b"Traceback" not in error
     assert 1 <= vj.load(out / "cascade.xml").n_stages < 100
     assert b"the same command goes on from there" in error
+
+
+def test_replaced_backgrounds_are_noticed_whatever_their_names(folder, tmp_path, capsys):
+    """Same names, same sizes of files: it is the contents that count, and only they."""
+    own = shutil.copytree(folder, tmp_path / "own")
+    arguments = [*_arguments(own, tmp_path / "out"), "--quiet", "--stages=1"]
+    assert main(arguments) == 0
+    photos = sorted((own / "photos").iterdir())
+    contents = [path.read_bytes() for path in photos]
+    photos[0].write_bytes(contents[0][:-20] + bytes(20))
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "got backgrounds: other images" in error
+    photos[0].write_bytes(contents[0])
+    for path in photos:
+        os.utime(path, (1, 1))
+    assert main(arguments) == 0
+    # Another setting makes other windows of the same images: the setting is what is named, and nothing else.
+    assert main([*arguments, "--jitter=1", "--positives-margin=0.1"]) == 2
+    error = capsys.readouterr().err
+    assert "got positives[0].margin: 0.1, not 0.0; jitter: 1, not 0 (" in error
 
 
 def test_restart_forgets_the_earlier_run(folder, tmp_path, capsys):

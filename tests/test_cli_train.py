@@ -172,7 +172,7 @@ def test_screened_backgrounds_wait_for_a_person(tmp_path, capsys):
     # The list stands as the person left it, and another list makes other pictures of the same recipe.
     (out / "set-aside.txt").write_text(f"{folder / 'coffee.png'}\n")
     assert main(arguments) == 2
-    assert "backgrounds: other pictures" in capsys.readouterr().err
+    assert "backgrounds: other images" in capsys.readouterr().err
     assert main([*arguments, "--restart"]) == 0
     assert (out / "set-aside.txt").read_text() == f"{folder / 'coffee.png'}\n"
     assert (out / "cascade.xml").read_bytes() != first

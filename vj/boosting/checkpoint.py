@@ -15,14 +15,11 @@ import os
 import re
 import secrets
 import tomllib
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vj._files import read_bounded, sync_folder, write_bytes, write_text
 from vj.boosting.mining import MAX_PASSES
@@ -34,7 +31,7 @@ from vj.boosting.stage import Stage
 from vj.boosting.trees import WeakTree
 from vj.errors import InputError
 
-VERSION = 2
+VERSION = 3
 
 # A stage of 1,000 trees of depth 2 takes 0.5 MB.
 _STATE_BYTES = 1 << 28
@@ -96,7 +93,7 @@ class Checkpoint:
     folder : path
         Made when first saved to; `clear` removes it.
     config : TrainingConfig
-    data : dict of str to int
+    data : dict of str to str
         Fingerprints of positives and backgrounds.
     features, backgrounds : int
         Numbers of features in the pool and of backgrounds.
@@ -106,7 +103,7 @@ class Checkpoint:
         self,
         folder: str | os.PathLike[str],
         config: TrainingConfig,
-        data: dict[str, int],
+        data: dict[str, str],
         *,
         features: int,
         backgrounds: int,
@@ -162,12 +159,14 @@ class Checkpoint:
                 f"start again with --restart, or remove {self.folder}"
             ) from None
 
-    def _compare(self, before: TrainingConfig, data: dict[str, int]) -> None:
-        found = self.config.differences(before)
-        found += [f"{key}: other pictures" for key, value in self.data.items() if data.get(key) != value]
+    def _compare(self, before: TrainingConfig, data: dict[str, str]) -> None:
+        # Other settings make other windows of the same images.
+        found = self.config.differences(before) or [
+            f"{key}: other images" for key, value in self.data.items() if data.get(key) != value
+        ]
         if found:
             raise _Other(
-                f"expected the recipe and pictures of the run begun there, got {'; '.join(found)} "
+                f"expected the recipe and images of the run begun there, got {'; '.join(found)} "
                 f"(finish that run, or train into another folder or with --restart)"
             )
 
@@ -205,15 +204,6 @@ class Checkpoint:
 
 
 _NUMBERS = ("visits", "first_visit", "scanned", "accepted", "mining_seconds", "seconds")
-
-
-def fingerprint(parts: Sequence[npt.NDArray[Any] | str | os.PathLike[str]]) -> int:
-    """Return a number that changes when arrays or paths do."""
-    total = 0
-    for part in parts:
-        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else os.fsencode(part)
-        total = zlib.crc32(data, total)
-    return total
 
 
 def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:

@@ -244,11 +244,25 @@ class TrainingConfig:
         The output folder, the number of threads and the memory limit change no result and are left out.
         """
         skipped = {"output", "threads", "memory_mb"}
-        return [
-            f"{item.name}: {_toml(mine)}, not {_toml(theirs)}"
-            for item in fields(self)
-            if item.name not in skipped and (mine := getattr(self, item.name)) != (theirs := getattr(other, item.name))
-        ]
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in skipped]
+        return [text for name, mine, theirs in pairs for text in _differences(name, mine, theirs)]
+
+
+def _differences(name: str, mine: Any, theirs: Any) -> list[str]:
+    """Say where two values differ: of sources of positives and lists of backgrounds only the parts that do."""
+    if mine == theirs:
+        return []
+    if name == "window":
+        return ["window: {}x{}, not {}x{}".format(*mine, *theirs)]
+    if isinstance(mine, PositiveSource):
+        parts = [(f"{name}.{f.name}", getattr(mine, f.name), getattr(theirs, f.name)) for f in fields(mine)]
+    elif name in ("positives", "backgrounds"):
+        if len(mine) != len(theirs):
+            return [f"{name}: {len(mine)} of them, not {len(theirs)}"]
+        parts = [(f"{name}[{k}]", *pair) for k, pair in enumerate(zip(mine, theirs, strict=True))]
+    else:
+        return [f"{name}: {_toml(mine)}, not {_toml(theirs)}"]
+    return [text for part in parts for text in _differences(*part)]
 
 
 def _toml(value: Any) -> str:

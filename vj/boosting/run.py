@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from vj._version import __version__
 from vj.boosting.build import build_cascade
-from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
+from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
+from vj.boosting.fingerprints import fingerprint
 from vj.boosting.lock import locked
 from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
@@ -187,7 +188,11 @@ class Training:
                 f"training positives are counted with them"
             )
         if self._place is not None:
-            data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
+            self._tell(Progress("backgrounds", 0))
+            data = {
+                "positives": fingerprint([self.positives.windows, self.positives.groups]),
+                "backgrounds": fingerprint(found.items, self._workers.map),
+            }
             self._checkpoint = Checkpoint(self._place, config, data, features=len(self._table), backgrounds=len(found))
             self._restore(self._checkpoint.load())
         self._begun = self._saved = perf_counter()
