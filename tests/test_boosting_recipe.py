@@ -1,5 +1,6 @@
 """Recipes: read, resolved, refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,18 @@ def test_bad_recipes_are_refused_in_one_line(tmp_path, text, message):
     assert message in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "r.toml"))
     assert "\n" not in str(error.value)
+
+
+def test_recipes_that_are_no_files_or_no_text(tmp_path):
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 20000)
+    (tmp_path / "digits.toml").write_text("seed = " + "9" * 5000)
+    (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
+    os.mkfifo(tmp_path / "pipe.toml")
+    for name in ("deep", "digits", "binary", "pipe", "missing"):
+        with pytest.raises(InputError, match="expected (TOML|a readable recipe)") as error:
+            TrainingConfig.from_toml(tmp_path / f"{name}.toml")
+        assert str(error.value).count(str(tmp_path)) == 1
+        assert "\n" not in str(error.value)
 
 
 def test_a_setting_may_be_a_list_with_a_value_for_each_stage(tmp_path):

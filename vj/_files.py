@@ -119,5 +119,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file as UTF-8 with Unix line ends, whole or not at all; see `replacing`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file as UTF-8 with Unix line ends, whole or not at all; see `replacing`.
+
+    Names of files that are not UTF-8 keep their bytes.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))

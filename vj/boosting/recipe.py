@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vj._files import read_bounded
 from vj.errors import InputError
 
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
@@ -18,6 +19,9 @@ BOOSTINGS = ("gentle", "real", "discrete", "logit")
 SEARCHES = ("exact", "fast")
 LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
+# No recipe is longer than a list of backgrounds.
+_MAX_BYTES = 1 << 26
+
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
 
@@ -176,12 +180,11 @@ class TrainingConfig:
             If the file cannot be read, is not TOML, has an unknown key or a value out of range.
         """
         place = Path(path)
+        data = read_bounded(place, _MAX_BYTES, "recipe")
         try:
-            with place.open("rb") as file:
-                table = tomllib.load(file)
-        except OSError as error:
-            raise InputError(f"{place}: expected a readable recipe, got {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            # TOML is UTF-8, names of files need not be: theirs are the only other bytes that to_toml writes.
+            table = tomllib.loads(data.decode("utf-8", "surrogateescape"))
+        except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
             raise InputError(f"{place}: expected TOML, got {' '.join(str(error).split())}") from None
         try:
             return cls.from_mapping(table, base=place.parent, **options)
