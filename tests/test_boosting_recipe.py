@@ -69,7 +69,7 @@ def test_recipes_that_are_no_files_or_no_text(tmp_path):
     (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
     os.mkfifo(tmp_path / "pipe.toml")
     for name in ("deep", "digits", "binary", "pipe", "missing"):
-        with pytest.raises(InputError, match="expected (TOML|a readable recipe)") as error:
+        with pytest.raises(InputError, match=r"expected (TOML|a readable recipe)") as error:
             TrainingConfig.from_toml(tmp_path / f"{name}.toml")
         assert str(error.value).count(str(tmp_path)) == 1
         assert "\n" not in str(error.value)
