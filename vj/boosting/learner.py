@@ -56,8 +56,6 @@ class Learner:
     ----------
     state : State
         Where training stands.
-    features : HaarFeatures or LbpFeatures
-        The pool.
     """
 
     def __init__(
@@ -70,9 +68,9 @@ class Learner:
         hear: Callable[[Progress], None],
     ) -> None:
         self.config, self.positives, self.held_out = config, positives, held_out
-        self.features = _pool(config)
-        self._table: FeatureTable = feature_table(self.features, config.window)
-        self._tilted = isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
+        self._features = _pool(config)
+        self._table: FeatureTable = feature_table(self._features, config.window)
+        self._tilted = isinstance(self._features, HaarFeatures) and bool(self._features.tilted.any())
         self._miner = Miner(
             backgrounds,
             config.window,
@@ -87,6 +85,11 @@ class Learner:
         self._alive = np.ones(len(positives.windows), dtype=np.bool_)
         self.state = State(self._miner.harvest())
         self._since = perf_counter()
+
+    @property
+    def n_features(self) -> int:
+        """Number of features in the pool."""
+        return len(self._table)
 
     def restore(self, state: State) -> None:
         """Continue from a state that was saved."""
@@ -113,7 +116,7 @@ class Learner:
 
     def _cascade(self, stages: list[Stage]) -> Cascade:
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
-        return build_cascade(self.config.window, self.features, stages, provenance)
+        return build_cascade(self.config.window, self._features, stages, provenance)
 
     def hardest_negatives(self, n: int) -> Windows:
         """Return the negatives that pass all stages with the highest last sums, at most `n`, the hardest first."""
@@ -176,7 +179,7 @@ class Learner:
         """For the fast search: the candidates of each search, each with a seed of its own."""
         if self.config.search == "exact":
             return None
-        near = self._neighbours = self._neighbours or Neighbours(self.features)
+        near = self._neighbours = self._neighbours or Neighbours(self._features)
         seed, share, n = (self.config.seed, 6, len(self.state.stages)), self.config.search_share, len(self._table)
         return lambda round: lambda search: FastCandidates(near, n, share, (*seed, round, search))
 

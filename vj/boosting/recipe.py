@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from vj._files import read_bounded
 from vj.errors import InputError
 
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
@@ -19,6 +20,9 @@ BOOSTINGS = ("gentle", "real", "discrete", "logit")
 SEARCHES = ("exact", "fast")
 LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
+# No recipe is longer than a list of backgrounds.
+_MAX_BYTES = 1 << 26
+
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
 
@@ -221,12 +225,11 @@ class TrainingConfig:
             If the file cannot be read, is not TOML, has an unknown key or a value out of range.
         """
         place = Path(path)
+        data = read_bounded(place, _MAX_BYTES, "recipe")
         try:
-            with place.open("rb") as file:
-                table = tomllib.load(file)
-        except OSError as error:
-            raise InputError(f"{place}: expected a readable recipe, got {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            # TOML is UTF-8, names of files need not be: theirs are the only other bytes that to_toml writes.
+            table = tomllib.loads(data.decode("utf-8", "surrogateescape"))
+        except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
             raise InputError(f"{place}: expected TOML, got {' '.join(str(error).split())}") from None
         try:
             return cls.from_mapping(table, base=place.parent, **options)
@@ -293,11 +296,25 @@ class TrainingConfig:
         The output folder, the number of threads and the memory limit change no result and are left out.
         """
         skipped = {"output", "threads", "memory_mb"}
-        return [
-            f"{item.name}: {_toml(mine)}, not {_toml(theirs)}"
-            for item in fields(self)
-            if item.name not in skipped and (mine := getattr(self, item.name)) != (theirs := getattr(other, item.name))
-        ]
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in skipped]
+        return [text for name, mine, theirs in pairs for text in _differences(name, mine, theirs)]
+
+
+def _differences(name: str, mine: Any, theirs: Any) -> list[str]:
+    """Say where two values differ: of sources of positives and lists of backgrounds only the parts that do."""
+    if mine == theirs:
+        return []
+    if name == "window":
+        return ["window: {}x{}, not {}x{}".format(*mine, *theirs)]
+    if isinstance(mine, PositiveSource):
+        parts = [(f"{name}.{f.name}", getattr(mine, f.name), getattr(theirs, f.name)) for f in fields(mine)]
+    elif name in ("positives", "backgrounds"):
+        if len(mine) != len(theirs):
+            return [f"{name}: {len(mine)} of them, not {len(theirs)}"]
+        parts = [(f"{name}[{k}]", *pair) for k, pair in enumerate(zip(mine, theirs, strict=True))]
+    else:
+        return [f"{name}: {_toml(mine)}, not {_toml(theirs)}"]
+    return [text for part in parts for text in _differences(*part)]
 
 
 def _toml(value: Any) -> str:

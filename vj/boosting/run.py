@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj.boosting.checkpoint import FINISHED, Checkpoint, State, fingerprint
+from vj.boosting.checkpoint import FINISHED, Checkpoint, State
+from vj.boosting.fingerprints import fingerprint
 from vj.boosting.inputs import BackgroundsGiven, PositivesGiven, Recipe, gather
 from vj.boosting.learner import Learner
 from vj.boosting.lock import locked
@@ -265,8 +266,16 @@ class Training:
                 f"training positives are counted with them"
             )
         if config.output:
-            data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
-            self._checkpoint = Checkpoint(Path(config.output) / "checkpoint", config, data)
+            self._tell(Progress("backgrounds", 0))
+            data = {
+                "positives": fingerprint([self.positives.windows, self.positives.groups]),
+                "backgrounds": fingerprint(found.items, self._workers.map),
+            }
+            place, sizes = (
+                Path(config.output) / "checkpoint",
+                {"features": learner.n_features, "backgrounds": len(found)},
+            )
+            self._checkpoint = Checkpoint(place, config, data, **sizes)
             self._restore(learner, self._checkpoint.load())
         self._saved = perf_counter()
         return learner

@@ -36,7 +36,7 @@ def screened(config: TrainingConfig, log: Log) -> list[Any]:
     place = Path(config.output) / LIST
     if not place.exists():
         _write(place, found, _suspects(config, found, log), config.screen_backgrounds)
-    lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in place.read_text(encoding="utf-8", errors="surrogateescape").split("\n")]
     aside = {line for line in lines if line and not line.startswith("#")}
     kept = [item for index, item in enumerate(found.items) if found.name(index) not in aside]
     log.line(f"{len(found) - len(kept)} of {len(found)} backgrounds are set aside, see {place}")
