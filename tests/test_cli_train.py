@@ -150,38 +150,6 @@ def test_help_does_not_wait_for_the_compiler():
     assert "--max-false-alarm-rate" in done.stdout
 
 
-def test_screened_backgrounds_wait_for_a_person(tmp_path, capsys):
-    """A cascade sets the photo with a face aside; a person takes another one back in."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("astronaut", "coffee", "gravel"):
-        cv2.imwrite(str(folder / f"{name}.png"), np.atleast_3d(getattr(data, name)())[:, :, ::-1])
-    (folder / "broken.png").write_bytes(b"no picture")
-    out = tmp_path / "out"
-    where = ["--positives", "skimage:faces", "--backgrounds", str(folder), "--output", str(out)]
-    # Few faces against few negatives: at the default hit rate a stage may reject nothing, and the run ends with none.
-    arguments = [*where, *SMALL, "--screen-backgrounds", "frontalface", "--stages", "1", "--min-hit-rate", "0.9"]
-    assert main(arguments) == 0
-    text = (out / "set-aside.txt").read_text()
-    assert [line for line in text.splitlines() if not line.startswith("#")] == [str(folder / "astronaut.png")]
-    assert cv2.imread(str(out / "set-aside.png")).shape[1] == 100
-    told = capsys.readouterr().err
-    assert "1 of 4 backgrounds are set aside" in told
-    assert "1 backgrounds could not be used, the first: " in told
-    first = (out / "cascade.xml").read_bytes()
-    # The list stands as the person left it, and another list makes other pictures of the same recipe.
-    (out / "set-aside.txt").write_text(f"{folder / 'coffee.png'}\n")
-    assert main(arguments) == 2
-    assert "backgrounds: other images" in capsys.readouterr().err
-    assert main([*arguments, "--restart"]) == 0
-    assert (out / "set-aside.txt").read_text() == f"{folder / 'coffee.png'}\n"
-    assert (out / "cascade.xml").read_bytes() != first
-    # All set aside is an error, not a training on nothing.
-    (out / "set-aside.txt").write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
-    assert main([*arguments, "--restart"]) == 2
-    assert "backgrounds without the object" in capsys.readouterr().err
-
-
 def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
     """Linux allows any bytes in a name; recipe and lists must hold them and read back."""
     root = os.fsencode(tmp_path) + b"/data\xff"
@@ -205,7 +173,7 @@ def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
         assert done.returncode == 0, done.stderr.decode()
         return done.stderr.decode()
 
-    told = train(*where, *SMALL, "--screen-backgrounds", "frontalface", "--min-hit-rate", "0.9")
+    told = train(*where, *SMALL, "--min-hit-rate", "0.9")
     assert "1 backgrounds could not be used, the first: " in told
     held = (out / "held_out.txt").read_bytes().splitlines()
     assert held
@@ -213,9 +181,7 @@ def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
     assert all(Path(os.fsdecode(name)).exists() for name in held)
     recipe = TrainingConfig.from_toml(out / "recipe.toml")
     assert (recipe.positives[0].path, recipe.backgrounds) == (f"{data}/faces", (f"{data}/photos",))
-    # A person sets one aside; the list may name any file.
-    (out / "set-aside.txt").write_bytes(root + b"/photos/\xe9t\xe9 coffee.png\n")
-    assert "1 of 3 backgrounds are set aside" in train(str(out / "recipe.toml"), "--restart")
-    # As does a list of backgrounds.
+    # A recipe holds such names, and so does a list of backgrounds.
+    train(str(out / "recipe.toml"), "--restart")
     (tmp_path / "list.txt").write_bytes(root + b"/photos/\xe9t\xe9 gravel.png\n")
     train(*where[:2], "--backgrounds", str(tmp_path / "list.txt"), "--output", str(tmp_path / "listed"), *SMALL)

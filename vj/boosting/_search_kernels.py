@@ -7,6 +7,10 @@ from typing import Any
 import numba
 import numpy as np
 
+# What a split minimises. With A and B the summed weights of positives and negatives on one side: the squared error of
+# labels (gentle AdaBoost), the weighted error (discrete), the sum of sqrt(A B) (real).
+REGRESSION, ERROR, PARTITION = 0, 1, 2
+
 
 @numba.njit(cache=True, nogil=True)
 def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
@@ -27,31 +31,26 @@ def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
-    """Loss of every cut from the sums left of it, see `REGRESSION`; infinite where one side has no weight.
+    """Loss of every cut from the sums left of it; infinite where one side has no weight.
 
     One plain loop for each criterion, which LLVM vectorises.
     """
-    if criterion == 0:
+    if criterion == REGRESSION:
         for k in range(256):
             left, right = a[k] + b[k], (total_a - a[k]) + (total_b - b[k])
             left_moment, right_moment = a[k] - b[k], (total_a - a[k]) - (total_b - b[k])
             gain = (left_moment * left_moment * right + right_moment * right_moment * left) / max(left * right, 1.0)
             out[k] = left + right - gain if left * right > 0 else np.inf
-    elif criterion == 1:
+    elif criterion == ERROR:
         for k in range(256):
             right_a, right_b = total_a - a[k], total_b - b[k]
             loss = min(a[k], b[k]) + min(right_a, right_b)
             out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
-    elif criterion == 2:
+    else:
         for k in range(256):
             right_a, right_b = total_a - a[k], total_b - b[k]
             loss = np.sqrt(a[k] * b[k]) + np.sqrt(right_a * right_b)
             out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
-    else:
-        for k in range(256):
-            right_a, right_b = total_a - a[k], total_b - b[k]
-            gain = (b[k] * b[k] * right_a + right_b * right_b * a[k]) / max(a[k] * right_a, 1.0)
-            out[k] = -gain if a[k] * right_a > 0 else np.inf
 
 
 @numba.njit(cache=True, nogil=True)
@@ -74,16 +73,13 @@ def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) 
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_codes(hist_a: Any, hist_b: Any, criterion: int, order: Any) -> None:
-    """Order the codes of an LBP feature by their mean response, unseen codes last, equal ones by code."""
-    response = np.empty(256, dtype=np.float64)
+def _sort_codes(hist_a: Any, hist_b: Any, order: Any) -> None:
+    """Order the codes of an LBP feature by their share of positives, unseen codes last, equal ones by code."""
+    share = np.empty(256, dtype=np.float64)
     for k in range(256):
         a, b = np.float64(hist_a[k]), np.float64(hist_b[k])
-        if criterion == 3:
-            response[k] = b / a if a > 0 else np.inf
-        else:
-            response[k] = a / (a + b) if a + b > 0 else np.inf
-    order[:] = np.argsort(response, kind="mergesort")
+        share[k] = a / (a + b) if a + b > 0 else np.inf
+    order[:] = np.argsort(share, kind="mergesort")
 
 
 @numba.njit(cache=True, nogil=True)
@@ -92,9 +88,9 @@ def search(
 ) -> None:
     """Find the best cut of each of the features whose bins are in `rows`.
 
-    `weights` (2, n_a + n_b): row 0 goes to histogram A, row 1 to B; without `MOMENT` the other halves are zero.
+    `weights` are those of the positives, whose bins are `bins_a`, and of the negatives, whose bins are `bins_b`.
     """
-    width_a = bins_a.shape[1]
+    weights_a, weights_b = weights
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)
     order = np.arange(256).astype(np.int32)
@@ -107,27 +103,21 @@ def search(
             four[k] = rows[min(first + k, n - 1)]
         hist_a[:] = 0
         hist_b[:] = 0
-        _add(bins_a, four, weights[0, :width_a], hist_a)
-        _add(bins_b, four, weights[1, width_a:], hist_b)
-        if criterion == 3:
-            _add(bins_b, four, weights[0, width_a:], hist_a)
-            _add(bins_a, four, weights[1, :width_a], hist_b)
+        _add(bins_a, four, weights_a, hist_a)
+        _add(bins_b, four, weights_b, hist_b)
         for f in range(first, min(first + 4, n)):
             if lbp:
-                _sort_codes(hist_a[f - first], hist_b[f - first], criterion, order)
+                _sort_codes(hist_a[f - first], hist_b[f - first], order)
             losses[f], edges[f] = _best_edge(hist_a[f - first], hist_b[f - first], criterion, order, sums)
 
 
 @numba.njit(cache=True, nogil=True)
-def code_order(bins_a: Any, bins_b: Any, weights: Any, criterion: int, order: Any) -> None:
+def code_order(bins_a: Any, bins_b: Any, weights: Any, order: Any) -> None:
     """Order of the codes of one LBP feature, as `search` found it; bins (1, n)."""
-    width_a = bins_a.shape[1]
+    weights_a, weights_b = weights
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)
     four = np.zeros(4, dtype=np.int64)
-    _add(bins_a, four, weights[0, :width_a], hist_a)
-    _add(bins_b, four, weights[1, width_a:], hist_b)
-    if criterion == 3:
-        _add(bins_b, four, weights[0, width_a:], hist_a)
-        _add(bins_a, four, weights[1, :width_a], hist_b)
-    _sort_codes(hist_a[0], hist_b[0], criterion, order)
+    _add(bins_a, four, weights_a, hist_a)
+    _add(bins_b, four, weights_b, hist_b)
+    _sort_codes(hist_a[0], hist_b[0], order)

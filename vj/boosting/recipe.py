@@ -16,7 +16,7 @@ from vj._files import read_bounded
 from vj.errors import InputError
 
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
-BOOSTINGS = ("gentle", "real", "discrete", "logit")
+BOOSTINGS = ("gentle", "real", "discrete")
 SEARCHES = ("exact", "fast")
 LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
@@ -165,7 +165,6 @@ class TrainingConfig:
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
     backgrounds: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "folders, globs or list files"})
-    screen_backgrounds: str = _text("", "cascade (file or name) that sets aside backgrounds it finds its object in")
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
@@ -341,7 +340,7 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
         elif key == "backgrounds":
             items = value if isinstance(value, list | tuple) else [value]
             values[key] = tuple(_path(item, key, base, data) for item in items)
-        elif key == "output" or (key == "screen_backgrounds" and str(value).endswith(".xml")):
+        elif key == "output":
             values[key] = _path(value, key, base, data)
         elif key == "window":
             values[key] = _window(value)

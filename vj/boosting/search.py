@@ -20,16 +20,11 @@ from vj.boosting.workers import Workers
 WEIGHT_SUM = 1 << 30
 """What quantised weights sum to, nearly: an unsigned 32-bit histogram cell holds them all."""
 
-REGRESSION, ERROR, PARTITION, MOMENT = 0, 1, 2, 3
-"""What a split minimises. With A and B the summed weights of positives and negatives on one side:
-squared error of labels (gentle), weighted error (discrete), sum of sqrt(A B) (real). MOMENT (logit) takes in A the
-weights of all samples and in B their weighted responses, and minimises the squared error of the responses."""
-
 _BLOCK = 1024
 
 Indices = npt.NDArray[np.int64]
 Bins = tuple[npt.NDArray[np.uint8], ...]
-WeightPair = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+Weights = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 Evaluate = Callable[[Indices], tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]]
 Candidates = Callable[[Evaluate], tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.int32]]]
 
@@ -116,7 +111,7 @@ class Search:
         self._used = 0
 
     def evaluate(
-        self, features: Indices, weights: npt.NDArray[np.int32], criterion: int
+        self, features: Indices, weights: Weights, criterion: int
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
         """Find the best cut of each feature.
 
@@ -124,9 +119,10 @@ class Search:
         ----------
         features : ndarray of int64, shape (n,)
             Each once.
-        weights : ndarray of int32
-            From `layout_weights`.
+        weights : (ndarray of int32, ndarray of int32)
+            Weights of positives and negatives, as long as the rows of their bins: zero after the last sample.
         criterion : int
+            `REGRESSION`, `ERROR` or `PARTITION`.
 
         Returns
         -------
@@ -152,15 +148,15 @@ class Search:
             self.workers.spread(work, len(index), block)
         return losses, edges
 
-    def best(self, weights: WeightPair, criterion: int, candidates: Candidates | None = None) -> Split | None:
+    def best(self, weights: Weights, criterion: int, candidates: Candidates | None = None) -> Split | None:
         """Find the split with the smallest loss; among equals the lowest feature, then the lowest threshold.
 
         Parameters
         ----------
         weights : (ndarray of int32, ndarray of int32)
-            Quantised weights of the first and second group; see `WEIGHT_SUM`. With `MOMENT` each covers both groups,
-            positives first.
+            Quantised weights of positives and negatives; see `WEIGHT_SUM`.
         criterion : int
+            `REGRESSION`, `ERROR` or `PARTITION`.
         candidates : callable, optional
             Chooses the features to look at; see `vj.boosting.fast_search`. By default all of them.
 
@@ -169,7 +165,7 @@ class Search:
         Split or None
             None if no feature tells any samples apart.
         """
-        padded = self._layout(weights, criterion)
+        padded = self._padded(weights)
         if candidates is None:
             features = np.arange(len(self.table))
             losses, edges = self.evaluate(features, padded, criterion)
@@ -179,7 +175,7 @@ class Search:
         at = int(ties[np.argmin(features[ties])])
         if not np.isfinite(losses[at]):
             return None
-        return self._split(int(features[at]), int(edges[at]), float(losses[at]), padded, criterion)
+        return self._split(int(features[at]), int(edges[at]), float(losses[at]), padded)
 
     def _remember(self, features: Indices) -> None:
         """Make and keep the bins of features not seen before, as long as there is room."""
@@ -202,26 +198,18 @@ class Search:
             fill_bins(self.table, samples, self.binning, features, out, rows)
         return blocks, rows
 
-    def _layout(self, weights: WeightPair, criterion: int) -> npt.NDArray[np.int32]:
-        """Weights laid out like the bins: row 0 for A, row 1 for B; columns are positives, then negatives."""
-        (n_a, n_b), (width_a, width_b) = (group.count for group in self.groups), self._widths
-        out = np.zeros((2, width_a + width_b), dtype=np.int32)
-        if criterion == MOMENT:
-            for row in range(2):
-                out[row, :n_a] = weights[row][:n_a]
-                out[row, width_a : width_a + n_b] = weights[row][n_a:]
-        else:
-            out[0, :n_a] = weights[0]
-            out[1, width_a : width_a + n_b] = weights[1]
-        return out
+    def _padded(self, weights: Weights) -> Weights:
+        """Return the weights as long as the rows of bins, which are whole tiles."""
+        first, second = (np.pad(one, (0, width - len(one))) for one, width in zip(weights, self._widths, strict=True))
+        return first, second
 
-    def _split(self, feature: int, edge: int, loss: float, padded: npt.NDArray[np.int32], criterion: int) -> Split:
+    def _split(self, feature: int, edge: int, loss: float, padded: Weights) -> Split:
         subset = np.zeros(8, dtype=np.int32)
         if not self.table.lbp:
             return Split(feature, self.binning.threshold(feature, edge), subset, loss)
         (a, b), _ = self._temporary(np.array([feature]))
         order = np.zeros(BINS, dtype=np.int32)
-        kernels.code_order(a, b, padded, criterion, order)
+        kernels.code_order(a, b, padded, order)
         words = subset.view(np.uint32)
         for code in order[:edge]:
             words[code >> 5] |= np.uint32(1 << (int(code) & 31))

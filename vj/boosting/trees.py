@@ -3,7 +3,7 @@
 References
 ----------
 J. Friedman, T. Hastie and R. Tibshirani, "Additive logistic regression: a statistical view of boosting", Annals of
-Statistics 28(2), 2000: discrete, real, logit and gentle AdaBoost are its algorithms 1, 2, 3 and 4.
+Statistics 28(2), 2000: discrete, real and gentle AdaBoost are its algorithms 1, 2 and 4.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._types import Floats
+from vj.boosting._search_kernels import ERROR, PARTITION, REGRESSION
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.samples import Samples
-from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Candidates, Search, Split, goes_left
+from vj.boosting.search import WEIGHT_SUM, Candidates, Search, Split, goes_left
 
-CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION, "logit": MOMENT}
-
-# Logit's responses are clipped where a probability nears 0 or 1, as the paper advises and OpenCV does.
-_MAX_RESPONSE = 10.0
+CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION}
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Weights:
     Parameters
     ----------
     first, second : ndarray of int32
-        Weights of positives and of negatives; for logit weights and weighted responses of all, positives first.
+        Weights of positives and of negatives.
     criterion : int
     """
 
@@ -73,8 +71,6 @@ class Weights:
 
     def within(self, mask: npt.NDArray[np.bool_], n_positives: int) -> Weights:
         """Return the weights with samples outside `mask` (positives first) set to zero."""
-        if self.criterion == MOMENT:
-            return Weights(np.where(mask, self.first, 0), np.where(mask, self.second, 0), self.criterion)
         return Weights(
             np.where(mask[:n_positives], self.first, 0), np.where(mask[n_positives:], self.second, 0), self.criterion
         )
@@ -106,14 +102,6 @@ def sample_weights(boosting: str, positives: Floats, negatives: Floats, trim: fl
     )
     score = np.concatenate([positives, negatives])
     label = np.concatenate([np.ones(len(positives)), -np.ones(len(negatives))])
-    if boosting == "logit":
-        probability = 1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0)))
-        slope = np.maximum(probability * (1.0 - probability), 1e-12)
-        response = np.clip((np.where(label > 0, 1.0, 0.0) - probability) / slope, -_MAX_RESPONSE, _MAX_RESPONSE)
-        weight = trimmed(prior * slope, trim)
-        # Weighted responses share the weights' unit and reach at most ten times their sum.
-        unit = WEIGHT_SUM / 16 / max(weight.sum(), 1e-300)
-        return Weights(_rounded(weight * unit), _rounded(weight * response * unit), MOMENT)
     weight = prior * np.exp(np.clip(-label * score, -500.0, 500.0))
     units = _rounded(trimmed(weight, trim) * (WEIGHT_SUM / weight.sum()))
     return Weights(units[: len(positives)], units[len(positives) :], CRITERIA[boosting])
@@ -185,9 +173,7 @@ def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser
 def _leaves(weights: Weights, ends: list[npt.NDArray[np.bool_]], n_positives: int) -> npt.NDArray[np.float32]:
     """Leaf values from the integer sums of the samples in each leaf."""
     a, b = np.array([weights.within(mask, n_positives).sums() for mask in ends], dtype=np.float64).T
-    if weights.criterion == MOMENT:
-        values = b / np.maximum(a, 1.0)
-    elif weights.criterion == REGRESSION:
+    if weights.criterion == REGRESSION:
         values = (a - b) / np.maximum(a + b, 1.0)
     elif weights.criterion == PARTITION:
         # A leaf without samples of a class would be infinitely sure; a ten-thousandth of the weight smooths it.

@@ -158,7 +158,6 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("expected a folder for the results (--output PATH), got none")
     from vj.boosting.lock import locked
     from vj.boosting.run import Training
-    from vj.cli._screening import screened
     from vj.cli._training_output import Log
 
     folder = Path(config.output)
@@ -166,8 +165,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with locked(folder), Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
         if arguments.restart:
             _forget(folder)
-        backgrounds = screened(config, log) if config.screen_backgrounds else None
-        training = Training(config, backgrounds=backgrounds, progress=checked(log.progress))
+        training = Training(config, progress=checked(log.progress))
         try:
             for report in training:
                 log.stage(report)
