@@ -45,7 +45,7 @@ WINDOW = (24, 24)
 ROUND_SAMPLES = 7000
 SMALL = (
     *("--window=24x24", "--stages=5", "--positives-per-stage=1000", "--negatives-per-stage=2000"),
-    *("--min-hit-rate=0.995", "--max-false-alarm-rate=0.5", "--holdout=0.09", "--threads=2", "--seed=1"),
+    *("--min-hit-rate=0.995", "--max-false-alarm-rate=0.5", "--set=holdout=0.09", "--threads=2", "--seed=1"),
 )
 
 # opencv_traincascade 3.4.18 on the same workload, two cores of a machine of the same kind, measured once.

@@ -14,8 +14,8 @@ from skimage import data
 
 import vj
 from vj.boosting.output import Output
-from vj.boosting.recipe import TrainingConfig
-from vj.cli.train import main
+from vj.boosting.recipe import PositiveSource, TrainingConfig
+from vj.cli.train import _config, _parser, main
 
 SMALL = [
     "--window",
@@ -81,7 +81,19 @@ def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
         (["--backgrounds", "missing"], "missing"),
         (["--min-hit-rate", "2"], "expected min_hit_rate between 0.5 and 1.0, got 2.0"),
         (["--window", "12"], "expected window as"),
-        (["--where", "frontal"], "COLUMN=VALUE"),
+        (["--where", "frontal"], "expected --where COLUMN=VALUE, got 'frontal'"),
+        (["--set", "seed"], "expected --set KEY=VALUE, got 'seed'"),
+        (["--set", "=3"], "expected --set KEY=VALUE, got '=3'"),
+        (["--set", "sed=3"], "expected a key of a recipe (one of positives, "),
+        (["--set", "sed=3"], "got 'sed' = 3"),
+        (["--set", "min_hit_rate=2"], "expected min_hit_rate between 0.5 and 1.0, got 2.0"),
+        (["--set", "min_hit_rate=high"], "expected min_hit_rate to be a number, got 'high'"),
+        (["--set", "stages=3\nseed=4"], "expected stages to be an integer, got '3\\nseed=4'"),
+        (["--set", "seed.x=3"], "got 'seed.x': only positives have keys of their own"),
+        (["--set", "positives.1.margin=0.1"], "expected a source from 0 to 0, got positives.1.margin"),
+        (["--set", "positives.0=3"], "expected positives.KEY or positives.N.KEY, got positives.0"),
+        (["--set", "positives.margins=0.1"], "expected a key of positives (one of path, "),
+        (["--set", "positives.margin=3"], "expected positives.margin between -0.4 and 2.0, got 3.0"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, changes, message):
@@ -98,6 +110,54 @@ def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
     assert main([*_arguments(pictures, tmp_path / "out"), *changes]) == 0
     cascade = vj.load(tmp_path / "out/cascade.xml")
     assert cascade.stage_sizes.tolist() == [2, 3][: cascade.n_stages]
+
+
+def test_every_setting_can_be_set(tmp_path, monkeypatch):
+    """As options, as settings and in a recipe: the same configuration."""
+    (tmp_path / "r.toml").write_text(
+        'holdout = 0.09\nmax_depth = [1, 2]\nmirror = true\nboosting = "real"\nwindow = "20x24"\n'
+        'backgrounds = "bg"\n[[positives]]\npath = "a"\nmargin = 0.1\nwhere = { frontal = "1", size = "9..12" }\n'
+        '[[positives]]\npath = "b"\nmargin = 0.2\nclasses = ["face", "head"]\nwhere = { frontal = "1" }\n'
+    )
+    wanted = TrainingConfig.from_toml(tmp_path / "r.toml")
+    (tmp_path / "plain.toml").write_text('backgrounds = "bg"\npositives = ["a", "b"]\n')
+    given = ["holdout=0.09", "max_depth=1,2", "mirror=true", "boosting=real", "window=20x24", "positives.margin=0.1"]
+    given += ["positives.1.margin=0.2", 'positives.1.classes=["face", "head"]', "positives.where.frontal=1"]
+    given += ["positives.0.where.size=9..12"]
+    texts = [part for text in given for part in ("--set", text)]
+    assert _config(_parser().parse_args([str(tmp_path / "plain.toml"), *texts])) == wanted
+    monkeypatch.chdir(tmp_path)
+    options = ["--positives=a", "--positives=b", "--backgrounds=bg", "--mirror", "--max-depth=1,2", "--boosting=real"]
+    options += ["--window=20x24", "--where=frontal=1", "--set=positives.1.classes=face,head", "--set=holdout=9e-2"]
+    options += ["--set=positives.0.margin=0.1", "--set=positives.1.margin=.2", "--set=positives.0.where.size=9..12"]
+    found = _config(_parser().parse_args(options))
+    assert found.positives[1].classes == ("face,head",)  # a text, not TOML
+    options = [o.replace("=face,head", "='face','head'") for o in options]
+    assert _config(_parser().parse_args(options)) == wanted
+    assert _config(_parser().parse_args([*options, "--set=output=7", "--set=backgrounds=8"])).output == str(
+        tmp_path / "7"
+    )
+    # Options for positives reach the sources of a recipe, too.
+    options = ["--format=csv", "--class=face", "--where=frontal=1"]
+    for source in _config(_parser().parse_args([str(tmp_path / "plain.toml"), *options])).positives:
+        assert (source.format, source.classes, source.where) == ("csv", ("face",), {"frontal": "1"})
+
+
+def test_help_fits_two_screens_and_lists_every_setting(capsys, monkeypatch):
+    from dataclasses import fields
+
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 100
+    assert max(map(len, lines)) <= 100
+    text = "\n".join(lines)
+    assert 20 <= text.count("\n  --") <= 30
+    for field in [*fields(TrainingConfig), *fields(PositiveSource)]:
+        names = {"classes": "--class", "path": "--positives"}
+        options = f"--{field.name.replace('_', '-')} ", f"--{field.name},", f"  {field.name} ", names.get(field.name)
+        assert any(option and option in text for option in options), field.name
 
 
 def test_a_ctrl_c_that_python_ignores_still_stops(pictures, tmp_path, monkeypatch, capsys):
@@ -137,7 +197,7 @@ def test_unknown_key_of_a_recipe(tmp_path, capsys):
 def test_help_does_not_wait_for_the_compiler():
     """No import of numba, OpenCV or matplotlib is what keeps it fast."""
     code = (
-        "import sys; from vj.cli.train import main\n"
+        "import sys; from vj.cli.train import _config, _parser, main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "bad = {'numba', 'cv2', 'matplotlib', 'skimage'} & set(sys.modules); assert not bad, bad"

@@ -125,7 +125,7 @@ def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
         return [(one, None) for one in paths]
     images = read_labelled(path, name, source.images or None, classes=source.classes, where=source.where)
     if source.frontal:
-        require_attributes(images, ("blur", "occlusion", "pose"), "--positives-frontal")
+        require_attributes(images, ("blur", "occlusion", "pose"), "positives.frontal")
     wanted = FRONTAL if source.frontal else Wanted()
     found: list[_Object] = []
     for image in images:

@@ -60,15 +60,16 @@ class PositiveSource:
     path : str
         Folder or file.
     format : str
-        One of `FORMATS`; ``auto`` looks at the path.
+        How the objects are annotated: ``crops``, ``csv``, ``info``, ``vec``, ``annotations``, ``coco``, ``voc``,
+        ``yolo``, ``wider``, ``fddb`` or ``mitcmu``; ``auto`` looks at the path.
     crop : {'box', 'square', 'landmarks'}
         ``box``: the annotated box, see `aspect`; ``square``: the columns ``sq_*`` of a CSV;
         ``landmarks``: a square from the eyes and the mouth (columns ``leye_x`` and so on).
     margin : float
-        Added on each side of a box, in parts of its size.
+        Added on each side of a box, as a fraction of its size.
     aspect : {'grow', 'shrink', 'stretch'}
-        How a box comes to the window's aspect: its short side grows, its long side shrinks, both about its centre, or
-        the picture in it is stretched, as opencv_createsamples does.
+        How a box gets the window's aspect ratio: its short side grows, its long side shrinks, both about its centre,
+        or its content is stretched, as opencv_createsamples does.
     side : float
         Landmarks: side of the square in units u, where u is the larger of the distance between the eyes and 0.95 times
         the distance from the middle of the eyes to the middle of the mouth.
@@ -79,9 +80,9 @@ class PositiveSource:
     classes : tuple of str
         Classes of the objects to take, where the annotations have classes; needed if there are several.
     jitter : int
-        Jittered copies of each of its objects; -1 for as many as the run's.
+        Jittered copies of each of its objects; -1 for as many as the run makes.
     images : str
-        Folder that the names in the annotations are relative to; empty for the usual places beside them.
+        Folder that the names in the annotations are relative to; empty for the usual places next to them.
     min_size : int
         Boxes with a shorter side, in pixels, are left out.
     frontal : bool
@@ -90,20 +91,26 @@ class PositiveSource:
         Most positives taken, 0 for all.
     """
 
-    path: str = _text("", "folder or file of positives")
-    format: str = _choice("auto", FORMATS, "how the positives are annotated")
-    crop: str = _choice("box", CROPS, "what part of an annotation is the object")
-    margin: float = _number(0.0, -0.4, 2.0, "added on each side of a box, in parts of its size")
-    aspect: str = _choice("grow", ASPECTS, "how a box comes to the window's aspect")
-    side: float = _number(2.66, 0.5, 8.0, "landmarks: side of the square in units of the face (see PositiveSource)")
-    drop: float = _number(0.305, -2.0, 2.0, "landmarks: distance of the square's centre below the eyes, same units")
-    where: Mapping[str, str] = field(default_factory=dict, metadata={"type": dict, "help": "CSV: columns and values"})
+    path: str = _text("", "folder or file")
+    format: str = _choice("auto", FORMATS, "how the objects are annotated; auto looks at the path")
+    crop: str = _choice("box", CROPS, "what is cut out for an object")
+    margin: float = _number(0.0, -0.4, 2.0, "added on each side of a box, as a fraction of its size")
+    aspect: str = _choice("grow", ASPECTS, "how a box gets the window's aspect ratio")
+    side: float = _number(
+        2.66, 0.5, 8.0, "landmarks: side of the square, in units of about the distance between the eyes"
+    )
+    drop: float = _number(
+        0.305, -2.0, 2.0, "landmarks: how far the square's centre is below the eyes, in the same units"
+    )
+    where: Mapping[str, str] = field(
+        default_factory=dict, metadata={"type": dict, "help": "CSV: values that columns must have"}
+    )
     classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
-    jitter: int = _integer(-1, -1, 1000, "jittered copies of this source's objects; -1: as many as the run's")
-    images: str = _text("", "folder that names in annotations are relative to")
-    min_size: int = _integer(0, 0, 10000, "boxes with a shorter side, in pixels, are left out")
-    frontal: bool = _flag(False, "WIDER FACE: only clear frontal faces")
-    limit: int = _integer(0, 0, 10**9, "most positives taken from a source; 0 takes all")
+    jitter: int = _integer(-1, -1, 1000, "jittered copies of each of its objects; -1: as for the run")
+    images: str = _text("", "folder that names in the annotations are relative to")
+    min_size: int = _integer(0, 0, 10000, "boxes with a side below this many pixels are left out")
+    frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
+    limit: int = _integer(0, 0, 10**9, "most objects taken, chosen at random; 0: all")
 
     def __post_init__(self) -> None:
         _check_fields(self, "positives.")
@@ -135,10 +142,12 @@ def _type_name(item: Any) -> str:
     return f"{name} or tuple of {name}" if meta.get("per_stage") else name
 
 
-def describe(item: Any) -> str:
-    """Return what a field is, its range and its default, in one line."""
+def describe(item: Any, *, ranges: bool = True) -> str:
+    """Return what a field is, its range if wanted, and its default, in one line."""
     text: str = item.metadata["help"]
-    if "low" in item.metadata:
+    if "choices" in item.metadata and not ranges:
+        text += f": {', '.join(item.metadata['choices'])}"
+    if "low" in item.metadata and ranges:
         text += f" ({item.metadata['low']} to {item.metadata['high']})"
     if item.metadata.get("per_stage"):
         text += "; or a list with one for each stage"
@@ -164,7 +173,9 @@ class TrainingConfig:
     """
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
-    backgrounds: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "folders, globs or list files"})
+    backgrounds: tuple[str, ...] = field(
+        default=(), metadata={"type": tuple, "help": "folders, patterns or list files of images without the object"}
+    )
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
@@ -172,32 +183,40 @@ class TrainingConfig:
     stages: int = _integer(20, 1, 200, "most stages trained")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
-    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that every stage must keep", True)
-    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives a stage may let through", True)
-    overall_false_alarm_rate: float = _number(0.0, 0.0, 1.0, "training ends when so few windows pass; 0: never")
+    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that a stage must keep", True)
+    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives at which a stage ends", True)
+    overall_false_alarm_rate: float = _number(
+        0.0, 0.0, 1.0, "training ends when fewer background windows pass; 0: never"
+    )
     max_weak_count: int = _integer(200, 1, 10000, "most weak classifiers in a stage", True)
-    pruning: float = _number(0.0, 0.0, 0.5, "share of the positives found that is given up, at the end, for speed")
-    holdout: float = _number(0.2, 0.0, 0.8, "share of positives kept from boosting, on which thresholds are set")
+    pruning: float = _number(
+        0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
+    )
+    holdout: float = _number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
-    max_depth: int = _integer(1, 1, 8, "depth of the weak trees; 1: stumps", True)
-    weight_trim_rate: float = _number(1.0, 0.5, 1.0, "share of weight a round is searched on; 1: all samples")
-    search: str = _choice("fast", SEARCHES, "exact: all features; fast: a sample of them, then their neighbours")
-    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: part of the features that is sampled")
+    max_depth: int = _integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
+    weight_trim_rate: float = _number(
+        1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all"
+    )
+    search: str = _choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
+    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of the features in the sample")
 
     mirror: bool = _flag(False, "add every positive mirrored")
     jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
-    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, in parts of the window")
-    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, in parts")
+    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, as a fraction of the window")
+    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, as a fraction")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
-    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, in parts")
-    detail: float = _number(1.0, 0.0, 1.0, "jitter: least size, in windows, resampled like a picture; 0: antialiased")
+    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, as a fraction")
+    detail: float = _number(
+        1.0, 0.0, 1.0, "jitter: smallest size, in windows, that is resampled as the detector does; 0: antialiased"
+    )
     brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change of brightness in grey levels")
 
-    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales that backgrounds are mined at")
+    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales at which backgrounds are mined")
     seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
-    threads: int = _integer(0, 0, 1024, "threads; 0: one for each core. Results do not depend on it")
-    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within; 0: half of what is free")
+    threads: int = _integer(0, 0, 1024, "threads; results do not depend on them; 0: one per core")
+    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within, in MiB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}
@@ -265,6 +284,10 @@ class TrainingConfig:
     def replaced(self, override: Mapping[str, Any]) -> TrainingConfig:
         """Return the configuration with other values; their relative paths start from the working directory."""
         return dataclasses.replace(self, **_resolved(override, Path(), None))
+
+    def with_positives(self, values: Mapping[str, Any]) -> TrainingConfig:
+        """Return the configuration with other values in every source of positives."""
+        return self.replaced({"positives": [{**dataclasses.asdict(source), **values} for source in self.positives]})
 
     def of_stage(self, index: int) -> TrainingConfig:
         """Return the configuration with the values of stage `index` in place of lists."""
