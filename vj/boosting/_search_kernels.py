@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from vj._compile import njit
 
 # What a split minimises. With A and B the summed weights of positives and negatives on one side: the squared error of
 # labels (gentle AdaBoost), the weighted error (discrete), the sum of sqrt(A B) (real).
 REGRESSION, ERROR, PARTITION = 0, 1, 2
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
     """Add the weights of four features' bins at once.
 
@@ -29,7 +30,7 @@ def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
         h3[np.uintp(b3[s])] += w
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
     """Loss of every cut from the sums left of it; infinite where one side has no weight.
 
@@ -53,7 +54,7 @@ def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any
             out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) -> tuple[float, int]:
     """Best cut of 256 cells taken in `order`: returns (loss, how many cells go left), the lowest cut among equals."""
     a, b, losses = sums[0], sums[1], sums[2]
@@ -72,7 +73,7 @@ def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) 
     return best, edge
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _sort_codes(hist_a: Any, hist_b: Any, order: Any) -> None:
     """Order the codes of an LBP feature by their share of positives, unseen codes last, equal ones by code."""
     share = np.empty(256, dtype=np.float64)
@@ -82,7 +83,7 @@ def _sort_codes(hist_a: Any, hist_b: Any, order: Any) -> None:
     order[:] = np.argsort(share, kind="mergesort")
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def search(
     bins_a: Any, bins_b: Any, rows: Any, weights: Any, criterion: int, lbp: bool, losses: Any, edges: Any
 ) -> None:
@@ -111,7 +112,7 @@ def search(
             losses[f], edges[f] = _best_edge(hist_a[f - first], hist_b[f - first], criterion, order, sums)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def code_order(bins_a: Any, bins_b: Any, weights: Any, order: Any) -> None:
     """Order of the codes of one LBP feature, as `search` found it; bins (1, n)."""
     weights_a, weights_b = weights

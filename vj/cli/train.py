@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vj._version import __version__
-from vj.cli._common import INTERRUPTED, OK, run
+from vj.cli._common import INTERRUPTED, OK, add_version, run
 from vj.errors import InputError
 
 DEMO = """
@@ -47,7 +46,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 if there is a cascade, 2 for bad input, 130 if stopped before the first stage."""
-    return run("vj-train", _command, argv)
+    return run("vj-train", _command, argv, keeps=True)
 
 
 def _command(argv: Sequence[str] | None) -> int:
@@ -122,7 +121,7 @@ def _add_run(group: Any) -> None:
         help="change any setting of a recipe; repeatable",
     )
     add("--quiet", action="store_true", help="show nothing but errors")
-    add("--version", action="version", version=f"vj {__version__}", help="show the version")
+    add_version(group)
     add("-h", "--help", action="help", help="show this help")
 
 
