@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import re
@@ -21,11 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from vj._files import read_bounded, sync_folder, write_bytes, write_text
+from vj._files import read_bounded, replacing, sync_folder, write_text
 from vj.boosting.mining import MAX_PASSES
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
-from vj.boosting.restoring import Limits, integer, items, number, read_reports, read_stages, read_trees, read_windows
+from vj.boosting.restoring import (
+    Limits,
+    header,
+    integer,
+    items,
+    number,
+    read_reports,
+    read_stages,
+    read_trees,
+    read_windows,
+)
 from vj.boosting.samples import Windows
 from vj.boosting.stage import Stage
 from vj.boosting.trees import WeakTree
@@ -117,13 +126,15 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A random name: process ids recur in containers, and the array that the state names must never be overwritten.
         name = f"negatives-{secrets.token_hex(8)}.npy"
-        file = io.BytesIO()
-        np.save(file, state.negatives)
-        data = file.getvalue()
-        write_bytes(self.folder / name, data)
+        # Header and windows one after the other: joined, they would be two copies more.
+        data = header(state.negatives.shape), np.ascontiguousarray(state.negatives).data
+        digest = hashlib.sha256()
+        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
+            for part in data:
+                digest.update(part)
+                file.write(part)
         sync_folder(self.folder)
-        table = {**self._table(state, name), "sha256": hashlib.sha256(data).hexdigest()}
-        write_text(self._file, json.dumps(table))
+        write_text(self._file, json.dumps({**self._table(state, name), "sha256": digest.hexdigest()}))
         # Before the old array goes, the new state must be there to stay.
         sync_folder(self.folder)
         self._sweep(name)

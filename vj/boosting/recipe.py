@@ -156,7 +156,7 @@ class TrainingConfig:
     scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales that backgrounds are mined at")
     seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
     threads: int = _integer(0, 0, 1024, "threads; 0: one for each core. Results do not depend on it")
-    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within; 0: half of what is free")
+    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within, in MB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         _check_fields(self, "")

@@ -18,7 +18,7 @@ from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
 from vj.boosting.fingerprints import fingerprint
 from vj.boosting.lock import locked
-from vj.boosting.memory import memory_budget, memory_for_bins
+from vj.boosting.memory import SampleCounts, least_memory, memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives, load_positives
 from vj.boosting.progress import Progress, StageReport
@@ -181,6 +181,7 @@ class Training:
         self.held_out = np.isin(self.positives.groups, out)
         self._alive = np.ones(len(self.positives.windows), dtype=np.bool_)
         n = int(self.held_out.sum())
+        self._check_memory(min(len(self.held_out) - n, config.positives_per_stage) + n)
         hit_rate = config.of_stage(0).min_hit_rate
         if n and not resolves(n, hit_rate):
             self._note(
@@ -196,6 +197,20 @@ class Training:
             self._checkpoint = Checkpoint(self._place, config, data, features=len(self._table), backgrounds=len(found))
             self._restore(self._checkpoint.load())
         self._begun = self._saved = perf_counter()
+
+    def _check_memory(self, positives: int) -> None:
+        """Refuse a run that cannot stay within the memory asked for, before hours are spent on it."""
+        config = self.config
+        counts = SampleCounts(config.negatives_per_stage, positives)
+        least = least_memory(counts, config.window, tilted=self._tilted, threads=self._workers.threads)
+        if least <= self._memory:
+            return
+        # What the process itself takes differs by some MB from run to run: the number named is one that will do.
+        enough = -(-((least >> 20) + 25) // 50) * 50
+        text = f"{counts.negatives} negatives and {positives} positives of {config.window[0]}x{config.window[1]}"
+        if config.memory_mb:
+            raise InputError(f"expected memory_mb of at least {enough} for {text}, got {config.memory_mb}")
+        self._note(f"{text} take about {enough} MB, more than half of the memory that is free")
 
     def _restore(self, state: State | None) -> None:
         if state is None:
@@ -312,7 +327,8 @@ class Training:
         expected = 1.0
         if self.reports:
             expected = self.reports[-1].acceptance_ratio * self.reports[-1].false_alarm_rate
-        kept = state.negatives[: state.kept]
+        # Copied, or it would hold the array that it is a part of.
+        kept = state.negatives[: state.kept].copy()
         wanted = config.negatives_per_stage - len(kept)
         harvest = Harvest(
             [state.negatives[state.kept :]], state.first_visit, state.scanned, state.accepted, state.mining_seconds
@@ -322,7 +338,9 @@ class Training:
 
         def note(now: Harvest, force: bool = False) -> None:
             if force or perf_counter() - self._saved > CHECKPOINT_SECONDS:
-                state.negatives = np.concatenate([kept, now.windows(config.window)])
+                # What was there before goes first: with the parts found these are two copies as it is.
+                state.negatives = kept
+                state.negatives = np.concatenate([kept, *now.parts])
                 state.first_visit, state.scanned, state.accepted = now.first_visit, now.scanned, now.accepted
                 state.mining_seconds = now.seconds
                 self._save()
