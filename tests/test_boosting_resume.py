@@ -115,7 +115,7 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
     with pytest.raises(InputError, match="backgrounds: other images"):
         _run((pictures[0], pictures[1][:2]), tmp_path / "c", stages=1)
     # Threads and memory change no result and may change.
-    _run(pictures, tmp_path / "c", stages=1, threads=1, memory_mb=100)
+    _run(pictures, tmp_path / "c", stages=1, threads=1, memory_mb=8000)
 
 
 def _spoil(folder, change, data=None):

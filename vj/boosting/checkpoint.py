@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import re
@@ -21,11 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from vj._files import read_bounded, sync_folder, write_bytes, write_text
+from vj._files import read_bounded, replacing, sync_folder, write_text
 from vj.boosting.mining import MAX_PASSES, Harvest
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
-from vj.boosting.restoring import Limits, integer, items, number, read_reports, read_stages, read_trees, read_windows
+from vj.boosting.restoring import (
+    Limits,
+    header,
+    integer,
+    items,
+    number,
+    read_reports,
+    read_stages,
+    read_trees,
+    read_windows,
+)
 from vj.boosting.samples import Windows
 from vj.boosting.stage import Stage
 from vj.boosting.trees import WeakTree
@@ -103,13 +112,16 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A random name: process ids recur in containers, and the array that the state names must never be overwritten.
         name = f"negatives-{secrets.token_hex(8)}.npy"
-        file = io.BytesIO()
-        np.save(file, state.harvest.windows)
-        data = file.getvalue()
-        write_bytes(self.folder / name, data)
+        # Header and windows one after the other: joined, they would be two copies more.
+        windows = np.ascontiguousarray(state.harvest.windows)
+        data = header(windows.shape), windows.data
+        digest = hashlib.sha256()
+        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
+            for part in data:
+                digest.update(part)
+                file.write(part)
         sync_folder(self.folder)
-        table = {**self._table(state, name), "sha256": hashlib.sha256(data).hexdigest()}
-        write_text(self._file, json.dumps(table))
+        write_text(self._file, json.dumps({**self._table(state, name), "sha256": digest.hexdigest()}))
         # Before the old array goes, the new state must be there to stay.
         sync_folder(self.folder)
         self._sweep(name)
@@ -163,7 +175,7 @@ class Checkpoint:
             "data": self.data,
             "negatives": negatives,
             "phase": state.phase,
-            "kept": len(state.harvest.kept),
+            "kept": state.harvest.kept,
             "stages": [
                 {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.trees]}
                 for stage in state.stages
@@ -198,11 +210,10 @@ def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:
     if table["phase"] not in (MINING, BOOSTING, FINISHED):
         raise ValueError(f"phase {str(table['phase'])[:60]!r}")
     stages = read_stages(table["stages"], limits)
-    kept = integer(table["kept"], 0, len(negatives), "kept negatives")
     unreadable = items(table["unreadable"], limits.backgrounds, "unreadable backgrounds")
     harvest = Harvest(
-        negatives[:kept],
-        [negatives[kept:]],
+        negatives,
+        kept=integer(table["kept"], 0, len(negatives), "kept negatives"),
         visits=integer(table["visits"], 0, 2**62, "visits"),
         first_visit=integer(table["first_visit"], 0, table["visits"], "first visit"),
         scanned=integer(table["scanned"], 0, 2**62, "windows scanned"),
@@ -225,7 +236,7 @@ def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:
 def _check_counts(state: State, limits: Limits) -> None:
     """Refuse a number of negatives that no run can have had at that point."""
     harvest = state.harvest
-    wanted, kept, n = limits.config.negatives_per_stage, len(harvest.kept), len(harvest.kept) + harvest.found
+    wanted, kept, n = limits.config.negatives_per_stage, harvest.kept, harvest.kept + harvest.found
     last = state.reports[-1] if state.reports else None
     passed = round(last.false_alarm_rate * last.negatives) if last else 0
     # Pruning changes the last stage, its report and what it lets through.

@@ -14,7 +14,7 @@ from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
-from vj.boosting.memory import memory_budget, memory_for_bins
+from vj.boosting.memory import SampleCounts, least_memory, memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives
 from vj.boosting.progress import Progress, StageReport
@@ -29,6 +29,7 @@ from vj.cascade.haar import HaarFeatures, feature_pool
 from vj.cascade.lbp import LbpFeatures, lbp_pool
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
+from vj.errors import InputError
 
 # Windows on which costs are counted when thresholds are raised together.
 _PRUNING_WINDOWS = 100_000
@@ -90,6 +91,21 @@ class Learner:
     def n_features(self) -> int:
         """Number of features in the pool."""
         return len(self._table)
+
+    def check_memory(self) -> None:
+        """Refuse a run that cannot stay within the memory asked for, before hours are spent on it."""
+        config, held_out = self.config, int(self.held_out.sum())
+        positives = min(len(self.held_out) - held_out, config.positives_per_stage) + held_out
+        counts = SampleCounts(config.negatives_per_stage, positives)
+        least = least_memory(counts, config.window, tilted=self._tilted, threads=self._workers.threads)
+        if least <= self._memory:
+            return
+        # What the process itself takes differs by some MB from run to run: the number named is one that will do.
+        enough = -(-((least >> 20) + 25) // 50) * 50
+        text = f"{counts.negatives} negatives and {positives} positives of {config.window[0]}x{config.window[1]}"
+        if config.memory_mb:
+            raise InputError(f"expected memory_mb of at least {enough} for {text}, got {config.memory_mb}")
+        self._note(f"{text} take about {enough} MB, more than half of the memory that is free")
 
     def restore(self, state: State) -> None:
         """Continue from a state that was saved."""
@@ -203,7 +219,7 @@ class Learner:
         state, index = self.state, len(self.state.stages)
         harvest = state.harvest
         expected = state.reports[-1].acceptance_ratio * state.reports[-1].false_alarm_rate if state.reports else 1.0
-        wanted = self.config.negatives_per_stage - len(harvest.kept)
+        wanted = self.config.negatives_per_stage - harvest.kept
 
         def hear(now: Harvest) -> None:
             self._hear(Progress("mining", index, found=now.found, wanted=wanted, scanned=now.scanned, hits=now.hits))
@@ -218,7 +234,7 @@ class Learner:
         return True
 
     def _enough(self, harvest: Harvest) -> bool:
-        config, found = self.config, len(harvest.kept) + harvest.found
+        config, found = self.config, harvest.kept + harvest.found
         if self.state.stages and harvest.scanned and harvest.acceptance < config.overall_false_alarm_rate:
             self._note(
                 f"training ends: {harvest.acceptance:.1e} of the background windows pass, "

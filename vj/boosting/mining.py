@@ -38,16 +38,18 @@ _GOLDEN = 0.618033988749895
 
 @dataclass
 class Harvest:
-    """The negatives of one stage and what finding them took; the only place where mining counts.
+    """The negatives of one stage and what finding them took: the one place where mining counts.
 
     `Miner.mine` adds to it, so an interrupted search resumes from it.
 
     Parameters
     ----------
-    kept : ndarray of uint8, shape (n, height, width)
-        Negatives that the last stage let through, which this stage starts with.
+    joined : ndarray of uint8, shape (n, height, width)
+        Negatives, first those that the last stage let through, then those found by mining.
+    kept : int
+        How many of them the last stage let through.
     parts : list of ndarray of uint8, shape (n, height, width)
-        Windows found by mining.
+        Windows found since; `windows` joins them.
     visits : int
         Images visited since the run began: which one comes next follows from it.
     first_visit : int
@@ -64,7 +66,8 @@ class Harvest:
         Images that could not be used, with the reason.
     """
 
-    kept: Windows
+    joined: Windows
+    kept: int = 0
     parts: list[Windows] = field(default_factory=list)
     visits: int = 0
     first_visit: int = 0
@@ -77,7 +80,7 @@ class Harvest:
     @property
     def found(self) -> int:
         """Number of windows found by mining."""
-        return sum(len(part) for part in self.parts)
+        return len(self.joined) - self.kept + sum(len(part) for part in self.parts)
 
     @property
     def acceptance(self) -> float:
@@ -88,13 +91,13 @@ class Harvest:
     def windows(self) -> Windows:
         """All negatives, those kept first; shape (n, height, width)."""
         if self.parts:
-            # One array from then on, so that a checkpoint in mid-stage copies each window once.
-            self.parts = [np.concatenate(self.parts)]
-        return np.concatenate([self.kept, *self.parts]) if self.parts else self.kept
+            # What was joined stays joined, and nothing is held twice once it is.
+            self.joined, self.parts = np.concatenate([self.joined, *self.parts]), []
+        return self.joined
 
     def next_stage(self, kept: Windows) -> Harvest:
         """Return the harvest of the next stage, which starts with the negatives `kept`."""
-        return Harvest(kept, visits=self.visits, first_visit=self.visits, unreadable=self.unreadable)
+        return Harvest(kept, len(kept), visits=self.visits, first_visit=self.visits, unreadable=self.unreadable)
 
 
 @dataclass(frozen=True)

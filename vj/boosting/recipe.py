@@ -216,7 +216,7 @@ class TrainingConfig:
     scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales at which backgrounds are mined")
     seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
     threads: int = _integer(0, 0, 1024, "threads; results do not depend on them; 0: one per core")
-    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within, in MiB; 0: half of what is free")
+    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within, in MB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}

@@ -88,13 +88,16 @@ def read_windows(data: bytes, window: tuple[int, int]) -> Windows:
     start = 10 + int.from_bytes(data[8:10], "little")
     n, rest = divmod(max(len(data) - start, 0), width * height)
     # Compared, not parsed: numpy reads headers as Python code, and makes what they ask for.
-    expected = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        expected, {"descr": "|u1", "fortran_order": False, "shape": (n, height, width)}
-    )
-    if rest or data[:start] != expected.getvalue():
+    if rest or data[:start] != header((n, height, width)):
         raise ValueError(f"an array of {len(data)} bytes with the header {_shown(data[10:start], 120)}")
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(n, height, width).copy()
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of a ``.npy`` file of windows of this shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
 
 
 def read_stages(tables: Any, limits: Limits) -> list[Stage]:

@@ -259,6 +259,7 @@ class Training:
         found = self._inputs.backgrounds()
         learner = Learner(config, self.positives, self.held_out, found, self._workers, self._hear)
         n = int(self.held_out.sum())
+        learner.check_memory()
         hit_rate = config.of_stage(0).min_hit_rate
         if n and not resolves(n, hit_rate):
             self._note(
@@ -271,11 +272,8 @@ class Training:
                 "positives": fingerprint([self.positives.windows, self.positives.groups]),
                 "backgrounds": fingerprint(found.items, self._workers.map),
             }
-            place, sizes = (
-                Path(config.output) / "checkpoint",
-                {"features": learner.n_features, "backgrounds": len(found)},
-            )
-            self._checkpoint = Checkpoint(place, config, data, **sizes)
+            sizes = {"features": learner.n_features, "backgrounds": len(found)}
+            self._checkpoint = Checkpoint(Path(config.output) / "checkpoint", config, data, **sizes)
             self._restore(learner, self._checkpoint.load())
         self._saved = perf_counter()
         return learner
