@@ -1,9 +1,8 @@
-"""How much memory a run may take, and how much it took."""
+"""How much memory a run may take."""
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,13 +108,3 @@ def _free() -> int:
     except (OSError, ValueError, IndexError):
         pass
     return min(found, default=0)
-
-
-def peak_memory() -> int:
-    """Return the most bytes this process has held at once; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak << 10)
