@@ -6,7 +6,7 @@ import pytest
 from vj.boosting.feature_values import feature_table
 from vj.boosting.samples import prepare
 from vj.boosting.search import Search
-from vj.boosting.stage import limit, stage_threshold
+from vj.boosting.stage import stage_limit, stage_threshold
 from vj.boosting.trees import grow_tree, sample_weights, trimmed
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
@@ -91,7 +91,7 @@ def test_stage_threshold_keeps_what_was_asked_for_and_no_more(rate):
     rng = np.random.default_rng(1)
     for n in (1, 7, 200, 1000):
         sums = rng.normal(0, 30, n)
-        kept = (sums >= limit(stage_threshold(sums, rate))).sum()
+        kept = (sums >= stage_limit(stage_threshold(sums, rate))).sum()
         assert kept >= rate * n - 1e-6
         # OpenCV's margin of 1e-5 and float32 cost nothing here: one sum fewer would miss the rate.
         assert kept == n or (kept - 1) / n < rate

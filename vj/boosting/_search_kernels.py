@@ -1,4 +1,4 @@
-"""Compiled loops of the search: weighted histograms of bins, and the best cut of each."""
+"""Compiled loops of the search: weighted histograms of the bins, and the best cut of each histogram."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ REGRESSION, ERROR, PARTITION = 0, 1, 2
 
 @njit(cache=True, nogil=True)
 def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
-    """Add the weights of four features' bins at once.
+    """Add weights to the histograms of four features at once.
 
-    One load of a weight serves four cells, and a cell that one sample writes is seldom the next one read, so that loads
-    do not wait for stores: 0.31 ns for an update.
+    One load of a weight serves four cells, and the cell written last is rarely the one read next, so that loads do not
+    wait for stores: 0.31 ns per update.
     """
     b0, b1, b2, b3 = bins[rows[0]], bins[rows[1]], bins[rows[2]], bins[rows[3]]
     h0, h1, h2, h3 = hist[0], hist[1], hist[2], hist[3]
@@ -32,9 +32,9 @@ def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
-    """Loss of every cut from the sums left of it; infinite where one side has no weight.
+    """Compute the loss of every cut from the sums on its left; infinite where a side has no weight.
 
-    One plain loop for each criterion, which LLVM vectorises.
+    A separate loop for each criterion, so that LLVM vectorises it.
     """
     if criterion == REGRESSION:
         for k in range(256):
@@ -56,7 +56,7 @@ def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any
 
 @njit(cache=True, nogil=True)
 def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) -> tuple[float, int]:
-    """Best cut of 256 cells taken in `order`: returns (loss, how many cells go left), the lowest cut among equals."""
+    """Find the best cut of 256 cells in `order`; returns (loss, cells on the left), the lowest of equal ones."""
     a, b, losses = sums[0], sums[1], sums[2]
     total_a, total_b = np.int64(0), np.int64(0)
     for k in range(256):
@@ -75,7 +75,7 @@ def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) 
 
 @njit(cache=True, nogil=True)
 def _sort_codes(hist_a: Any, hist_b: Any, order: Any) -> None:
-    """Order the codes of an LBP feature by their share of positives, unseen codes last, equal ones by code."""
+    """Order the codes of an LBP feature by their share of positives, then by code; unseen codes come last."""
     share = np.empty(256, dtype=np.float64)
     for k in range(256):
         a, b = np.float64(hist_a[k]), np.float64(hist_b[k])
@@ -87,7 +87,7 @@ def _sort_codes(hist_a: Any, hist_b: Any, order: Any) -> None:
 def search(
     bins_a: Any, bins_b: Any, rows: Any, weights: Any, criterion: int, lbp: bool, losses: Any, edges: Any
 ) -> None:
-    """Find the best cut of each of the features whose bins are in `rows`.
+    """Find the best cut of each feature whose bins are in `rows`.
 
     `weights` are those of the positives, whose bins are `bins_a`, and of the negatives, whose bins are `bins_b`.
     """
@@ -99,7 +99,7 @@ def search(
     four = np.empty(4, dtype=np.int64)
     n = rows.shape[0]
     for first in range(0, n, 4):
-        # A last group of fewer than four is filled up with its last member.
+        # The last four are padded with the last feature.
         for k in range(4):
             four[k] = rows[min(first + k, n - 1)]
         hist_a[:] = 0
@@ -114,7 +114,7 @@ def search(
 
 @njit(cache=True, nogil=True)
 def code_order(bins_a: Any, bins_b: Any, weights: Any, order: Any) -> None:
-    """Order of the codes of one LBP feature, as `search` found it; bins (1, n)."""
+    """Order the codes of one LBP feature as `search` did; bins (1, n)."""
     weights_a, weights_b = weights
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Learning one stage after another: choose positives, mine negatives, boost, and keep what passes."""
+"""Train one stage after another: choose positives, mine negatives, boost, keep the samples that pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vj.boosting.pruning import depths, measured, prune
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Samples, Windows, prepare
 from vj.boosting.search import Arena, Search
-from vj.boosting.stage import Round, Stage, limit, train_stage
+from vj.boosting.stage import Round, Stage, stage_limit, train_stage
 from vj.boosting.trees import Chooser, WeakTree
 from vj.boosting.workers import Workers
 from vj.cascade.haar import HaarFeatures, feature_pool
@@ -31,16 +31,16 @@ from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 
-# Windows on which costs are counted when thresholds are raised together.
+# Background windows on which the cost is counted when thresholds are raised together.
 _PRUNING_WINDOWS = 100_000
 
-# Raised stages are measured until so many background windows have reached the last one: its false alarm rate is then
-# known to about 0.015. So many windows are scanned in any case, a third of a second's work: one image is no sample.
+# Raised stages are measured until this many background windows have reached the last one, whose false alarm rate is
+# then known to about 0.015, and on at least this many windows in all, which takes about a third of a second.
 _REACHED, _LEAST_SCANNED = 1000, 20_000_000
 
 
 class Learner:
-    """Trains stages; everything that outlasts an interruption is in its `state`.
+    """Trains stages; everything that must survive an interruption is in its `state`.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ class Learner:
     backgrounds : Backgrounds
     workers : Workers
     hear : callable
-        Called with a `Progress` at every step, when the state can be saved.
+        Called with a `Progress` at every step; the state may be saved then.
 
     Attributes
     ----------
     state : State
-        Where training stands.
+        The stages so far and the work on the next one.
     """
 
     def __init__(
@@ -108,22 +108,22 @@ class Learner:
         self._note(f"{text} take about {enough} MB, more than half of the memory that is free")
 
     def restore(self, state: State) -> None:
-        """Continue from a state that was saved."""
+        """Continue from a saved state."""
         self.state = state
         self._alive = self._depths(state.stages, self.positives.windows) == len(state.stages)
 
     def start_clock(self) -> None:
-        """Count time from now on."""
+        """Start counting time."""
         self._since = perf_counter()
 
     def tick(self) -> None:
-        """Add the time since the last call to that of the stage at hand."""
+        """Add the time since the last call to the current stage."""
         now = perf_counter()
         self.state.seconds += now - self._since
         self._since = now
 
     def release(self) -> None:
-        """Give up the memory that is only held to be used again."""
+        """Free the memory that is only kept for the next stage."""
         self._arena = Arena()
 
     def cascade(self) -> Cascade:
@@ -143,7 +143,7 @@ class Learner:
         return negatives[np.argsort(-sums, kind="stable")[:n]]
 
     def step(self) -> None:
-        """Train the next stage; after the last one, or if there can be no other, prune and finish."""
+        """Train the next stage; after the last one, or if there cannot be another, prune and finish."""
         ended = len(self.state.stages) == self.config.stages or not self._stage()
         if ended or len(self.state.stages) == self.config.stages:
             self._finish()
@@ -192,7 +192,7 @@ class Learner:
         return depths(self._table, stages, windows, tilted=self._tilted)
 
     def _chooser(self) -> Callable[[int], Chooser] | None:
-        """For the fast search: the candidates of each search, each with a seed of its own."""
+        """Return what chooses the candidates of each search of the fast kind, each with its own seed."""
         if self.config.search == "exact":
             return None
         near = self._neighbours = self._neighbours or Neighbours(self._features)
@@ -204,7 +204,7 @@ class Learner:
         self._hear(Progress("round", len(self.state.stages), round=done))
 
     def _choose_positives(self) -> npt.NDArray[np.int64]:
-        """Positives of the next stage: a random choice of those that are left and not held out."""
+        """Return the positives of the next stage: a random choice of those left that are not held out."""
         left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
         if len(left) < wanted and not self.state.stages:
@@ -215,7 +215,7 @@ class Learner:
         return np.sort(rng.choice(left, wanted, replace=False))
 
     def _refill(self) -> bool:
-        """Add newly mined negatives to those of the last stage that still pass; False if training ends."""
+        """Mine negatives to add to those that the last stage let through; False if training ends."""
         state, index = self.state, len(self.state.stages)
         harvest = state.harvest
         expected = state.reports[-1].acceptance_ratio * state.reports[-1].false_alarm_rate if state.reports else 1.0
@@ -269,20 +269,22 @@ class Learner:
             seconds=state.seconds,
         )
         windows = harvest.windows
-        kept = windows[stage.sums(self._table, negatives) >= limit(stage.threshold)]
+        kept = windows[stage.sums(self._table, negatives) >= stage_limit(stage.threshold)]
         alive = self._alive.copy()
         alive[alive] = self._depths([stage], self.positives.windows[alive]) == 1
         after = State(harvest.next_stage(kept), stages=[*state.stages, stage], reports=[*state.reports, report])
-        # Nothing runs between the two assignments: an interrupt finds the stage accepted or not begun.
+        # Assigned together: an interrupt finds the stage either accepted or not.
         self._alive, self.state = alive, after
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Raise all stage thresholds together if asked for; one step, so that a run is pruned once or not at all."""
+        """Prune if asked for. The state changes at once, so that a run is pruned once or not at all."""
         state, config = self.state, self.config
         found = self.positives.windows[self._alive & self.held_out]
         if not config.pruning or not state.stages or not len(found):
+            if config.pruning and state.stages:
+                self._note("thresholds were not raised: that takes held-out positives that pass all stages")
             state.phase = FINISHED
             return
         self._hear(Progress("pruning", len(state.stages) - 1))
@@ -301,7 +303,7 @@ class Learner:
     def _reached(self, stages: list[Stage]) -> npt.NDArray[np.float64]:
         """Return the shares of background windows that reach each stage, and that pass them all.
 
-        The scan takes no longer than the mining for one stage did.
+        Scans no more windows than the mining of a single stage did.
         """
         most = max(_LEAST_SCANNED, *(report.windows_scanned for report in self.state.reports))
 

@@ -1,8 +1,8 @@
-"""Mining: windows of backgrounds that the cascade so far takes for the object, found by the detector's own scan.
+"""Mining: background windows that pass the cascade so far, found by the detector's own scan.
 
-A visit looks at one image at all scales, on the dense grid. While the cascade still lets much through, a visit sees
-only a random part of the image, so that the negatives of early stages come from many images and cost little. When all
-images have been visited, the next pass mirrors them and shifts the scales, so that it sees new windows.
+A visit scans one image at all scales with a stride of one pixel. While many windows pass, a visit scans only a random
+part of the image, so that the negatives of early stages come from many images and cost little. Once all images have
+been visited, the next pass mirrors them and shifts the scales, which gives new windows.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from vj.scanning.pyramid import levels
 from vj.scanning.scanner import LevelScan, Scanner
 
 MAX_PASSES = 8
-"""Passes over all images in one stage before backgrounds count as used up."""
+"""Passes over all images in one stage before the backgrounds count as used up."""
 
 # More passes than a run ever makes.
 _FAR = 1 << 20
 
-# A pass starts at the scale that many golden sections of a scale step further: no two passes see the same scales.
+# Each pass shifts its scales by this fraction of a scale step: no two passes use the same scales.
 _GOLDEN = 0.618033988749895
 
 
@@ -91,7 +91,7 @@ class Harvest:
     def windows(self) -> Windows:
         """All negatives, those kept first; shape (n, height, width)."""
         if self.parts:
-            # What was joined stays joined, and nothing is held twice once it is.
+            # Kept joined, so that no window is held twice.
             self.joined, self.parts = np.concatenate([self.joined, *self.parts]), []
         return self.joined
 
@@ -118,7 +118,7 @@ class _Found:
     error: str | None = None
 
 
-# What a visit to an image that cannot be used brings.
+# Result of a visit to an image that cannot be used.
 _NOTHING = _Found(np.zeros((0, 0, 0), dtype=np.uint8), 0, 0)
 
 
@@ -134,7 +134,7 @@ class Miner:
     seed : int
     scale_factor : float
     lbp : bool
-        LBP has no contrast gate.
+        Whether features are LBP, which has no contrast gate.
     """
 
     def __init__(
@@ -176,9 +176,9 @@ class Miner:
             None takes any window with contrast.
         wanted : int
         expected : float
-            Estimate of the share of windows that pass; decides how large a part of an image a visit scans.
+            Estimate of the share of windows that pass; determines how large a part of an image a visit scans.
         harvest : Harvest, optional
-            Counts and windows so far; it is added to. By default an empty one.
+            Windows and counts so far, which are added to; by default an empty one.
         progress : callable, optional
             Called after every image.
 
@@ -202,7 +202,7 @@ class Miner:
                 if job is None or result is None:
                     harvest.exhausted = True
                     break
-                # First, so that an interrupt in between costs windows and does not take them twice.
+                # First, so that an interrupt between these lines loses windows rather than taking them twice.
                 harvest.visits = job.visit + 1
                 if result.error is not None:
                     unreadable.setdefault(job.image, result.error)
@@ -220,17 +220,18 @@ class Miner:
     def count(
         self, cascade: Cascade, wanted: int, windows: tuple[int, int], progress: Callable[[int], None] | None = None
     ) -> tuple[int, npt.NDArray[np.int64]]:
-        """Count how far windows of the backgrounds get, at scales that no stage was mined at.
+        """Count how many stages background windows pass, at scales that were not mined.
 
         Parameters
         ----------
         cascade : Cascade
         wanted : int
-            Windows that reach the last stage: with so many the scan ends.
+            The scan ends once this many windows have reached the last stage.
         windows : (int, int)
-            Windows scanned at least, since one image is no sample, and at most; fewer if the backgrounds are few.
+            Fewest windows scanned, since a single image is no sample, and most. The scan passes over the backgrounds
+            once, so there may be fewer.
         progress : callable, optional
-            Called after every image with the number of windows scanned.
+            Called after every image with the number of windows scanned so far.
 
         Returns
         -------
@@ -264,7 +265,7 @@ class Miner:
         return scanned, reached
 
     def _jobs(self, wanted: int, expected: float, next_visit: int, first: int) -> Iterator[_Job]:
-        """Visits from where mining stopped; caps keep one image from supplying most negatives."""
+        """Visits from where mining stopped; a cap keeps one image from supplying most of the negatives."""
         n = len(self.backgrounds)
         cap = max(2, -(-4 * wanted // n))
         order = self._order(next_visit // n)
@@ -273,12 +274,12 @@ class Miner:
             if place == 0:
                 order = self._order(lap)
             image = int(order[place])
-            # Later passes of one stage take all they find: by then negatives are scarce.
+            # Later passes of a stage take all they find: negatives are scarce by then.
             room = cap if visit < first + n else wanted
             yield _Job(visit, image, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
 
     def _order(self, lap: int) -> npt.NDArray[np.int64]:
-        """Order in which a pass visits the images."""
+        """Return the order in which a pass visits the images."""
         return np.random.default_rng((self.seed, 2, lap)).permutation(len(self.backgrounds))
 
     def _visit(self, scanner: Scanner | None, job: _Job) -> _Found:
@@ -292,7 +293,7 @@ class Miner:
         return self._scan(scanner, self._part(gray, job, rng), job.cap, rng)
 
     def _image(self, job: _Job) -> Gray:
-        """Return an image as a visit sees it."""
+        """Return the image of a visit, mirrored and shrunk as the pass requires."""
         gray: Gray = self.backgrounds[job.image]
         if gray.shape[0] < self.window[1] or gray.shape[1] < self.window[0]:
             name = self.backgrounds.name(job.image)
@@ -303,7 +304,7 @@ class Miner:
         return self._shrunk(gray, job.offset)
 
     def _shrunk(self, gray: Gray, offset: float) -> Gray:
-        """Shrink by a part of a scale step, so that all scales of the pyramid are new ones."""
+        """Shrink by a fraction of a scale step, so that all scales of the pyramid are new."""
         if offset == 0.0:
             return gray
         factor = self.scale_factor**offset
@@ -313,9 +314,9 @@ class Miner:
         return resize(gray, (width, height))
 
     def _part(self, gray: Gray, job: _Job, rng: np.random.Generator) -> Gray:
-        """Cut out a random part, as large as should yield twice what may be taken from it."""
+        """Cut out a random part that should yield about twice as many windows as may be taken."""
         height, width = gray.shape
-        # At a scale factor of 1.1 an image has 5.8 windows for each pixel.
+        # At a scale factor of 1.1 an image has 5.8 windows per pixel.
         likely = width * height * job.share / (1 - self.scale_factor**-2)
         side = np.sqrt(min(1.0, 2 * job.cap / max(likely, 1e-9)))
         w = min(width, max(4 * self.window[0], int(side * width)))
@@ -324,7 +325,7 @@ class Miner:
         return np.ascontiguousarray(gray[y : y + h, x : x + w])
 
     def _sample(self, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
-        """Take windows at random places and scales, as often at each scale as it has windows."""
+        """Take windows at random positions and scales, each window with the same chance."""
         size = (gray.shape[1], gray.shape[0])
         grid = levels(size, self.window, self.scale_factor, stride=1)
         counts = np.array([level.rows * level.columns for level in grid])
@@ -356,7 +357,7 @@ class Miner:
         return _Found(np.concatenate(taken), scanned, total)
 
     def _levels(self, scanner: Scanner, gray: Gray) -> Iterator[tuple[Planes, LevelScan]]:
-        """Scan every level of an image, every window of it."""
+        """Scan every window of every level of an image."""
         for level in levels((gray.shape[1], gray.shape[0]), self.window, self.scale_factor, stride=1):
             if level.rows and level.columns:
                 planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))

@@ -1,12 +1,12 @@
-"""All stage thresholds raised together, at the end of a run: what would be lost later is lost where it costs least.
+"""Raise all stage thresholds together at the end of a run, so that a window is rejected where that costs least.
 
-A stage is trained without knowing which positives later stages lose; letting those go at once makes the cascade
-cheaper. So does giving up a few more, chosen where they save most.
+A stage is trained without knowing which positives later stages will lose; rejecting those earlier makes the cascade
+cheaper. So does giving up a few more, chosen where they save the most.
 
 References
 ----------
 C. Zhang and P. Viola, "Multiple-instance pruning for learning efficient cascade detectors", NIPS 2007: thresholds are
-set backwards, from the positives that the whole cascade finds.
+set from the positives that the whole cascade finds.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vj._types import Floats
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.progress import StageReport
 from vj.boosting.samples import Windows, prepare
-from vj.boosting.stage import Stage, limit, stage_threshold
+from vj.boosting.stage import Stage, stage_limit, stage_threshold
 
-# Windows are measured this many at a time: 10 MB of integral images at 24x24.
+# Windows evaluated at a time: 10 MB of integral images at 24x24.
 _CHUNK = 4096
 
-# A step gives up one part of so many of the budget, so that stages take turns.
+# A step uses one of this many parts of the budget, so that stages take turns.
 _STEPS = 64
 
 
@@ -44,7 +44,7 @@ def stage_sums(table: FeatureTable, stages: Sequence[Stage], windows: Windows, *
     Returns
     -------
     ndarray of float64, shape (n, n_stages)
-        Minus infinity for the stages after the one that rejects a window.
+        Minus infinity in the stages after the one that rejects the window.
     """
     sums = np.full((len(windows), len(stages)), -np.inf)
     for first in range(0, len(windows), _CHUNK):
@@ -53,13 +53,13 @@ def stage_sums(table: FeatureTable, stages: Sequence[Stage], windows: Windows, *
             if not len(alive):
                 break
             sums[alive, k] = stage.sums(table, prepare(windows[alive], tilted=tilted))
-            alive = alive[sums[alive, k] >= limit(stage.threshold)]
+            alive = alive[sums[alive, k] >= stage_limit(stage.threshold)]
     return sums
 
 
 def depths(table: FeatureTable, stages: Sequence[Stage], windows: Windows, *, tilted: bool) -> npt.NDArray[np.int64]:
     """Return how many stages each window passes, from the first on; shape (n,). See `stage_sums` for the parameters."""
-    limits = [limit(stage.threshold) for stage in stages]
+    limits = [stage_limit(stage.threshold) for stage in stages]
     return np.asarray((stage_sums(table, stages, windows, tilted=tilted) >= limits).sum(axis=1), dtype=np.int64)
 
 
@@ -81,13 +81,13 @@ def prune(
     Returns
     -------
     (list of Stage, str)
-        The stages raised, and a sentence on what that gave.
+        The raised stages, and one line on the effect.
     """
     positives, negatives = (stage_sums(table, stages, windows, tilted=tilted) for windows in groups)
     costs = [sum(len(tree.splits) for tree in stage.trees) for stage in stages]
     thresholds = pruned_thresholds([stage.threshold for stage in stages], costs, positives, negatives, share)
     raised = [replace(stage, threshold=t) for stage, t in zip(stages, thresholds, strict=True)]
-    limits = [np.array([limit(stage.threshold) for stage in kind]) for kind in (stages, raised)]
+    limits = [np.array([stage_limit(stage.threshold) for stage in kind]) for kind in (stages, raised)]
     before, after = (cost_of_window(costs, negatives, one) for one in limits)
     lost = 1 - float((positives >= limits[1]).all(axis=1).mean())
     return raised, (
@@ -104,9 +104,10 @@ def measured(
 ) -> list[StageReport]:
     """Return reports that describe raised stages.
 
-    What a stage was trained on stays as it was: the numbers of samples, of windows scanned, the times. Its negatives
-    would be a poor measure of what it does now: they were picked by the stages before these were raised, and boosted
-    on. In a small run they put the windows that reach a stage at a half to a tenth of what a scan counts.
+    Numbers of samples, windows scanned and times stay as they were in training. The rates on backgrounds come from a
+    scan and not from each stage's negatives, which the earlier stages chose before they were raised, and which the
+    stage was boosted on: in a small run they underestimated the share of windows that reach a stage by a factor of 2
+    to 10.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def measured(
 
 
 def cost_of_window(costs: Sequence[int], sums: Floats, limits: Floats) -> float:
-    """Return how many features a window costs on average, from its `stage_sums` and the least sums that pass."""
+    """Return the features that a window costs on average, from the windows' `stage_sums` and the stage limits."""
     passed = np.logical_and.accumulate(sums >= limits, axis=1)[:, :-1]
     entered = np.column_stack([np.ones(len(sums), dtype=np.bool_), passed])
     return float(entered.mean(axis=0) @ np.asarray(costs, dtype=np.float64)) if len(sums) else 0.0
@@ -149,9 +150,9 @@ def cost_of_window(costs: Sequence[int], sums: Floats, limits: Floats) -> float:
 def pruned_thresholds(
     thresholds: Sequence[np.float32], costs: Sequence[int], positives: Floats, negatives: Floats, share: float
 ) -> list[np.float32]:
-    """Raise stage thresholds so that negatives cost least while all but a share of the positives found are still found.
+    """Raise thresholds so that negatives cost the least while all but a share of the positives found is still found.
 
-    Greedy: each step raises the threshold that saves most for each positive it loses.
+    Greedy: each step raises the threshold that saves the most per positive lost.
 
     Parameters
     ----------
@@ -166,16 +167,16 @@ def pruned_thresholds(
     Returns
     -------
     list of float32
-        None is lower than it was.
+        Each at least as high as before.
     """
     result = list(thresholds)
-    limits = np.array([limit(t) for t in thresholds])
+    limits = np.array([stage_limit(t) for t in thresholds])
     positives = positives[(positives >= limits).all(axis=1)]
     budget = int(share * len(positives) + 1e-9)
     step = max(1, budget // _STEPS)
     kept = len(positives) - budget
     cost = np.asarray(costs, dtype=np.float64)
-    # Stage 1 sees every window whatever its threshold; what a window costs is all after it.
+    # Every window costs the first stage; thresholds decide about the rest.
     entered = np.column_stack([np.ones(len(negatives), dtype=np.bool_), (negatives >= limits)[:, :-1]])
     entered = np.logical_and.accumulate(entered, axis=1)
     while len(positives):
@@ -183,19 +184,19 @@ def pruned_thresholds(
         after = np.cumsum((entered * cost)[:, ::-1], axis=1)[:, ::-1] - entered * cost
         for k in range(len(result)):
             ordered = np.sort(positives[:, k])
-            # Longer steps, too: between one positive and the next there may be no negative.
+            # Longer steps as well: there may be no negative between one positive and the next.
             for lost in sorted({min(n, len(positives) - kept) for n in (0, 1, step, 4 * step, budget)}):
                 raised = stage_threshold(ordered[lost:], 1.0)
                 if raised <= result[k]:
                     continue
-                gone = entered[:, k] & (negatives[:, k] < limit(raised))
-                saved = float(after[gone, k].sum()) / (np.count_nonzero(ordered < limit(raised)) + 0.1)
+                gone = entered[:, k] & (negatives[:, k] < stage_limit(raised))
+                saved = float(after[gone, k].sum()) / (np.count_nonzero(ordered < stage_limit(raised)) + 0.1)
                 if saved > 0 and (best is None or saved > best[0]):
                     best = (saved, k, raised)
         if best is None:
             break
         _, k, raised = best
         result[k] = raised
-        positives = positives[positives[:, k] >= limit(raised)]
-        entered[:, k + 1 :] &= (negatives[:, k] >= limit(raised))[:, None]
+        positives = positives[positives[:, k] >= stage_limit(raised)]
+        entered[:, k + 1 :] &= (negatives[:, k] >= stage_limit(raised))[:, None]
     return result

@@ -1,4 +1,4 @@
-"""The recipe of a training run: every setting with its range, from TOML, from the command line or from Python."""
+"""The recipe of a training run: every setting and its range, from TOML, the command line or Python."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _text(default: str, help: str) -> Any:
 
 @dataclass(frozen=True)
 class PositiveSource:
-    """Where positives come from and what part of them is the object.
+    """A source of positives, and which part of its images is the object.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class PositiveSource:
         ``yolo``, ``wider``, ``fddb`` or ``mitcmu``; ``auto`` looks at the path.
     crop : {'box', 'square', 'landmarks'}
         ``box``: the annotated box, see `aspect`; ``square``: the columns ``sq_*`` of a CSV;
-        ``landmarks``: a square from the eyes and the mouth (columns ``leye_x`` and so on).
+        ``landmarks``: a square placed by the eyes and the mouth (columns ``leye_x`` and so on).
     margin : float
         Added on each side of a box, as a fraction of its size.
     aspect : {'grow', 'shrink', 'stretch'}
@@ -119,7 +119,7 @@ class PositiveSource:
 
 
 def _documented(kind: type[Config]) -> type[Config]:
-    """Add the fields to a class's docstring, each with what the recipe and the command line say of it."""
+    """Add the fields of a class to its docstring, with the words of the recipe and the command line."""
     lines = ["Parameters", "----------"]
     for item in fields(cast(Any, kind)):
         lines += [f"{item.name} : {_type_name(item)}", f"    {describe(item)}"]
@@ -143,7 +143,7 @@ def _type_name(item: Any) -> str:
 
 
 def describe(item: Any, *, ranges: bool = True) -> str:
-    """Return what a field is, its range if wanted, and its default, in one line."""
+    """Describe a field in one line, with its default and, if wanted, its range."""
     text: str = item.metadata["help"]
     if "choices" in item.metadata and not ranges:
         text += f": {', '.join(item.metadata['choices'])}"
@@ -273,24 +273,24 @@ class TrainingConfig:
         base : path
             Folder that relative paths start from.
         data : str, optional
-            What ``{data}`` stands for in paths.
+            Replaces ``{data}`` in paths.
         override : mapping, optional
-            Values that replace the table's; their relative paths start from the working directory.
+            Values that replace those of the table; their relative paths start from the working directory.
         """
         values = dict(_resolved(table, Path(base), data))
         values.update(_resolved(override or {}, Path(), data))
         return cls(**values)
 
     def replaced(self, override: Mapping[str, Any]) -> TrainingConfig:
-        """Return the configuration with other values; their relative paths start from the working directory."""
+        """Return a copy with other values; their relative paths start from the working directory."""
         return dataclasses.replace(self, **_resolved(override, Path(), None))
 
     def with_positives(self, values: Mapping[str, Any]) -> TrainingConfig:
-        """Return the configuration with other values in every source of positives."""
+        """Return a copy with other values in every source of positives."""
         return self.replaced({"positives": [{**dataclasses.asdict(source), **values} for source in self.positives]})
 
     def of_stage(self, index: int) -> TrainingConfig:
-        """Return the configuration with the values of stage `index` in place of lists."""
+        """Return the configuration of stage `index`, with its value in place of each list."""
         lists = {
             f.name: v for f in fields(self) if f.metadata.get("per_stage") and _is_list(v := getattr(self, f.name))
         }
@@ -313,9 +313,9 @@ class TrainingConfig:
         return "\n".join([*lines, ""])
 
     def differences(self, other: TrainingConfig) -> list[str]:
-        """Return what makes this recipe another one, as ``key: mine, not theirs``; empty if they train alike.
+        """Return the settings that differ, as ``key: mine, not theirs``; empty if both train the same cascade.
 
-        The output folder, the number of threads and the memory limit change no result and are left out.
+        The output folder, the number of threads and the memory limit do not change the result and are ignored.
         """
         skipped = {"output", "threads", "memory_mb"}
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in skipped]
@@ -375,7 +375,7 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
 
 
 def _number_of(item: Any, value: Any) -> Any:
-    """Take a whole number where a real one is wanted, and NumPy's numbers as plain ones."""
+    """Accept an integer where a float is expected, and NumPy scalars as plain numbers."""
     value = value.item() if hasattr(value, "item") else value
     return float(value) if item.metadata["type"] is float and type(value) is int else value
 

@@ -1,4 +1,4 @@
-"""A training run: what it is given, the loop over its stages, and what it leaves."""
+"""A training run: its inputs, the loop over its stages, its results."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from vj.cascade.model import Cascade
 from vj.errors import InputError
 
 CHECKPOINT_SECONDS = 30.0
-"""Most time between two checkpoints, give or take one weak classifier or one image."""
+"""Longest time between two checkpoints, to within one weak classifier or one image."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training run came to.
+    """Result of a training run.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class TrainingResult:
     config : TrainingConfig
         All settings of the run.
     notes : tuple of str
-        What the run had to say, such as why it ended before the last stage asked for.
+        Messages of the run, such as why it ended early.
     """
 
     cascade: Cascade
@@ -55,13 +55,13 @@ class TrainingResult:
 class Training:
     """A training run, stage by stage: iterate over it to train.
 
-    The loop may be left and entered again, also after an exception or Ctrl-C in the middle of a stage: training
-    resumes where it stopped. With an output folder it resumes in another process, too.
+    The loop may be left and entered again, even after an exception or Ctrl-C in the middle of a stage: training
+    resumes where it stopped. With an output folder it can also resume in another process.
 
     Parameters
     ----------
     recipe : path or TrainingConfig, optional
-        A TOML file or a configuration; without one, settings start from their defaults.
+        A TOML file or a configuration; by default all settings have their defaults.
     positives : ndarray of uint8, sequence of ndarray, path, or sequence of path or `PositiveSource`, optional
         The objects: crops as an array of shape (n, h, w) or a list of arrays (h, w) or (h, w, 3) BGR, in any size; or
         folders and files to read them from. By default those of the recipe.
@@ -71,22 +71,22 @@ class Training:
     progress : callable, optional
         Called with a `Progress` at every step within stages.
     **settings
-        Any field of `TrainingConfig`, in place of the recipe's. `output` names a folder that then holds the cascade,
-        reports, plots and a checkpoint: a run of the same settings and data resumes from it and ends with the very
-        cascade of an uninterrupted run.
+        Fields of `TrainingConfig`, which replace those of the recipe. `output` names a folder for the cascade,
+        reports, plots and a checkpoint: a run with the same settings and data resumes from the checkpoint and gives
+        the same cascade as an uninterrupted run.
 
     Attributes
     ----------
     config : TrainingConfig
-        The settings, recipe and keywords together.
+        The settings of the run.
     notes : list of str
-        What the run has said so far, such as why it ended.
+        Messages so far, such as why the run ended.
 
     Raises
     ------
     InputError
-        When it is made, for a bad recipe, setting or array, or for no data; in the loop, for data that cannot be read
-        or an output folder that belongs to another run.
+        On construction, for an invalid recipe, setting or array, or missing data; in the loop, for data that cannot
+        be read or an output folder that belongs to another run.
 
     See Also
     --------
@@ -148,14 +148,14 @@ class Training:
 
     @property
     def negatives(self) -> npt.NDArray[np.uint8]:
-        """Negatives of the stage at hand, at the end those that pass all stages; shape (n, height, width)."""
+        """Negatives of the current stage, in the end those that pass all stages; shape (n, height, width)."""
         if self._learner is None:
             return np.zeros((0, self.config.window[1], self.config.window[0]), dtype=np.uint8)
         return self._learner.state.harvest.windows
 
     @cached_property
     def positives(self) -> Positives:
-        """The positives as windows, with their copies; they are read when first asked for."""
+        """The positives as windows, with their copies; read on first use."""
         self._tell(Progress("positives", 0))
         crops = self._inputs.crops
         if crops is not None:
@@ -190,7 +190,7 @@ class Training:
         return TrainingResult(self.cascade, self.reports, self.config, tuple(self.notes))
 
     def write(self) -> None:
-        """Write the stages trained so far to the output folder, if there is one; the loop does so by itself."""
+        """Write the stages trained so far to the output folder, if there is one; the loop does so after each stage."""
         if self.reports:
             self._output.write(self.cascade, self.reports, self.positives, self.held_out_names())
 
@@ -219,13 +219,13 @@ class Training:
                 self._lock.close()
 
     def _advance(self) -> bool:
-        """Train until there is a report to yield; False if there is none left."""
+        """Train until there is a report to yield; False if there are no more."""
         if self._busy:
             raise InputError("expected one loop over a training at a time, got a second one while a stage is trained")
         self._busy = True
         try:
             learner = self._learner = self._learner or self._open()
-            # Time between two steps is the caller's.
+            # The time since the last step was the caller's.
             learner.start_clock()
             if self._unwritten:
                 self._write()
@@ -239,19 +239,19 @@ class Training:
         return self._yielded < len(self.reports)
 
     def _write(self) -> None:
-        """Write what there is now to the output folder."""
+        """Write the current results to the output folder."""
         self.write()
         if self.finished and self._learner is not None and self.reports:
             self._output.finish(self.cascade, self.reports, self.positives, self._learner.hardest_negatives(200))
         elif self.finished and self._checkpoint is not None:
-            # Nothing came of it, so nothing stays.
+            # There is nothing to resume.
             self._checkpoint.clear()
         self._unwritten = False
 
-    # --- what is there at the start -----------------------------------------------------------------------------------
+    # --- the start ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> Learner:
-        """Load positives, find backgrounds, and resume from the checkpoint if there is one."""
+        """Load the positives, find the backgrounds, and resume from the checkpoint if there is one."""
         config = self.config
         self.notes.clear()
         for note in self.positives.notes:
@@ -263,8 +263,8 @@ class Training:
         hit_rate = config.of_stage(0).min_hit_rate
         if n and not resolves(n, hit_rate):
             self._note(
-                f"{n} positives held out are too few to set a hit rate of {hit_rate} on; "
-                f"training positives are counted with them"
+                f"{n} held-out positives are too few to set a hit rate of {hit_rate} on; "
+                f"they are pooled with the training positives"
             )
         if config.output:
             self._tell(Progress("backgrounds", 0))
@@ -287,10 +287,10 @@ class Training:
         trees = f" and {len(state.trees)} weak classifiers of the next" if state.trees else ""
         self._note(f"resuming after {len(state.stages)} stages{trees}")
 
-    # --- on the way ---------------------------------------------------------------------------------------------------
+    # --- progress ---------------------------------------------------------------------------------------------------
 
     def _hear(self, step: Progress) -> None:
-        """Keep what the learner says, save what it has, and pass it on."""
+        """Keep notes, save a checkpoint if it is due, and pass the step on."""
         if step.kind == "note":
             self.notes.append(step.text)
         elif step.kind == "binning" or perf_counter() - self._saved > CHECKPOINT_SECONDS:

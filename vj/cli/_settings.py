@@ -27,9 +27,9 @@ def apply(config: TrainingConfig, texts: Sequence[str]) -> TrainingConfig:
     ----------
     config : TrainingConfig
     texts : sequence of str
-        Each ``KEY=VALUE``. A key is one of a recipe; ``positives.0.margin`` is that of the first source of positives,
-        ``positives.margin`` that of all of them. A value is written as in a recipe, texts without quotes, too; numbers
-        with commas make a list.
+        Each ``KEY=VALUE``. A key is one of a recipe; ``positives.0.margin`` is the margin of the first source of
+        positives, ``positives.margin`` that of every source. A value is written as in a recipe; quotes may be left
+        out, and numbers with commas make a list.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def _changed_sources(config: TrainingConfig, key: str, rest: list[str], value: s
             raise InputError(f"expected a source from 0 to {len(sources) - 1}, got {key}")
         which = range(int(number), int(number) + 1)
     if len(rest) == 2 and rest[0] == "where":
-        # Columns of a table; their values are compared as texts.
+        # One column of the table; values of columns are texts.
         for k in which:
             sources[k]["where"] = {**sources[k]["where"], rest[1]: value}
         return sources

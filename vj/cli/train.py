@@ -1,4 +1,4 @@
-"""``vj-train``: train a cascade from a recipe, from options, or from the pictures that come with scikit-image."""
+"""``vj-train``: train a cascade from a recipe, from options, or from the images that come with scikit-image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vj.cli._common import INTERRUPTED, OK, add_version, run
 from vj.errors import InputError
 
 DEMO = """
-# Faces of 25x25 pixels and photos that come with scikit-image: enough to see everything work, not for a real model.
+# Faces of 25x25 pixels and photos that come with scikit-image: enough for a demonstration, not for a real model.
 positives = [{ path = "skimage:faces", margin = -0.04 }]
 backgrounds = "skimage:backgrounds"
 window = "20x20"
@@ -200,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from vj.cli._training_output import Log
 
     folder = Path(config.output)
-    # Held from before anything is removed until the last plot is written.
+    # Locked from before anything is removed until the last plot is written.
     with locked(folder), Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
         if arguments.restart:
             _forget(folder)
@@ -219,7 +219,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _ctrl_c() -> Iterator[Callable[[Callable[[Any], None]], Callable[[Any], None]]]:
-    """Let no Ctrl-C get lost: one that falls into a finalizer or the compiler's callbacks is ignored by Python.
+    """Lose no Ctrl-C: Python ignores an interrupt that arrives in a finalizer or in the compiler's callbacks.
 
     Yields a wrapper for the progress callback, which raises the interrupt again at the next step.
     """
@@ -237,7 +237,7 @@ def _ctrl_c() -> Iterator[Callable[[Callable[[Any], None]], Callable[[Any], None
 
         return step
 
-    # Signals belong to the main thread; elsewhere there is nothing to catch.
+    # Only the main thread receives signals.
     if threading.current_thread() is not threading.main_thread():
         yield checked
         return
@@ -274,19 +274,19 @@ def _forget(folder: Path) -> None:
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:
-    """Find the face in scikit-image's photo of an astronaut and draw it."""
+    """Find the face in scikit-image's photo of an astronaut and draw a box around it."""
     import cv2
 
     from vj.datasets.packaged import packaged_photo
     from vj.detector import Detector
     from vj.images import read_bgr, write_image
 
-    picture = read_bgr(packaged_photo("astronaut.png")).copy()
-    found = Detector(cascade).detect(picture)
+    image = read_bgr(packaged_photo("astronaut.png")).copy()
+    found = Detector(cascade).detect(image)
     for (x, y, w, h), score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True):
-        cv2.rectangle(picture, (x, y), (x + w, y + h), (0, 255, 0), 2)
-        cv2.putText(picture, f"{score:.2f}", (x, max(y - 5, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 255, 0), 1)
-    write_image(folder / "astronaut.png", picture)
+        cv2.rectangle(image, (x, y), (x + w, y + h), (0, 255, 0), 2)
+        cv2.putText(image, f"{score:.2f}", (x, max(y - 5, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 255, 0), 1)
+    write_image(folder / "astronaut.png", image)
     log.line(f"{len(found.boxes)} box(es) in {folder / 'astronaut.png'}: {found.boxes.tolist()}")
 
 
