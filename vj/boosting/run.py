@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vj.boosting.checkpoint import FINISHED, Checkpoint, State
 from vj.boosting.fingerprints import fingerprint
-from vj.boosting.inputs import BackgroundsGiven, PositivesGiven, Recipe, gather
+from vj.boosting.inputs import AnyPath, BackgroundsGiven, PositivesGiven, Recipe, gather
 from vj.boosting.learner import Learner
 from vj.boosting.lock import locked
 from vj.boosting.output import Output
@@ -68,12 +68,14 @@ class Training:
     backgrounds : ndarray of uint8, sequence of ndarray or path, or path, optional
         Images without the object: an array of shape (n, h, w), a list of images, or files, folders, lists and
         patterns. By default those of the recipe.
+    output : path, optional
+        Folder for the cascade, reports, plots and a checkpoint: a run with the same settings and data resumes from the
+        checkpoint and gives the same cascade as an uninterrupted run. By default that of the recipe; without one,
+        nothing is written.
     progress : callable, optional
         Called with a `Progress` at every step within stages.
     **settings
-        Fields of `TrainingConfig`, which replace those of the recipe. `output` names a folder for the cascade,
-        reports, plots and a checkpoint: a run with the same settings and data resumes from the checkpoint and gives
-        the same cascade as an uninterrupted run.
+        Fields of `TrainingConfig`, which replace those of the recipe.
 
     Attributes
     ----------
@@ -106,9 +108,12 @@ class Training:
         *,
         positives: PositivesGiven | None = None,
         backgrounds: BackgroundsGiven | None = None,
+        output: AnyPath | None = None,
         progress: Callable[[Progress], None] | None = None,
         **settings: Any,
     ) -> None:
+        if output is not None:
+            settings["output"] = output
         self._inputs = gather(recipe, positives, backgrounds, settings)
         self.config = config = self._inputs.config
         self.notes: list[str] = []
@@ -314,6 +319,7 @@ def train(
     *,
     positives: PositivesGiven | None = None,
     backgrounds: BackgroundsGiven | None = None,
+    output: AnyPath | None = None,
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> TrainingResult:
@@ -321,8 +327,8 @@ def train(
 
     Parameters
     ----------
-    recipe, positives, backgrounds, progress, **settings
-        As for `Training`; `output` names a folder for the results, from which an interrupted call resumes.
+    recipe, positives, backgrounds, output, progress, **settings
+        As for `Training`. With an output folder an interrupted call resumes when it is repeated.
 
     Returns
     -------
@@ -340,7 +346,9 @@ def train(
     0.9975
     >>> vj.Detector(result.cascade).detect(image)  # doctest: +SKIP
     """
-    training = Training(recipe, positives=positives, backgrounds=backgrounds, progress=progress, **settings)
+    training = Training(
+        recipe, positives=positives, backgrounds=backgrounds, output=output, progress=progress, **settings
+    )
     for _ in training:
         pass
     return training.result()
