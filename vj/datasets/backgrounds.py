@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import read_bounded
 from vj._types import Gray
 from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
 from vj.errors import InputError
 from vj.images import list_images, read_gray, to_gray
+
+# A list of a million images takes 100 MB.
+_MAX_BYTES = 1 << 30
 
 
 class Backgrounds(Sequence[Gray]):
@@ -85,11 +89,11 @@ def _expand(place: str) -> Sequence[str | npt.NDArray[np.uint8]]:
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a list of pictures as text, got {error}") from None
-    names = [line.strip() for line in lines]
+    data = read_bounded(path, _MAX_BYTES, "list of images")
+    if b"\0" in data:
+        raise InputError(f"{path}: expected a list of images as text, got other bytes")
+    # Names are whatever bytes the file system has.
+    names = [line.strip() for line in data.decode("utf-8", "surrogateescape").split("\n")]
     found = []
     for name in names:
         if name and not name.startswith("#"):
