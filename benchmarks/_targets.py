@@ -108,7 +108,7 @@ def first_stages(cascade: Cascade, n: int) -> Cascade:
 
 @cache
 def cascades() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """The first stages of real cascades as files, and the whole files."""
+    """Return the first stages of real cascades as files, and the whole files."""
     lbp = Path(skimage.__file__).parent / "data" / "lbpcascade_frontalface_opencv.xml"
     found = [lbp] if lbp.is_file() else []
     for name in REAL:
@@ -131,7 +131,7 @@ def cascades() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 
 @cache
 def scenes() -> tuple[Any, ...]:
-    """Grey images small enough to scan thousands of times: a face, a texture, noise."""
+    """Return grey images small enough to scan thousands of times: a face, a texture, noise."""
     face = skimage.data.astronaut()[40:160, 160:280, 1]
     rng = np.random.default_rng(1)
     return (
@@ -168,7 +168,7 @@ def _try_cascade(case: Case, folder: Path) -> None:
 
 
 def _compare(scan: Any, depth: Any, sums: Any, n_stages: int, stride: int) -> None:
-    """The lane scan against the plain one, window by window."""
+    """Compare the lane scan with the plain one, window by window."""
     ys, xs = np.nonzero(depth == n_stages)
     entered = [int((depth >= s).sum()) for s in range(n_stages)]
     if not (
@@ -185,7 +185,7 @@ def _compare(scan: Any, depth: Any, sums: Any, n_stages: int, stride: int) -> No
 
 @cache
 def images() -> tuple[tuple[str, bytes], ...]:
-    """A small photo in every format that the file name can ask for."""
+    """Return a small photo in every format that is read."""
     photo = np.ascontiguousarray(skimage.data.astronaut()[60:120, 180:260, ::-1])
     found = []
     for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm", ".pgm"):
@@ -232,7 +232,7 @@ _COLUMNS = "sq_x,sq_y,sq_size,leye_x,leye_y,reye_x,reye_y,lmouth_x,lmouth_y,rmou
 
 @cache
 def labels() -> dict[str, dict[str, bytes]]:
-    """The files of a small set in every format; the first one is the one that is spoilt."""
+    """Return the files of a small set in every format; the first one is the one that is spoilt."""
     boxes = [{"bbox": [10, 12, 30, 38], "landmarks": [[15, 20], [30, 20], [18, 40], [28, 40]]}, {"bbox": [1, 2, 8, 9]}]
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "width": 80, "height": 60}, {"id": 2, "file_name": "b.png"}],
@@ -324,7 +324,7 @@ def _try_labels(case: Case, folder: Path) -> None:
 
 @cache
 def recipes() -> tuple[bytes, ...]:
-    """Recipes with every kind of value."""
+    """Return recipes with every kind of value."""
     plain = TrainingConfig.from_mapping({"positives": [{"path": "a"}], "backgrounds": ["b"]}, data="x")
     every = plain.to_toml()
     tables = '\n[[positives]]\npath = "{data}/x.csv"\nwhere = { yaw = "-0.6..0.6" }\nclasses = ["face"]\njitter = 2\n'
@@ -365,14 +365,14 @@ TINY = {
 
 @cache
 def samples() -> tuple[Any, list[Any]]:
-    """Faces of 8x8 and backgrounds for `TINY`."""
+    """Return faces of 8x8 and backgrounds for `TINY`."""
     faces = np.rint(skimage.data.lfw_subset()[:60] * 255).astype(np.uint8)
     small = np.stack([cv2.resize(face, (8, 8), interpolation=cv2.INTER_AREA) for face in faces])
     return small, [np.ascontiguousarray(skimage.data.gravel()[:60, :60]), skimage.data.coffee()[:80, :80, 0].copy()]
 
 
 def training(folder: Path, **more: Any) -> Training:
-    """A run of `TINY` with its checkpoint in a folder."""
+    """Return a run of `TINY` with its checkpoint in a folder."""
     config = TrainingConfig.from_mapping({**TINY, **more})
     faces, backgrounds = samples()
     return Training(config, positives=positives_from_arrays(faces, config), backgrounds=backgrounds, checkpoint=folder)
@@ -380,7 +380,7 @@ def training(folder: Path, **more: Any) -> Training:
 
 @cache
 def checkpoints() -> tuple[dict[str, bytes], ...]:
-    """What a run leaves in its folder after each of its saves."""
+    """Return what a run leaves in its folder after each of its saves."""
     import tempfile
 
     found: list[dict[str, bytes]] = []
@@ -440,7 +440,7 @@ ODD_WORDS = (
 
 @cache
 def _parsers() -> dict[str, tuple[Callable[..., int], tuple[str, ...], tuple[tuple[str, ...], ...]]]:
-    """Each command: its main, its options, and good command lines to start from."""
+    """Return each command: its main, its options, and good command lines to start from."""
     from vj.cli import detect, evaluate, inspect, tiers, train
 
     # Training needs a path that is there; without one nothing is trained, whatever the options are.
@@ -464,7 +464,7 @@ def _parsers() -> dict[str, tuple[Callable[..., int], tuple[str, ...], tuple[tup
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """All options of a parser and of its commands; a training that starts would take its time."""
+    """Return all options of a parser and of its commands; a training that starts would take its time."""
     found = []
     for action in parser._actions:
         found += [name for name in action.option_strings if name.startswith("--") and name != "--demo"]
