@@ -287,8 +287,10 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
 
 
 def _number_of(item: Any, value: Any) -> Any:
-    """Take a whole number where a real one is wanted."""
-    return float(value) if item.metadata["type"] is float and type(value) is int else value
+    """Take a whole number where a real one is wanted, unless it is beyond all of those."""
+    if item.metadata["type"] is float and type(value) is int and abs(value) < 1 << 1000:
+        return float(value)
+    return value
 
 
 def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
@@ -299,8 +301,7 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
     for key, value in table.items():
         if key not in known:
             raise InputError(f"expected a key of positives (one of {', '.join(known)}), got {key!r} = {_shown(value)}")
-        if known[key].metadata["type"] is float and type(value) is int:
-            table[key] = float(value)
+        table[key] = _number_of(known[key], value)
     if "classes" in table:
         names = table["classes"]
         table["classes"] = (names,) if isinstance(names, str) else tuple(map(str, names))

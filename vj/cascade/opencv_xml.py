@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from vj._files import read_bounded, write_text
+from vj._files import is_file, read_bounded, write_text
 from vj.cascade import stock
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -71,7 +71,7 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
 def _resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
-    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
+    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not is_file(path):
         return stock.find(source)
     return path
 

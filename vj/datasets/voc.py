@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vj._files import is_file
 from vj.datasets.labelled import LabelledImage
 from vj.datasets.reading import array, existing, inside, located, number, numbers, read_bytes, read_lines, root
 from vj.errors import InputError
@@ -36,7 +37,7 @@ def read(source: Path, images: Path | None = None) -> list[LabelledImage]:
         with located(path, "filename"):
             image = existing(inside(folder, file.name))
         # Files that were renamed often keep their old <filename>, but the XML goes by the name of its image.
-        if not image.is_file() and (own := existing(folder / path.stem)).is_file():
+        if not is_file(image) and is_file(own := existing(folder / path.stem)):
             image = own
         ignored = np.array(file.difficult, dtype=np.bool_)
         classes = tuple(file.classes) if any(file.classes) else ()
