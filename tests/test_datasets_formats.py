@@ -291,3 +291,9 @@ def test_names_that_no_file_can_have_are_images_that_are_missing_or_refused(fold
         assert "\0" in name
     assert read_labelled(folder / "Annotations")[0].path.name == "x" * 300
     assert find_backgrounds([str(folder / "bg.txt")]).items == [str(folder / ("x" * 300))]
+
+
+def test_an_xml_file_of_megabytes_is_no_annotation_of_one_image(folder):
+    _write(folder / "Annotations" / "a.xml", "<annotation>" + "<a/>" * (1 << 20) + "</annotation>")
+    with pytest.raises(InputError, match="at most 4194304 bytes"):
+        read_labelled(folder / "Annotations")

@@ -31,6 +31,9 @@ MAX_ELEMENTS = 500_000
 """Most XML elements read: about 100 MB of memory; the largest cascade known to be in use has 85,000."""
 MAX_ATTRIBUTES = 10_000
 """Most XML attributes read; a cascade has one or two. A million and a half took 9.5 s to read."""
+MAX_EQUAL_SIGNS = 50_000
+"""Most equal signs read: all attributes of one element are read before they can be counted, and 1.3 million took 3.6 s.
+OpenCV's own files have at most 110."""
 MAX_TEXT = 1 << 18
 """Most characters in one element: a tree of 10,000 nodes. Fifteen million numbers took 24 s and 1.3 GB to read."""
 MAX_STAGES = 1000
@@ -110,6 +113,8 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
                 raise ValueError(f"more than {MAX_ATTRIBUTES} attributes")
             return super().start(tag, attrs)
 
+    if data.count(b"=") > MAX_EQUAL_SIGNS:
+        raise InputError(f"{place}: expected an OpenCV cascade in XML, got one with more than {MAX_EQUAL_SIGNS} '='")
     try:
         parser = defusedxml.ElementTree.DefusedXMLParser(target=Builder(), forbid_dtd=True)
         parser.feed(data)

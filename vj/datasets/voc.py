@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from vj._files import is_file
+from vj._files import is_file, read_bounded
 from vj.datasets.labelled import LabelledImage
-from vj.datasets.reading import array, existing, inside, located, number, numbers, read_bytes, read_lines, root
+from vj.datasets.reading import array, existing, inside, located, number, numbers, read_lines, root
 from vj.errors import InputError
+
+_MAX_BYTES = 4 << 20
+"""Largest XML file read: the objects of one image, some 10,000 of them; as many bytes of elements take 0.2 GB."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _tree(path: Path) -> Any:
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
-    data = read_bytes(path)
+    data = read_bounded(path, _MAX_BYTES)
     try:
         return fromstring(data)
     # LookupError and ValueError: encodings that Python does not know, or that expat cannot use.
