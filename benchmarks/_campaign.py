@@ -40,6 +40,7 @@ MEMORY_MB = 512
 """An input that takes more than this is a fault."""
 CEILING_MB = 6000
 """Address space a worker may take beyond what it starts with, so that the machine survives."""
+FORGET_MB = 100
 BATCH = 50
 
 REFUSED, LOADED, FOREIGN, WRONG, CRASHED = "refused", "loaded", "foreign", "wrong", "crashed"
@@ -97,7 +98,7 @@ def attempt(target: str, case: Case, folder: Path) -> Outcome:
 
 def watched(call: Callable[[], None]) -> Outcome:
     """Call what uses an input; return what came of it, with the processor time and the memory it took."""
-    before = _resident(reset=True)
+    before, _ = _memory()
     start = time.process_time()
     kind, reason = LOADED, ""
     try:
@@ -116,20 +117,22 @@ def watched(call: Callable[[], None]) -> Outcome:
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         kind, reason = FOREIGN, f"{type(error).__name__} in {place}: {' '.join(str(error).split())[:150]}"
     seconds = time.process_time() - start
-    return Outcome(kind, seconds, max(0.0, _resident() - before), reason)
+    return Outcome(kind, seconds, max(0.0, _memory()[1] - before), reason)
 
 
-def _resident(reset: bool = False) -> float:
-    """Largest resident memory in MB since the last reset; 0 where the system does not say."""
+def _memory() -> tuple[float, float]:
+    """Resident memory now and at most so far, in MB; zeros where the system does not say.
+
+    The most is forgotten when it is far above what is used now, so that each large input is seen, at little cost.
+    """
     try:
-        if reset:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        most, now = (int(line.split()[1]) / 1024 for line in lines if line.startswith(("VmHWM", "VmRSS")))
+        if most - now > FORGET_MB:
             Path("/proc/self/clear_refs").write_text("5")
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return 0.0
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return now, most
 
 
 # --- the worker -------------------------------------------------------------------------------------------------------
@@ -146,7 +149,10 @@ def _work(target: str, seed: int, first: int, last: int, pipe: Any, place: mmap.
     resource.setrlimit(resource.RLIMIT_AS, (size + CEILING_MB * 2**20,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     done: list[tuple[int, Outcome]] = []
+    parent = os.getppid()
     for k in range(first, last):
+        if os.getppid() != parent:
+            os._exit(0)
         folder = Path(tempfile.mkdtemp(dir=scratch))
         case = make(target, seed, k)
         place[:16] = struct.pack("<qd", k, time.process_time())

@@ -105,6 +105,8 @@ def _one_line_warnings(program: str) -> Iterator[None]:
 
     with warnings.catch_warnings():
         show = warnings.showwarning
+        # What Pillow thinks of a spoilt header: whether the image can be used is said by our own reader.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
         def one_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, CacheWarning):
