@@ -7,9 +7,12 @@ its place, or half of the data is written first.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -126,33 +129,52 @@ _REAL_PID = os.getpid
 
 
 def kills(count: int, seed: int, note: Callable[[str], None]) -> dict[str, int]:
-    """Kill runs at points drawn at random, every fifth of them twice, and resume them; return how that went."""
+    """Kill runs at points drawn at random, every fifth of them twice, and resume them; return how that went.
+
+    It happens in a new process: one with threads, as OpenCV starts them, must not be forked.
+    """
+    command = [sys.executable, "-m", "benchmarks._kills", str(count), str(seed)]
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"expected a table of kills, got exit code {done.returncode}: {done.stderr[-2000:]}")
+    for line in done.stderr.splitlines():
+        note(line)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def main(count: int, seed: int) -> dict[str, int]:
+    """Do what `kills` does, in this process."""
     rng = np.random.default_rng([seed, 5])
     whole: list[tuple[bytes, int]] = []
     with tempfile.TemporaryDirectory() as place:
-        for k, changes in enumerate(CHANGES):
+        for k, changes in enumerate(CHANGES[:count]):
             data, operations = result(Path(place) / f"whole{k}", changes)
             assert data is not None
             whole.append((data, operations))
         found = {"kills": 0, "resumed to the same bytes": 0, "points": sum(n for _, n in whole)}
+        attempts = 0
         while found["kills"] < count:
-            changes, (expected, operations) = (
-                CHANGES[found["kills"] % len(CHANGES)],
-                whole[found["kills"] % len(CHANGES)],
-            )
-            folder = Path(place) / f"run{found['kills']}"
-            points = []
+            k = found["kills"] % len(whole)
+            changes, (expected, operations) = CHANGES[k], whole[k]
+            attempts += 1
+            folder, points, killed = Path(place) / f"run{attempts}", [], False
             for _ in range(1 + (found["kills"] % 5 == 4)):
                 points.append((int(rng.integers(1, operations + 1)), bool(rng.random() < 0.5)))
-                # The second kill may come after the run has ended.
-                data, _ = result(folder, changes, *points[-1])
-            if data is not None and len(points) == 1:
-                note(f"kill at {points}: the run ended before")
+                # A run may end before the point: how often it saves depends on the time it takes.
+                killed |= result(folder, changes, *points[-1])[0] is None
+            if not killed:
                 continue
             found["kills"] += 1
             data, _ = result(folder, changes)
             if data == expected:
                 found["resumed to the same bytes"] += 1
             else:
-                note(f"kill at {points} of {changes}: another result")
+                print(f"kill at {points} of {changes}: another result", file=sys.stderr)
     return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))))

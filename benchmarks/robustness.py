@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from benchmarks import _campaign, _fuzz, _kills, _runner
 from benchmarks._targets import TARGETS, make_seeds
 
@@ -36,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"robustness: expected a folder outside the project, got {folder}", file=sys.stderr)
         return 2
     folder.mkdir(parents=True, exist_ok=True)
+    # Workers are forked, which threads of OpenCV's would not survive.
+    cv2.setNumThreads(1)
     figures = campaign(args, folder, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(figures))
     if not args.only:
