@@ -40,6 +40,8 @@ def test_options_win_and_start_from_the_working_directory(tmp_path):
         ("stages = true", "expected stages to be an integer, got True"),
         ('min_hit_rate = "high"', "expected min_hit_rate to be a number, got 'high'"),
         ("min_hit_rate = 1.5", "expected min_hit_rate between 0.5 and 1.0, got 1.5"),
+        ("min_hit_rate = 1" + "0" * 400, "expected min_hit_rate to be a number, got 1000"),
+        ("positives = [{path = 'x', side = 1" + "0" * 400 + "}]", "expected positives.side to be a number, got 1000"),
         ("min_hit_rate = nan", "expected min_hit_rate between"),
         ("max_weak_count = [3, 0]", "expected max_weak_count between 1 and 10000, got 0"),
         ("max_weak_count = []", "expected max_weak_count to be a number or a list of them, got an empty list"),

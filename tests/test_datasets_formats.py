@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from vj.datasets.backgrounds import find_backgrounds
 from vj.datasets.formats import FORMATS, read_labelled
 from vj.errors import InputError
 from vj.images import write_image
@@ -275,3 +276,24 @@ def test_mitcmu_as_published(folder):
     text = "#filename left-eye right-eye nose left-corner-mouth center-mouth right-corner-mouth\n"
     (image,) = read_labelled(_write(folder / "list.txt", text + "a.gif 30 30 70 30 50 45 40 60 50 60 60 60\n"))
     assert image.path == folder / "images" / "a.png"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b"])
+def test_names_that_no_file_can_have_are_images_that_are_missing_or_refused(folder, name):
+    """The next reader of the image says that it is missing; asking for it must not raise what nobody expects."""
+    _write(folder / "info.dat", f"{name} 1 1 2 3 4\n")
+    _write(folder / "Annotations" / "a.xml", f"<annotation><filename>{'x' * 300}</filename></annotation>")
+    _write(folder / "bg.txt", f"{'x' * 300}\n")
+    try:
+        (image,) = read_labelled(folder / "info.dat", "info")
+        assert image.path == folder / name
+    except InputError:
+        assert "\0" in name
+    assert read_labelled(folder / "Annotations")[0].path.name == "x" * 300
+    assert find_backgrounds([str(folder / "bg.txt")]).items == [str(folder / ("x" * 300))]
+
+
+def test_an_xml_file_of_megabytes_is_no_annotation_of_one_image(folder):
+    _write(folder / "Annotations" / "a.xml", "<annotation>" + "<a/>" * (1 << 20) + "</annotation>")
+    with pytest.raises(InputError, match="at most 4194304 bytes"):
+        read_labelled(folder / "Annotations")

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from vj.errors import InputError
 
@@ -45,7 +46,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
                 raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
             if status.st_size > limit:
                 raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
-            data = file.read(limit + 1)
+            data = _read(file, limit + 1, status.st_size + 1)
     except InputError:
         raise
     except OSError as error:
@@ -57,10 +58,27 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     return data
 
 
+def _read(file: BinaryIO, most: int, expected: int) -> bytes:
+    """Read until `most` bytes or the end; asking for all at once would reserve memory for the limit, not the file."""
+    parts: list[bytes] = []
+    while most > 0 and (part := file.read(min(most, max(expected, 1 << 16)))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
 def _kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "a folder"
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file; False for names that no file can have and for folders that are closed."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

@@ -25,6 +25,7 @@ MAX_BYTES = 1 << 30
 MAX_PIXELS = 200_000_000
 """Most pixels of an image that is decoded, by default; a file of 109 KB can hold 900 million, 5.4 GB once decoded."""
 
+_MAX_CHUNKS = 1_000_000
 # What OpenCV decodes and Pillow can size from the header; others are left to OpenCV's own limit of 2^30 pixels.
 _SIZED = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
@@ -90,6 +91,7 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
     size = _header_size(data)
     if size is not None and size[0] * size[1] > max_pixels:
         raise InputError(f"{name}: expected an image of at most {max_pixels} pixels, got {size[0]}x{size[1]}")
+    _check_chunks(name, data)
     try:
         # Decoding from memory: OpenCV's own file reader prints warnings and cannot say why a file would not open.
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
@@ -98,6 +100,21 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
     if image is None:
         raise InputError(f"{name}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _check_chunks(name: str, data: bytes) -> None:
+    """Refuse a PNG with a chunk longer than the file: OpenCV reserves what it claims, 4 GB for a file of 700 bytes."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if length > len(data):
+            raise InputError(f"{name}: expected an image, got a PNG of {len(data)} bytes with a chunk of {length}")
+        at += 12 + length
+        if kind in (b"IEND", b""):
+            return
+    raise InputError(f"{name}: expected an image, got a PNG of more than {_MAX_CHUNKS} chunks")
 
 
 def _header_size(data: bytes) -> tuple[int, int] | None:

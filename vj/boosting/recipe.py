@@ -375,9 +375,10 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
 
 
 def _number_of(item: Any, value: Any) -> Any:
-    """Accept an integer where a float is expected, and NumPy scalars as plain numbers."""
+    """Accept an integer that a float can hold where a float is expected, and NumPy scalars as plain numbers."""
     value = value.item() if hasattr(value, "item") else value
-    return float(value) if item.metadata["type"] is float and type(value) is int else value
+    whole = type(value) is int and abs(value) < 1 << 1000
+    return float(value) if whole and item.metadata["type"] is float else value
 
 
 def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
@@ -388,8 +389,7 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
     for key, value in table.items():
         if key not in known:
             raise InputError(f"expected a key of positives (one of {', '.join(known)}), got {key!r} = {_shown(value)}")
-        if known[key].metadata["type"] is float and type(value) is int:
-            table[key] = float(value)
+        table[key] = _number_of(known[key], value)
     if "classes" in table:
         names = table["classes"]
         table["classes"] = (names,) if isinstance(names, str) else tuple(map(str, names))

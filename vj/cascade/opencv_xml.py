@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from vj._files import read_bounded, write_text
+from vj._files import is_file, read_bounded, write_text
 from vj.cascade import calibration, stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
@@ -69,7 +69,7 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
 def resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
-    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
+    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not is_file(path):
         return stock.find(source)
     return path
 

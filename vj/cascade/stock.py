@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vj._files import is_file
 from vj.errors import InputError
 
 DEFAULT = "frontalface"
@@ -38,14 +39,6 @@ def folders() -> Iterator[Path]:
             yield Path(spec.origin).parent / below
     for place in _DEBIAN:
         yield Path(place)
-
-
-def is_file(path: Path) -> bool:
-    """Whether a path leads to a regular file; False for names that no file can have and folders that are closed."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def find(name: str) -> Path:

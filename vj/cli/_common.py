@@ -114,6 +114,8 @@ def _one_line_warnings(program: str) -> Iterator[None]:
                 report(program, str(message))
 
         warnings.simplefilter("always", UserWarning)
+        # What Pillow thinks of a spoilt header: whether the image can be used is said by our own reader.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = one_line
         yield
 

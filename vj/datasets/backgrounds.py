@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._files import read_bounded
+from vj._files import is_file
 from vj._types import Gray
 from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
 from vj.errors import InputError
@@ -98,5 +99,5 @@ def _read_list(path: Path) -> list[str]:
     for name in names:
         if name and not name.startswith("#"):
             beside = path.parent / name
-            found.append(str(beside if beside.exists() or not Path(name).exists() else Path(name)))
+            found.append(str(beside if is_file(beside) or not is_file(Path(name)) else Path(name)))
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vj._files import read_bounded
+from vj._files import is_file, read_bounded
 from vj._types import Floats
 from vj.errors import InputError
 
@@ -101,7 +101,7 @@ def root(folder: Path, images: Path | None, names: Sequence[str]) -> Path:
         return images
     for place in _FOLDERS:
         for name in names[:3]:
-            if "\0" not in name and existing(folder / place / name).is_file():
+            if "\0" not in name and is_file(existing(folder / place / name)):
                 return folder / place
     return folder
 
@@ -112,12 +112,12 @@ def existing(path: Path) -> Path:
     Lists outlive their images' formats: those of MIT+CMU name ``.gif`` files, which many keep as ``.png``; FDDB's
     leave the ending out.
     """
-    if path.is_file():
+    if is_file(path):
         return path
     endings = (*_SUFFIXES, *(suffix.upper() for suffix in _SUFFIXES))
     stems = [path.with_suffix("")] if path.suffix.lower() in _SUFFIXES else [path]
     others = (stem.with_name(stem.name + ending) for stem in stems if stem.name for ending in endings)
-    return next((other for other in others if other.is_file()), path)
+    return next((other for other in others if is_file(other)), path)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def read(source: Path, images: Path | None = None) -> list[LabelledImage]:
     """Read a YOLO folder; images are opened, since boxes are fractions of their size. No label file: no objects."""
     folder = source if source.is_dir() else source.parent
     place = images or (folder / "images" if (folder / "images").is_dir() else folder)
-    names = _class_names(folder)
+    names = read_class_names(folder)
     found = []
     for path in list_images(place):
         label = _label_file(path, place, folder)
@@ -70,7 +70,14 @@ def _label_file(path: Path, place: Path, folder: Path) -> Path:
     return label if label.is_file() else path.with_suffix(".txt")
 
 
-def _class_names(folder: Path) -> dict[int, str]:
+def read_class_names(folder: Path) -> dict[int, str]:
+    """Read the names of classes by their numbers; none if no file holds them.
+
+    Raises
+    ------
+    InputError
+        If the first file found cannot be read.
+    """
     for place in (folder, folder.absolute().parent):
         for name in NAMES:
             if (place / name).is_file():
