@@ -9,6 +9,9 @@ import pytest
 from vj.cli.tiers import main
 from vj.errors import InputError
 from vj.tiers import Answer, Escalation, Outcomes, Policy, Tier, TierError
+from vj.tiers.beliefs import FoldedBeliefs, folds
+from vj.tiers.fitting import Goal, Points, optimism, tried
+from vj.tiers.rules import Plan, play
 
 COSTS = {"small": 0.0, "middle": 1.0, "large": 4.0}
 
@@ -109,6 +112,71 @@ def test_a_budget_is_kept_on_the_rows_it_was_fitted_on():
     policy = Policy.fit(outcomes, budget=1.0)
     assert policy.fit_report["cost"] <= 1.0
     assert policy.replay(outcomes)["cost"] == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_loss_holds_on_other_rows_and_more_confidence_saves_less():
+    """Measured on so many rows that it is the policy's own accuracy, not a sample's."""
+    many = made(40_000, seed=11).select(["small", "large"])
+    kept, saved = [], {}
+    for seed in range(8):
+        outcomes = made(700, seed=100 + seed).select(["small", "large"])
+        for confidence in (0.5, 0.9):
+            report = Policy.fit(outcomes, loss=0.02, confidence=confidence).replay(many)
+            saved.setdefault(confidence, []).append(report["saved"])
+            if confidence == 0.9:
+                kept.append(report["accuracy"] >= report["best_accuracy"] - 0.02)
+    # With 0.9 for each, fewer than 5 of 8 have a probability of 0.5 %.
+    assert sum(kept) >= 5
+    assert np.mean(saved[0.9]) < np.mean(saved[0.5])
+
+
+def test_the_bounds_are_the_naive_ones():
+    """Standard error of paired differences, row by row, for points of different plans."""
+    outcomes = made(400)
+    beliefs = FoldedBeliefs(outcomes, folds(400, 0))
+    two = [Plan(rule, (0, 2), pooled) for rule in ("chow", "gain") for pooled in (True, False)]
+    points = tried(beliefs, [Plan("single", (0,)), *two, Plan("price", (0, 1, 2))], 5)
+    best = outcomes.correct[:, outcomes.best].astype(float)
+    for i, (plan, threshold) in enumerate(zip(points.plans, points.thresholds, strict=True)):
+        played = play(beliefs, plan, threshold)
+        right = outcomes.correct[np.arange(400), played.pick].astype(float)
+        assert points.mean_cost[i] == pytest.approx((played.asked @ outcomes.costs).mean())
+        assert points.accuracy[i] == pytest.approx(right.mean())
+        assert Goal("loss", 0.0).errors(points)[i] == pytest.approx((right - best).std() / 20)
+        assert Goal("accuracy", 0.0).errors(points)[i] == pytest.approx(right.std() / 20)
+
+
+def test_the_optimism_of_choosing_among_equals_is_the_expected_maximum():
+    """200 points that differ by chance alone: the best of them looks better than it is by about 2.75 errors."""
+    rng = np.random.default_rng(0)
+    n, count = 2000, 200
+    right = (rng.random((count, n)) < 0.8).reshape(count, 200, 10).sum(axis=2).astype(float)
+    points = Points(
+        [Plan("single", (0,))] * count,
+        [0.0] * count,
+        right,
+        np.ones((count, 200)) * 10,
+        np.zeros(count),
+        right[0],
+        np.full(200, 10.0),
+    )
+    found = optimism(points, Goal("budget", 1.0), np.zeros(count), seed=1)
+    error = np.sqrt(0.8 * 0.2 / n)
+    # Chance of the sample and chance of the resample add up there, so that less than 2.75 is put down to choosing.
+    assert 1.2 * error < found < 2.75 * error
+
+
+def test_moving_along_the_curve_keeps_the_margin():
+    policy = Policy.fit(made(), loss=0.02)
+    moved = policy.at(loss=0.02)
+    assert moved.threshold == policy.threshold
+    assert moved.at(loss=0.2).replay(made(500, seed=1))["saved"] > policy.replay(made(500, seed=1))["saved"]
+
+
+@pytest.mark.parametrize("confidence", [0.3, 1.0, -1, float("nan")])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(InputError, match=r"confidence from 0\.5"):
+        Policy.fit(made(), loss=0.02, confidence=confidence)
 
 
 def test_too_few_rows_ask_the_best_tier_alone_and_say_so():
