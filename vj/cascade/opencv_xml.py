@@ -26,7 +26,7 @@ from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.old_xml import decimal, feature_xml, to_old_xml
-from vj.cascade.storage_node import MAX_BYTES
+from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.errors import InputError
 
 MAX_STAGES = 1000
@@ -167,16 +167,45 @@ def _read_new(node: Any, name: str) -> Cascade:
     if kind not in ("HAAR", "LBP"):
         raise _FormatError(f"expected featureType HAAR or LBP, got {kind[:40]!r}")
     window = (_child_int(node, "width"), _child_int(node, "height"))
-    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
-    # and scikit-image's file, where that element is misspelt, can be read.
-    step = 3 + (SUBSET_WORDS if kind == "LBP" else 1)
     tables = _Tables()
     for s, stage in enumerate(_stages(node)):
-        for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
-            _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
-        tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+        _read_stage(tables, stage, s, kind == "LBP")
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
     return tables.cascade(window, features, name=name, provenance=_read_provenance(node))
+
+
+def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> Cascade:
+    """Build a cascade from stages that refer to a pool of features by number, as OpenCV's trainer leaves them.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        One for each stage.
+    window : (int, int)
+    features : HaarFeatures or LbpFeatures
+        The pool; the cascade holds all of it.
+
+    Raises
+    ------
+    InputError
+        If a stage is malformed.
+    """
+    tables = _Tables()
+    try:
+        for s, node in enumerate(nodes):
+            _read_stage(tables, node, s, isinstance(features, LbpFeatures))
+        return tables.cascade(window, features)
+    except _FormatError as error:
+        raise InputError(str(error)) from None
+
+
+def _read_stage(tables: _Tables, stage: Any, s: int, lbp: bool) -> None:
+    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
+    # and scikit-image's file, where that element is misspelt, can be read.
+    step = 3 + (SUBSET_WORDS if lbp else 1)
+    for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
+        _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
+    tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
 
 
 def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
@@ -387,19 +416,22 @@ def to_xml(cascade: Cascade) -> str:
         "  <stages>",
     ]
     for s in range(cascade.n_stages):
-        trees = range(int(cascade.stage_starts[s]), int(cascade.stage_starts[s + 1]))
-        out += [
-            "    <_>",
-            f"      <maxWeakCount>{len(trees)}</maxWeakCount>",
-            f"      <stageThreshold>{decimal(cascade.stage_thresholds[s])}</stageThreshold>",
-            "      <weakClassifiers>",
-            *(line for t in trees for line in _tree_lines(cascade, t)),
-            "      </weakClassifiers></_>",
-        ]
+        out += ["    <_>", *stage_lines(cascade, s), "    </_>"]
     out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
     if cascade.provenance:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
+
+
+def stage_lines(cascade: Cascade, stage: int) -> Iterator[str]:
+    """Yield the lines of one stage, which refer to the cascade's features by number."""
+    trees = range(int(cascade.stage_starts[stage]), int(cascade.stage_starts[stage + 1]))
+    yield f"      <maxWeakCount>{len(trees)}</maxWeakCount>"
+    yield f"      <stageThreshold>{decimal(cascade.stage_thresholds[stage])}</stageThreshold>"
+    yield "      <weakClassifiers>"
+    for tree in trees:
+        yield from _tree_lines(cascade, tree)
+    yield "      </weakClassifiers>"
 
 
 def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
