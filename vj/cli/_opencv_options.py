@@ -79,6 +79,10 @@ def parse(program: str, options: Mapping[str, Option], argv: Sequence[str] | Non
     while at < len(words):
         name = words[at]
         at += 1
+        if f"-{name}" in options:
+            # A dash forgotten in a much copied tutorial: OpenCV's program ignores the word, and the value after it.
+            notes.append(f"{name}: taken as -{name}")
+            name = f"-{name}"
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
@@ -93,7 +97,7 @@ def parse(program: str, options: Mapping[str, Option], argv: Sequence[str] | Non
             values[name[1:]] = _value(option.kind, name, words[at])
             at += 1
         elif option.optional:
-            values[name[1:]] = option.kind("4")
+            values[name[1:]] = option.kind("4")  # the scale that OpenCV shows samples at
         else:
             raise InputError(f"expected a value after {name}, got {words[at] if at < len(words) else 'none'}")
     return {**values, "given": given, "notes": list(dict.fromkeys(notes))}
