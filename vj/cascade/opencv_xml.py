@@ -48,7 +48,8 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     source : str or path
         A file written by this package, by OpenCV's trainers or by their converters: XML, YAML or JSON, compressed by
         gzip or not, recognised by its contents; or the name of a cascade that `vj.cascade.stock.find` knows, such as
-        ``frontalface`` or ``frontalface_alt2``. By default the packaged face cascade, which is also the default of
+        ``frontalface`` or ``frontalface_alt2``. A path at which there is nothing is looked up by the file's name in the
+        same places. By default the packaged face cascade, which is also the default of
         every command.
 
     Returns
@@ -67,10 +68,18 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
 
 
 def _resolve(source: str | os.PathLike[str]) -> Path:
-    """Return the path meant: a plain word that is no file is a name."""
+    """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere."""
     path = Path(source)
-    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
+    if stock.is_file(path):
+        return path
+    if isinstance(source, str) and re.fullmatch(r"\w+", source):
         return stock.find(source)
+    if not stock.exists(path):
+        found = stock.find_elsewhere(path)
+        if found is not None:
+            return found
+        if hint := stock.missing(path):
+            raise InputError(f"{path}: expected a readable cascade file, got nothing there{hint}")
     return path
 
 
