@@ -26,6 +26,10 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
         steps.append(("accuracy", [], "needs labelled pictures: --accuracy DATASET"))
     training = [args.training, *output] if args.training else []
     steps.append(("training", training, "" if training else "needs its workload: --training DIR"))
+    text = [args.text, *output] if args.text else []
+    steps.append(("speculative", text, "" if text else "needs a long text: --text FILE"))
+    pair = [args.accuracy[0].partition(":")[0], "--yunet", args.yunet, *output] if args.accuracy and args.yunet else []
+    steps.append(("speculative_frames", pair, "" if pair else "needs --accuracy DATASET and --yunet MODEL.onnx"))
     missing = "is not in this clone"
     return [
         (name, argv, why or ("" if importlib.util.find_spec(f"benchmarks.{name}") else missing))
@@ -40,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="neural yardstick for --accuracy")
     parser.add_argument("--training", metavar="DIR", help="workload of the training benchmark")
+    parser.add_argument("--text", metavar="FILE", help="a book, for the language models of speculative cascades")
     parser.add_argument("--output", default=str(_runner.RESULTS), metavar="DIR", help="where results go")
     parser.add_argument("--list", action="store_true", help="say what would run, and stop")
     args = parser.parse_args(argv)

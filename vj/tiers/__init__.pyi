@@ -11,3 +11,12 @@ from .model import Tier as Tier
 from .model import TierError as TierError
 from .outcomes import Outcomes as Outcomes
 from .policy import Policy as Policy
+from .speculative import Drafted as Drafted
+from .speculative import Settled as Settled
+from .speculative import Speculated as Speculated
+from .speculative import SpeculativeTokens as SpeculativeTokens
+from .speculative import collect as collect
+from .speculative_corrections import Carry as Carry
+from .speculative_corrections import Corrections as Corrections
+from .speculative_frames import SpeculativeFrames as SpeculativeFrames
+from .speculative_rules import TokenRule as TokenRule
