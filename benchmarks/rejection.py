@@ -79,7 +79,7 @@ def _figures(profile: RejectionProfile, in_opencv: list[int] | None) -> dict[str
                 "rejected": int(e - p),
                 "features": int(f),
             }
-            for n, e, p, f in zip(profile.stage_sizes, profile.entered, profile.passed, profile.evaluated, strict=True)
+            for n, e, p, f in zip(profile.stage_sizes, profile.entered, profile.passed, profile.features, strict=True)
         ],
     }
     if in_opencv is not None:
@@ -117,7 +117,7 @@ def stages(profile: RejectionProfile) -> str:
     rows = [
         [k + 1, n, f"{e:,}", f"{e - p:,}", f"{100 * (e - p) / e:.1f} %" if e else "", f"{f / profile.windows:.3f}"]
         for k, (n, e, p, f) in enumerate(
-            zip(profile.stage_sizes, profile.entered, profile.passed, profile.evaluated, strict=True)
+            zip(profile.stage_sizes, profile.entered, profile.passed, profile.features, strict=True)
         )
     ]
     return _runner.table(["stage", "weak", "windows in", "rejected", "rejected", "features/window"], rows)

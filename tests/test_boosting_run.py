@@ -3,6 +3,7 @@
 import naive
 import numpy as np
 import pytest
+from scans import count, depths
 from skimage import data
 
 from vj.boosting import memory
@@ -62,19 +63,19 @@ def test_detector_agrees_with_what_was_reported(faces, photos, changes):
     windows, held = run.positives.windows, run.held_out
     alive = np.ones(len(windows), dtype=bool)
     for r in reports:
-        depths = np.array([Scanner(cascade.truncated(r.index + 1)).depths(w)[0][0, 0] for w in windows])
+        reached = np.array([_depth(cascade.truncated(r.index + 1), w) for w in windows])
         left = alive & held if held.any() else alive
-        if len(np.flatnonzero(left)) == (r.held_out or r.positives):
-            assert (depths[left] > r.index).mean() == r.hit_rate
-        alive &= depths > r.index
+        assert len(np.flatnonzero(left)) == (r.held_out or r.positives)
+        assert (reached[left] > r.index).mean() == r.hit_rate
+        alive &= reached > r.index
         assert r.false_alarm_rate <= 0.4 or r.weak_classifiers == 12
     some = np.random.default_rng(0).choice(len(windows), 12, replace=False)
     scanner = Scanner(cascade)
     for k in some:
-        depth, total = scanner.depths(windows[k])
+        depth, total = depths(scanner, windows[k])
         assert (depth[0, 0], total[0, 0]) == naive.window_depth(cascade, windows[k])
     # Negatives that the last stage let through are exactly what is carried on.
-    assert all(scanner.depths(w)[0][0, 0] == cascade.n_stages for w in run.negatives)
+    assert all(_depth(cascade, w) == cascade.n_stages for w in run.negatives)
 
 
 def test_threads_and_memory_change_nothing(faces, photos):
@@ -180,10 +181,13 @@ def test_pruning_makes_windows_cheaper_and_loses_its_share(faces, photos):
     before, after = (sum(_passes(one.cascade, w) for w in held) for one in (plain, run))
     assert 0.9 * before - 1 <= after <= before
     image = photos[2]
-    costs = [Scanner(one.cascade).scan(image).evaluated.sum() for one in (plain, run)]
+    costs = [count(Scanner(one.cascade), image).features.sum() for one in (plain, run)]
     assert costs[1] < costs[0]
 
 
+def _depth(cascade, window):
+    return depths(Scanner(cascade), window)[0][0, 0]
+
+
 def _passes(cascade, window):
-    depth, _ = Scanner(cascade).depths(np.ascontiguousarray(window))
-    return int(depth[0, 0] == cascade.n_stages)
+    return int(_depth(cascade, window) == cascade.n_stages)

@@ -1,3 +1,4 @@
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_truncated_keeps_the_first_stages():
     assert cascade.truncated(5).truncated(2) == short
     with pytest.raises(InputError, match="1 to 5 stages, got 6"):
         cascade.truncated(6)
+
+
+def test_stage_limits_are_differences_in_single_precision():
+    def single(value):
+        return struct.unpack("f", struct.pack("f", value))[0]
+
+    thresholds = [-5.042550086975098, -1.0, -1e-6, 0.0, 1e-5, 0.1, 7.0, 1e9]
+    cascade = replace(random_cascade(0, stages=8), stage_thresholds=thresholds)
+    assert cascade.stage_limits.dtype == np.float64
+    assert cascade.stage_limits.tolist() == [single(single(t) - single(1e-5)) for t in thresholds]
 
 
 def test_stump_cascade_lays_stages_out():

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from vj.cascade import stock
 from vj.cascade.model import Cascade
 from vj.cascade.opencv_xml import load as load_cascade
-from vj.detector import Detector, clip_boxes
+from vj.detector import Detector
 from vj.errors import InputError
-from vj.images import to_gray
 from vj.scanning.grouping import EPSILON, group_rectangles
 
 CASCADE_DO_CANNY_PRUNING = 1
@@ -191,12 +190,15 @@ class CascadeClassifier:
         """Return boxes, number of raw hits and largest sum of the last stage of each."""
         if self._detector is None:
             raise InputError("expected a loaded cascade, got an empty CascadeClassifier")
-        detector = self._detector.replace(scale_factor=scale_factor, min_size=_size(min_size), max_size=_size(max_size))
-        gray = to_gray(image)
-        found = detector.candidates(gray)
-        groups = group_rectangles(found.boxes, min_neighbors, scores=found.sums)
-        boxes, kept = clip_boxes(groups.boxes, gray.shape)
-        return boxes, groups.counts[kept], groups.scores[kept]
+        detector = self._detector.replace(
+            scale_factor=scale_factor,
+            min_neighbors=max(0, min_neighbors),
+            min_size=_size(min_size),
+            max_size=_size(max_size),
+        )
+        found, sums = detector.detect_with_sums(image)
+        # OpenCV's arrays may be written to, those of detections not.
+        return found.boxes.copy(), found.neighbors.copy(), sums
 
 
 def groupRectangles(

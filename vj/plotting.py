@@ -56,7 +56,7 @@ def plot_rejection(path: str | os.PathLike[str], profiles: Mapping[str, Rejectio
         alive.plot(weak[drawn], 100 * share[drawn], **style)
         numbers = np.arange(1, len(profile.entered) + 1)
         stages.plot(numbers, 100 * profile.rejection_rates, **style)
-        cost.plot(numbers, np.cumsum(profile.evaluated) / profile.windows, **style)
+        cost.plot(numbers, np.cumsum(profile.features) / profile.windows, **style)
     alive.set(yscale="log", xlabel="weak classifiers up to here", ylabel="windows still alive, %")
     alive.yaxis.set_major_formatter("{x:g}")
     alive.set_xscale("symlog", linthresh=10)

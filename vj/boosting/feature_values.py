@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vj.boosting.samples import TILE, Samples
 from vj.cascade.haar import HaarFeatures
-from vj.cascade.lbp import LbpFeatures
+from vj.cascade.lbp import RING, LbpFeatures
 
 BINS = 256
 """Bins of a feature's values; an LBP code is its own bin."""
@@ -272,12 +272,14 @@ def _moments(
             deviation[f] = np.sqrt(max(squares / n - mean[f] * mean[f], 0.0))
 
 
+# Top left corner of each outer cell among the 16 corners.
+_RING = np.array([4 * row + column for row, column in RING])
+
+
 @numba.njit(cache=True, nogil=True)
 def _lbp_codes(tiles: Any, corners: Any, features: Any, places: Any, out: Any) -> None:
     centre = np.empty(TILE, dtype=np.int32)
     code = np.empty(TILE, dtype=np.uint8)
-    rows = np.array([0, 0, 0, 1, 2, 2, 2, 1], dtype=np.int32)
-    columns = np.array([0, 1, 2, 2, 2, 1, 0, 0], dtype=np.int32)
     for t in range(tiles.shape[0]):
         for i in range(features.shape[0]):
             tile, corner = tiles[t], corners[features[i]]
@@ -286,7 +288,7 @@ def _lbp_codes(tiles: Any, corners: Any, features: Any, places: Any, out: Any) -
                 centre[s] = a[s] - b[s] - c[s] + d[s]
                 code[s] = 0
             for k in range(8):
-                at = 4 * rows[k] + columns[k]
+                at = _RING[k]
                 bit = np.uint8(128 >> k)
                 a, b, c, d = tile[corner[at]], tile[corner[at + 1]], tile[corner[at + 4]], tile[corner[at + 5]]
                 for s in range(TILE):

@@ -274,7 +274,7 @@ class Miner:
             if not level.rows or not level.columns:
                 continue
             planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
-            result = scanner.scan_planes(planes, level.rows, level.columns, False)
+            result = scanner.scan(planes, level.rows, level.columns, False)
             scanned += result.windows
             if len(result.xs):
                 windows.append((planes.image, result.xs, result.ys))

@@ -14,10 +14,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from vj.cascade.haar import MIN_DEVIATION
+
 TILE = 256
 """Samples in a tile."""
-MIN_DEVIATION = 10.0
-"""The detector drops windows whose standard deviation is not above this many grey levels."""
 
 Windows = npt.NDArray[np.uint8]
 
@@ -87,7 +87,7 @@ def window_norms(windows: Windows) -> npt.NDArray[np.float32]:
 
 
 def has_contrast(windows: Windows) -> npt.NDArray[np.bool_]:
-    """Whether each window passes the detector's contrast gate: a standard deviation above 10 grey levels."""
+    """Whether each window has the contrast that the detector asks for: see `MIN_DEVIATION`."""
     norms = window_norms(windows).astype(np.float64)
     area = (windows.shape[1] - 2) * (windows.shape[2] - 2)
     return np.asarray((norms > 0) & (area * norms < 1.0 / MIN_DEVIATION))

@@ -13,6 +13,7 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Samples
 from vj.boosting.search import Search
 from vj.boosting.trees import Chooser, WeakTree, grow_tree, sample_weights
+from vj.cascade.model import stage_limits
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Stage:
 
 
 def limit(threshold: np.float32) -> float:
-    """Return the smallest sum that passes a stage threshold: OpenCV's detector subtracts 1e-5, in float32."""
-    return float(np.float32(threshold) - np.float32(1e-5))
+    """Return the smallest sum that passes a stage threshold, as the detector compares them."""
+    return float(stage_limits(threshold))
 
 
 def stage_threshold(sums: Floats, min_hit_rate: float) -> np.float32:

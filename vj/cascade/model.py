@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.errors import InputError
@@ -20,6 +21,14 @@ FeatureKind = Literal["haar", "lbp"]
 
 MAX_WINDOW = 1024
 """Largest side of a window: far above any cascade in use, small enough for 32-bit sums."""
+
+
+def stage_limits(thresholds: npt.ArrayLike) -> Floats:
+    """Return the smallest sums that pass stages with these thresholds, as float64 of the same shape.
+
+    OpenCV subtracts 1e-5 from a threshold when it loads it, in single precision; sums are in double precision.
+    """
+    return np.asarray(np.asarray(thresholds, dtype=np.float32) - np.float32(1e-5), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +47,7 @@ class Cascade:
         The features that nodes refer to by index.
     stage_starts : ndarray of int32, shape (n_stages + 1,)
     stage_thresholds : ndarray of float32, shape (n_stages,)
-        A window passes a stage if its sum is at least ``float32(threshold) - float32(1e-5)``, as in OpenCV.
+        What a file holds. A window passes a stage if its sum is at least the stage's limit; see `stage_limits`.
     tree_starts : ndarray of int32, shape (n_trees + 1,)
     node_features : ndarray of int32, shape (n_nodes,)
     node_children : ndarray of int32, shape (n_nodes, 2)
@@ -114,6 +123,32 @@ class Cascade:
     def stage_sizes(self) -> npt.NDArray[np.int32]:
         """Number of weak classifiers of each stage; shape (n_stages,)."""
         return np.diff(self.stage_starts)
+
+    @property
+    def stage_limits(self) -> Floats:
+        """Smallest sum that passes each stage; shape (n_stages,); see the function `stage_limits`."""
+        return stage_limits(self.stage_thresholds)
+
+    @property
+    def node_roots(self) -> npt.NDArray[np.int64]:
+        """Root of every node's tree; shape (n_nodes,)."""
+        return np.repeat(self.tree_starts[:-1].astype(np.int64), np.diff(self.tree_starts))
+
+    @property
+    def node_depths(self) -> npt.NDArray[np.int64]:
+        """Branches between each node and its root, at most; at least 1 if it is not the root; shape (n_nodes,)."""
+        roots = self.node_roots
+        depths = np.arange(len(roots)) > roots
+        if self.is_stumps:
+            return depths.astype(np.int64)
+        children = np.where(self.node_children > 0, self.node_children + roots[:, None], 0).tolist()
+        found = depths.astype(np.int64).tolist()
+        # Children come after their parents.
+        for node, pair in enumerate(children):
+            for child in pair:
+                if child:
+                    found[child] = max(found[child], found[node] + 1)
+        return np.array(found, dtype=np.int64)
 
     @property
     def has_tilted(self) -> bool:

@@ -14,7 +14,8 @@ from vj.cli import _common
 
 if TYPE_CHECKING:
     from vj.datasets.labelled import LabelledImage, Wanted
-    from vj.evaluation.measure import Detect, Evaluation, ImageRun, WindowCost
+    from vj.detector import Cost
+    from vj.evaluation.measure import Detect, Evaluation, ImageRun
 
 PROGRAM = "vj-evaluate"
 FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "info", "wider", "fddb", "mitcmu")
@@ -87,9 +88,9 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
     for name, detect, cost in detectors:
-        runs = list(_progress(name, detect, pictures))
+        runs = list(_progress(name, detect, pictures, cost))
         failed |= {str(run.image.path): run.error for run in runs if run.error}
-        results.append(evaluate(_distinct(name, results), runs, rules, cost(pictures) if cost else None))
+        results.append(evaluate(_distinct(name, results), runs, rules))
         if args.errors:
             _write_errors(Path(args.errors), results[-1], [run.image.path for run in runs if run.found is not None])
     for message in failed.values():
@@ -114,12 +115,11 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     return replace(FRONTAL if args.frontal else Wanted(), **given)
 
 
-def _detector(
-    given: str, args: argparse.Namespace
-) -> tuple[str, Detect, Callable[[list[LabelledImage]], WindowCost] | None]:
-    """Name, detector and, for a cascade, what tells the cost of a window."""
+def _detector(given: str, args: argparse.Namespace) -> tuple[str, Detect, Callable[[Any], Cost] | None]:
+    """Return name, detector and, for a cascade, what counts the cost of an image."""
     from vj.cascade.opencv_xml import load
-    from vj.evaluation.measure import cascade_detector, window_cost, yunet_detector
+    from vj.detector import Detector
+    from vj.evaluation.measure import cascade_detector, yunet_detector
 
     if given.startswith("yunet:"):
         return "YuNet", yunet_detector(given.removeprefix("yunet:")), None
@@ -135,7 +135,7 @@ def _detector(
     return (
         cascade.name.removeprefix("haarcascade_"),
         cascade_detector(cascade, **settings),
-        lambda pictures: window_cost(cascade, pictures, **settings),
+        Detector(cascade, **settings).cost,
     )
 
 
@@ -145,13 +145,15 @@ def _distinct(name: str, results: list[Evaluation]) -> str:
     return next(candidate for candidate in names if candidate not in taken)
 
 
-def _progress(name: str, detect: Detect, pictures: list[LabelledImage]) -> Iterator[ImageRun]:
+def _progress(
+    name: str, detect: Detect, pictures: list[LabelledImage], cost: Callable[[Any], Cost] | None
+) -> Iterator[ImageRun]:
     from tqdm import tqdm
 
     from vj.evaluation.measure import run_detector
 
     yield from tqdm(
-        run_detector(detect, pictures),
+        run_detector(detect, pictures, cost),
         name,
         len(pictures),
         unit="picture",

@@ -121,7 +121,7 @@ def _measure(
     for k in range(cascade.n_stages):
         entered, rejected = int(profile.entered[k]), int(profile.rejected[k])
         share = f"{100 * rejected / entered:.1f} %" if entered else ""
-        features = profile.evaluated[k] / profile.windows
+        features = profile.features[k] / profile.windows
         print(
             f"{k + 1:>5} {profile.stage_sizes[k]:>5} {entered:>12,} {rejected:>12,} {share:>9} "
             f"{features:>16.3f} {milliseconds[k]:>7.2f}"
@@ -134,7 +134,7 @@ def _measure(
         "flat": profile.flat,
         "entered": profile.entered.tolist(),
         "passed": profile.passed.tolist(),
-        "features_evaluated": profile.evaluated.tolist(),
+        "features_evaluated": profile.features.tolist(),
         "features_per_window": round(profile.features_per_window, 4),
         "weak_classifiers_per_window": round(profile.weak_classifiers_per_window, 4),
         "stage_milliseconds_per_picture": [round(float(v), 4) for v in milliseconds],

@@ -37,12 +37,29 @@ class Axis(NamedTuple):
     w1: npt.NDArray[np.int32]
 
 
-class Planes(NamedTuple):
-    """Integral images of one horizontal band of one scale, in the layout that the scan reads.
+class Layout(NamedTuple):
+    """Where the entries of `Planes` are; the same for all levels of an image, so that tables can be kept.
 
     Row Y starts at ``Y * row_stride``. With a window stride of 1, column X is entry X of the row; with 2, the even
-    columns come first and the odd ones from ``odd`` on, so that neighbouring windows are neighbouring entries. The
-    tilted integral image, where there is one, follows the upright one in every row, from entry ``tilted`` on.
+    columns come first and the odd ones start at entry ``odd``, so that neighbouring windows are neighbouring entries.
+    The tilted integral image, where there is one, follows the upright one in every row, starting at entry ``tilted``.
+
+    Parameters
+    ----------
+    stride : int
+        1 or 2: pixels between neighbouring windows.
+    odd, tilted, row_stride : int
+        Entries to the odd columns (0 with stride 1), to the tilted sums (0 without), to the next row.
+    """
+
+    stride: int
+    odd: int
+    tilted: int
+    row_stride: int
+
+
+class Planes(NamedTuple):
+    """Integral images of one horizontal band of one scale, in the layout that the scan reads.
 
     Parameters
     ----------
@@ -52,19 +69,14 @@ class Planes(NamedTuple):
         Integral image.
     squares : ndarray of uint32, shape (n,)
         Integral image of the squares, modulo 2**32.
-    row_stride, odd, tilted : int
-        Entries to the next row, to the odd columns (0 with stride 1), to the tilted sums (0 without).
-    stride : int
-        1 or 2: pixels between neighbouring windows.
+    layout : Layout
+        Where the entries are.
     """
 
     image: npt.NDArray[np.uint8]
     sums: npt.NDArray[np.int32]
     squares: npt.NDArray[np.uint32]
-    row_stride: int
-    odd: int
-    tilted: int
-    stride: int
+    layout: Layout
 
 
 @lru_cache(maxsize=256)
@@ -332,23 +344,6 @@ def _split_columns(table, row_stride, odd, out):
             out[y * row_stride + k] = table[y, x]
 
 
-class Layout(NamedTuple):
-    """How rows of `Planes` are laid out; the same for all levels of a picture, so that tables can be kept.
-
-    Parameters
-    ----------
-    stride : int
-        1 or 2.
-    odd, tilted, row_stride : int
-        As in `Planes`.
-    """
-
-    stride: int
-    odd: int
-    tilted: int
-    row_stride: int
-
-
 def layout(width: int, stride: int, tilted: bool) -> Layout:
     """Return the layout for levels up to `width` pixels wide."""
     columns = (width + 1 if stride == 1 else (width + 2) // 2) + SLACK
@@ -414,7 +409,7 @@ def integral_planes(
         table = np.empty((height + 1, width + 1), dtype=np.int32)
         _integrate_tilted(image, table)
         _split_columns(table, shape.row_stride, shape.odd, sums[shape.tilted :])
-    return Planes(image, sums, squares, shape.row_stride, shape.odd, shape.tilted, shape.stride)
+    return Planes(image, sums, squares, shape)
 
 
 def resize(gray: Gray, size: tuple[int, int]) -> Gray:
