@@ -62,13 +62,23 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     InputError
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
-    path = _resolve(source)
-    stem = Path(path.stem) if path.suffix.lower() == ".gz" else path
-    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=stem.stem, place=str(path))
+    path = locate(source)
+    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=name_of(path), place=str(path))
 
 
-def _resolve(source: str | os.PathLike[str]) -> Path:
-    """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere."""
+def name_of(path: Path) -> str:
+    """Return what a cascade is called after its file."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
+def locate(source: str | os.PathLike[str]) -> Path:
+    """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere.
+
+    Raises
+    ------
+    InputError
+        If a name is not known.
+    """
     path = Path(source)
     if stock.is_file(path):
         return path
@@ -99,7 +109,26 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
     InputError
         If the bytes do not hold a valid cascade.
     """
-    root = read_tree(data, place=place)
+    return from_tree(read_tree(data, place=place), name=name, place=place)
+
+
+def from_tree(root: Node, *, name: str = "cascade", place: str = "cascade") -> Cascade:
+    """Build a cascade from a tree of the file storage.
+
+    Parameters
+    ----------
+    root : Node
+        Named ``opencv_storage``; its first child is the cascade.
+    name : str
+        Name of the cascade.
+    place : str
+        What error messages call the source.
+
+    Raises
+    ------
+    InputError
+        If the tree does not hold a valid cascade.
+    """
     try:
         return _read_root(root, name)
     except (_FormatError, InputError) as error:
@@ -163,9 +192,15 @@ def _read_root(root: Any, name: str) -> Cascade:
         raise _FormatError(f"expected <opencv_storage> holding a cascade, got <{root.tag[:60]}>")
     if node.find("stageType") is not None or node.find("featureType") is not None:
         return _read_new(node, name)
-    if node.find("size") is not None and node.find("stages") is not None:
+    if is_old(root):
         return _read_old(node, name)
     raise _FormatError(f"expected a cascade classifier, got <{node.tag[:60]}> without featureType or size")
+
+
+def is_old(root: Node) -> bool:
+    """Whether a tree holds a cascade of the layout before the current one."""
+    node = root[0] if len(root) else root
+    return node.find("featureType") is None and node.find("size") is not None and node.find("stages") is not None
 
 
 def _read_new(node: Any, name: str) -> Cascade:
