@@ -3,13 +3,13 @@
 import naive
 import numpy as np
 import pytest
+from cascades import stump_cascade
 from skimage import data
 
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.samples import has_contrast
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
-from vj.cascade.model import StumpStage, stump_cascade
 from vj.datasets.backgrounds import Backgrounds
 
 WINDOW = (12, 10)
@@ -19,11 +19,7 @@ WINDOW = (12, 10)
 def cascade():
     """Two stages of one stump each: an edge and a line, which some windows of a photo pass."""
     features = feature_pool(WINDOW, "basic").take([500, 4000])
-    stages = [
-        StumpStage(np.array([k], np.int32), np.array([t], np.float32), np.array([[-1, 1]], np.float32), 0.0)
-        for k, t in enumerate((0.02, 0.01))
-    ]
-    return stump_cascade(WINDOW, features, stages)
+    return stump_cascade(WINDOW, features, [([k], [t], [[-1, 1]], 0.0) for k, t in enumerate((0.02, 0.01))])
 
 
 @pytest.fixture(scope="module")

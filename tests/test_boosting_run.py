@@ -1,5 +1,7 @@
 """The whole trainer on small data: what it reports is what the detector does."""
 
+import sys
+
 import naive
 import numpy as np
 import pytest
@@ -49,7 +51,8 @@ def _train(faces, photos, **changes):
         {"features": "lbp"},
         {"features": "all", "stages": 2},
         {"max_depth": 2, "boosting": "real"},
-        {"boosting": "discrete", "holdout": 0.0, "search": "exact"},
+        # Where none are held out the hit rate is that of all positives: so many are asked for that none are left out.
+        {"boosting": "discrete", "holdout": 0.0, "search": "exact", "positives_per_stage": 500},
         {"boosting": "logit", "weight_trim_rate": 0.95},
         {"window": "10x14", "features": "core", "stages": 2},
     ],
@@ -142,7 +145,9 @@ def test_memory_is_shared_with_what_is_there_already(monkeypatch):
     assert memory.memory_for_bins(500 << 20, 100 << 20) == 236 << 20
     assert memory.memory_for_bins(100 << 20, 0) == 16 << 20
     monkeypatch.undo()
-    assert 50 << 20 < memory._resident() < 1.1 * memory.peak_memory()
+    resource = pytest.importorskip("resource")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
+    assert 50 << 20 < memory._resident() < 1.1 * peak
 
 
 def test_flat_positives_are_left_out_and_counted(faces):

@@ -61,9 +61,10 @@ def test_every_dense_grid_window_is_on_the_map():
     count = 0
     limit = cascade.stage_limits[-1]
     for window_map in detector.windows(image):
-        level = window_map.level
         passed = window_map.depth == cascade.n_stages
-        assert window_map.depth.shape == (level.rows, level.columns)
+        size = [round(side / window_map.scale) for side in (40, 50)]
+        assert window_map.depth.shape == (size[0] - 9 + 1, size[1] - 8 + 1)
+        assert window_map.stride == 1
         n = int(passed.sum())
         np.testing.assert_array_equal(window_map.margin[passed], found.sums[count : count + n] - limit)
         count += n
@@ -79,7 +80,7 @@ def test_cost_counts_windows_and_weak_classifiers():
     detector = vj.Detector(cascade, stride=1, scale_factor=1.4)
     cost = detector.cost(image)
     for k, window_map in enumerate(detector.windows(image)):
-        assert cost.scales[k] == window_map.level.scale
+        assert cost.scales[k] == window_map.scale
         assert cost.windows[k] == window_map.depth.size
         entered = [(window_map.depth >= s).sum() for s in range(cascade.n_stages)]
         np.testing.assert_array_equal(cost.entered[k], entered)

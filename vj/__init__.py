@@ -1,4 +1,21 @@
-"""vj: train, run and understand Viola-Jones cascades."""
+"""vj: train, run and understand Viola-Jones cascades.
+
+The public names:
+
+Cascades
+    `load` and `save` read and write OpenCV's files. A `Cascade` holds stages of weak classifiers on `HaarFeatures` or
+    `LbpFeatures`.
+Finding objects
+    A `Detector` with its `Settings` finds `Detections` in an image, each of them a `Detection`. It also returns the
+    `Hits` before they are grouped, a `WindowMap` of each scale, and the `Cost` of a scan.
+Training
+    `train` learns a cascade from a `TrainingConfig` and yields a `StageReport` for each stage.
+Coming from OpenCV
+    `CascadeClassifier` and `groupRectangles` take the place of those of ``cv2``, as do the flags
+    `CASCADE_DO_CANNY_PRUNING`, `CASCADE_DO_ROUGH_SEARCH`, `CASCADE_FIND_BIGGEST_OBJECT` and `CASCADE_SCALE_IMAGE`.
+Errors
+    `InputError` is raised for input that cannot be used.
+"""
 
 import lazy_loader
 

@@ -71,15 +71,21 @@ class WindowMap(NamedTuple):
 
     Parameters
     ----------
-    level : Level
-        Window (row, column) starts at ``column * level.stride * level.scale`` across the image, and likewise down.
+    scale : float
+        Factor from this scale's pixels to those of the image.
+    stride : int
+        Window (row, column) starts at ``column * stride * scale`` across the image, and likewise down.
+    window : (int, int)
+        Width and height of a window, in pixels of this scale.
     depth : ndarray of int16, shape (rows, columns)
         Stages passed; -1 for a window dropped as flat.
     margin : ndarray of float64, shape (rows, columns)
         Sum of the last stage reached minus that stage's limit: negative if it was rejected there. Zero if flat.
     """
 
-    level: Level
+    scale: float
+    stride: int
+    window: Size
     depth: npt.NDArray[np.int16]
     margin: Floats
 
@@ -261,7 +267,7 @@ class Detector(Settings):
         )
 
     def windows(self, image: npt.NDArray[Any]) -> Iterator[WindowMap]:
-        """Yield, scale by scale, how deep every window of the grid gets and with what margin; see `detect`."""
+        """Yield, for each scale, how deep every window of the grid gets and with what margin; see `detect`."""
         gray = to_gray(image)
         limits = self.cascade.stage_limits
         for level in self._levels(gray):
@@ -269,7 +275,9 @@ class Detector(Settings):
             planes = level.planes(gray, (0, level.rows), shape)
             depth, sums = self._scanner.depths(planes, level.rows, level.columns)
             reached = np.clip(depth, 0, len(limits) - 1)
-            yield WindowMap(level, depth, np.where(depth < 0, 0.0, sums - limits[reached]))
+            yield WindowMap(
+                level.scale, level.stride, level.window, depth, np.where(depth < 0, 0.0, sums - limits[reached])
+            )
 
     def _levels(self, gray: Gray) -> list[Level]:
         height, width = gray.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,12 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def draw_boxes(
-    image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], color: tuple[int, int, int] = (0, 220, 0)
+    image: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.integer[Any]],
+    color: tuple[int, int, int] = (0, 220, 0),
+    *,
+    labels: Sequence[str] = (),
+    thickness: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return a copy of an image with boxes drawn on it.
 
@@ -172,17 +178,27 @@ def draw_boxes(
     ----------
     image : ndarray of uint8, shape (h, w, 3)
         BGR.
-    boxes : ndarray of int32, shape (n, 4)
+    boxes : ndarray of integers, shape (n, 4)
         x, y, width, height.
     color : (int, int, int)
         Blue, green, red.
+    labels : sequence of str
+        A text for each box, or none.
+    thickness : int, optional
+        Of the lines, in pixels; by default 1/250 of the longer side, so that they stay visible when the image is shown
+        smaller.
     """
     import cv2
 
     out = np.ascontiguousarray(image).copy()
-    # Lines of about 1/250 of the image stay visible when it is shown smaller; a dark rim sets them off.
-    thickness = max(2, round(max(out.shape[:2]) / 250))
+    line = max(2, round(max(out.shape[:2]) / 250)) if thickness is None else thickness
+    # A dark rim sets lines and letters off.
     for x, y, w, h in np.asarray(boxes).tolist():
-        for line, tone in ((thickness + 2, (0, 0, 0)), (thickness, color)):
-            cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), tone, line)
+        for width, tone in ((line + 2, (0, 0, 0)), (line, color)):
+            cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), tone, width)
+    stroke = max(1, line // 2)
+    for (x, y, _, _), label in zip(np.asarray(boxes).tolist(), labels, strict=False):
+        for width, tone in ((stroke + 2, (0, 0, 0)), (stroke, color)):
+            place = (x, max(y - 3 * line, 8 * line))
+            cv2.putText(out, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.25 * line, tone, width, cv2.LINE_AA)
     return out

@@ -188,7 +188,7 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     large.set_title("Deepest window centred on each pixel, all scales", fontsize=10)
     for k, one in enumerate(shown):
         axes = figure.add_subplot(grid[k // 2, 2 + k % 2])
-        side = round(one.level.window[0] * one.level.scale)
+        side = round(one.window[0] * one.scale)
         axes.imshow(np.maximum(one.depth, 0), cmap="inferno", vmin=0, vmax=n_stages, interpolation="nearest")
         passed = int((one.depth == n_stages).sum())
         axes.set_title(f"{side} px: {one.depth.size:,} windows, {passed} pass", fontsize=8)
@@ -301,10 +301,10 @@ def _deepest(shape: tuple[int, ...], maps: Sequence[WindowMap]) -> npt.NDArray[n
     """Depth of the deepest window whose centre falls on each pixel, spread over the window's stride; shape as given."""
     out = np.full(shape[:2], -1, dtype=np.int16)
     for one in maps:
-        scale, stride = one.level.scale, one.level.stride
+        scale, stride = one.scale, one.stride
         rows, columns = one.depth.shape
-        centre_x = (np.arange(columns) * stride + one.level.window[0] / 2) * scale
-        centre_y = (np.arange(rows) * stride + one.level.window[1] / 2) * scale
+        centre_x = (np.arange(columns) * stride + one.window[0] / 2) * scale
+        centre_y = (np.arange(rows) * stride + one.window[1] / 2) * scale
         reach = max(1, round(stride * scale))
         row, column = np.mgrid[0:rows, 0:columns]
         order = np.argsort(one.depth, axis=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 
@@ -63,13 +62,3 @@ def _free() -> int:
     except (OSError, ValueError, IndexError):
         pass
     return min(found, default=0)
-
-
-def peak_memory() -> int:
-    """Return the most bytes this process has held at once; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak << 10)

@@ -240,18 +240,14 @@ def _forget(folder: Path) -> None:
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:
     """Find the face in scikit-image's photo of an astronaut and draw it."""
-    import cv2
-
     from vj.datasets.packaged import packaged_photo
     from vj.detector import Detector
-    from vj.images import read_bgr, write_image
+    from vj.images import draw_boxes, read_bgr, write_image
 
-    picture = read_bgr(packaged_photo("astronaut.png")).copy()
-    found = Detector(cascade).detect(picture)
-    for (x, y, w, h), score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True):
-        cv2.rectangle(picture, (x, y), (x + w, y + h), (0, 255, 0), 2)
-        cv2.putText(picture, f"{score:.2f}", (x, max(y - 5, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 255, 0), 1)
-    write_image(folder / "astronaut.png", picture)
+    image = read_bgr(packaged_photo("astronaut.png"))
+    found = Detector(cascade).detect(image)
+    labels = [f"{score:.2f}" for score in found.scores]
+    write_image(folder / "astronaut.png", draw_boxes(image, found.boxes, labels=labels))
     log.line(f"{len(found.boxes)} box(es) in {folder / 'astronaut.png'}: {found.boxes.tolist()}")
 
 

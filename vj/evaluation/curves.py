@@ -60,11 +60,6 @@ class Curve:
         allowed = self.true[self.false <= false_positives]
         return float(allowed.max(initial=0.0) / self.n_wanted)
 
-    def threshold_at(self, false_positives: float) -> float:
-        """Lowest score with at most that many false positives; infinity if there is none."""
-        allowed = self.scores[self.false <= false_positives]
-        return float(allowed.min(initial=np.inf))
-
     @property
     def average_precision(self) -> float:
         """Area under the precision envelope over recall, 0 to 1."""

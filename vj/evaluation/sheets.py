@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vj.errors import InputError
 from vj.evaluation.matching import FALSE
 from vj.evaluation.measure import Evaluation
-from vj.images import read_bgr
+from vj.images import draw_boxes, read_bgr
 
 _TILE = 112
 """Side of a picture on the sheet, in pixels; below it a line of text."""
@@ -111,6 +111,6 @@ def _tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
         box = box * shrink
     move = np.array([[scale, 0, _TILE / 2 - scale * centre[0]], [0, scale, _TILE / 2 - scale * centre[1]]])
     tile = cv2.warpAffine(image, move, (_TILE, _TILE), borderMode=cv2.BORDER_CONSTANT, borderValue=(128, 128, 128))
-    corners = [(v * scale + move[:, 2]).round().astype(int).tolist() for v in (box[:2], box[:2] + box[2:])]
-    cv2.rectangle(tile, corners[0], corners[1], (0, 200, 255), 1)
-    return np.asarray(tile, dtype=np.uint8)
+    first, last = ((v * scale + move[:, 2]).round().astype(np.int64) for v in (box[:2], box[:2] + box[2:]))
+    outline = np.concatenate([first, last - first + 1])[None]
+    return draw_boxes(np.asarray(tile, dtype=np.uint8), outline, (0, 200, 255), thickness=1)

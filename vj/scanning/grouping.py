@@ -14,7 +14,7 @@ EPSILON = 0.2
 """How far, relative to their size, rectangles of one group may lie apart."""
 
 FEW = 256
-"""Boxes up to which all are compared."""
+"""Boxes up to which a sweep compares them: at 200 hits around one place it takes as long as cells do (0.2 ms)."""
 
 MOST_SIZES = 1024
 """Different sizes up to which boxes are sorted into cells: a pyramid has some dozens."""
