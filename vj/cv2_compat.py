@@ -79,6 +79,7 @@ class CascadeClassifier:
 
     def __init__(self, filename: str | bytes | os.PathLike[str] | None = None) -> None:
         self._detector: Detector | None = None
+        self._why = ""
         if filename is not None:
             self.load(filename)
 
@@ -103,6 +104,7 @@ class CascadeClassifier:
             path = _locate(filename)
             data = read_bounded(path, MAX_BYTES, "cascade file")
         except InputError as caught:
+            self._why = f" ({caught})"
             warnings.warn(str(caught), stacklevel=3)
             return False
         return self._take(read_tree(data, place=str(path)), name_of(path), str(path))
@@ -126,6 +128,7 @@ class CascadeClassifier:
         try:
             cascade = from_tree(root, name=name, place=place)
         except InputError as caught:
+            self._why = f" ({caught})"
             warnings.warn(str(caught), stacklevel=4)
             return False
         self._detector = Detector(cascade)
@@ -266,8 +269,12 @@ class CascadeClassifier:
     @property
     def _cascade(self) -> Cascade:
         if self._detector is None:
-            raise InputError("expected a loaded cascade, got an empty CascadeClassifier")
+            raise self._empty()
         return self._detector.cascade
+
+    def _empty(self) -> InputError:
+        """Return the error that there is no cascade, with the reason if one was to be loaded."""
+        return InputError(f"expected a loaded cascade, got an empty CascadeClassifier{self._why}")
 
     def _detect(
         self,
@@ -279,7 +286,7 @@ class CascadeClassifier:
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
         """Return boxes, number of raw hits and largest sum of the last stage of each."""
         if self._detector is None:
-            raise InputError("expected a loaded cascade, got an empty CascadeClassifier")
+            raise self._empty()
         smallest, largest = bounds_of(min_size, max_size)
         detector = self._detector.replace(
             scale_factor=scale_of(scale_factor),

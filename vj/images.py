@@ -92,12 +92,35 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
         raise InputError(f"{name}: expected an image of at most {max_pixels} pixels, got {size[0]}x{size[1]}")
     try:
         # Decoding from memory: OpenCV's own file reader prints warnings and cannot say why a file would not open.
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+        plain = np.frombuffer(_without_profile(data), dtype=np.uint8)
+        image = cv2.imdecode(plain, cv2.IMREAD_COLOR) if data else None
     except (cv2.error, MemoryError):
         image = None
     if image is None:
         raise InputError(f"{name}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
     return np.asarray(image, dtype=np.uint8)
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _without_profile(data: bytes) -> bytes:
+    """Return a PNG without its colour profile, which OpenCV does not use but libpng prints warnings about.
+
+    What follows the image data, or is no chunk, is left as it is: the decoder says what is wrong with it.
+    """
+    at = len(_PNG)
+    if not data.startswith(_PNG):
+        return data
+    while at + 8 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if kind == b"iCCP" and end <= len(data):
+            return data[:at] + data[end:]
+        if kind == b"IDAT":
+            break
+        at = end
+    return data
 
 
 def _header_size(data: bytes) -> tuple[int, int] | None:
