@@ -167,7 +167,7 @@ def test_names_stand_for_the_files_that_this_machine_has(tmp_path, monkeypatch):
     vj.save(random_cascade(0), tmp_path / "mine.xml")
     assert vj.load("mine") == random_cascade(0)
     assert vj.load("lbpcascade_frontalface_opencv") == vj.load(LBP_FILE)
-    with pytest.raises(InputError, match=r"known name, got 'none'.*pip install.*VJ_CASCADES"):
+    with pytest.raises(InputError, match=r"known name, got 'none'.*vj-cascades install.*VJ_CASCADES"):
         vj.load("none")
 
 

@@ -26,7 +26,8 @@ ALLOWED = {
     "scanning": {"cascade", "scanning"},
     "detections": set(),
     "detector": _RUNTIME,
-    "cv2_compat": _RUNTIME,
+    "_cv2_arguments": {"cascade", "images"},
+    "cv2_compat": _RUNTIME | {"_cv2_arguments"},
     # The trainer writes its own name and version into the files that it makes, and leaves plots next to them.
     "boosting": _RUNTIME | {"boosting", "datasets", "plotting", "_version"},
     "datasets": {"images", "datasets"},

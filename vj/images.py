@@ -30,6 +30,9 @@ _MAX_CHUNKS = 1_000_000
 _SIZED = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def to_gray(image: npt.NDArray[Any]) -> Gray:
     """Return an image as 8-bit grey, converted as OpenCV does for its detector.
 
@@ -94,7 +97,8 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
     _check_chunks(name, data)
     try:
         # Decoding from memory: OpenCV's own file reader prints warnings and cannot say why a file would not open.
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+        plain = np.frombuffer(_without_profile(data), dtype=np.uint8)
+        image = cv2.imdecode(plain, cv2.IMREAD_COLOR) if data else None
     except (cv2.error, MemoryError):
         image = None
     if image is None:
@@ -104,9 +108,9 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
 
 def _check_chunks(name: str, data: bytes) -> None:
     """Refuse a PNG with a chunk longer than the file: OpenCV reserves what it claims, 4 GB for a file of 700 bytes."""
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if not data.startswith(_PNG):
         return
-    at = 8
+    at = len(_PNG)
     for _ in range(_MAX_CHUNKS):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if length > len(data):
@@ -115,6 +119,25 @@ def _check_chunks(name: str, data: bytes) -> None:
         if kind in (b"IEND", b""):
             return
     raise InputError(f"{name}: expected an image, got a PNG of more than {_MAX_CHUNKS} chunks")
+
+
+def _without_profile(data: bytes) -> bytes:
+    """Return a PNG without its colour profile, which OpenCV does not use but libpng prints warnings about.
+
+    What follows the image data, or is no chunk, is left as it is: the decoder says what is wrong with it.
+    """
+    at = len(_PNG)
+    if not data.startswith(_PNG):
+        return data
+    while at + 8 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if kind == b"iCCP" and end <= len(data):
+            return data[:at] + data[end:]
+        if kind == b"IDAT":
+            break
+        at = end
+    return data
 
 
 def _header_size(data: bytes) -> tuple[int, int] | None:

@@ -38,6 +38,19 @@ class Stage:
         return total
 
 
+def same_stage(a: Stage, b: Stage) -> bool:
+    """Return whether two stages are equal."""
+    return (
+        len(a.trees) == len(b.trees)
+        and a.threshold == b.threshold
+        and all(
+            np.array_equal(x.leaves, y.leaves)
+            and [(s.feature, s.threshold) for s in x.splits] == [(s.feature, s.threshold) for s in y.splits]
+            for x, y in zip(a.trees, b.trees, strict=True)
+        )
+    )
+
+
 def stage_limit(threshold: np.float32) -> float:
     """Return the stage limit, the smallest sum that passes: OpenCV subtracts 1e-5 from the threshold, in float32."""
     return float(stage_limits(threshold))

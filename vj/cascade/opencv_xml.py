@@ -19,14 +19,14 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from vj._files import is_file, read_bounded, write_text
+from vj._files import exists, is_file, read_bounded, write_text
 from vj.cascade import calibration, stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.old_xml import decimal, feature_xml, to_old_xml
-from vj.cascade.storage_node import MAX_BYTES
+from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.errors import InputError
 
 MAX_STAGES = 1000
@@ -48,7 +48,8 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     source : str or path
         A file written by this package, by OpenCV's trainers or by their converters: XML, YAML or JSON, compressed by
         gzip or not, recognised by its contents; or the name of a cascade that `vj.cascade.stock.find` knows, such as
-        ``frontalface`` or ``frontalface_alt2``. By default the packaged face cascade, which is also the default of
+        ``frontalface`` or ``frontalface_alt2``. A path at which there is nothing is looked up by the file's name in the
+        same places. By default the packaged face cascade, which is also the default of
         every command.
 
     Returns
@@ -61,16 +62,34 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     InputError
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
-    path = resolve(source)
-    stem = Path(path.stem) if path.suffix.lower() == ".gz" else path
-    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=stem.stem, place=str(path))
+    path = locate(source)
+    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=name_of(path), place=str(path))
 
 
-def resolve(source: str | os.PathLike[str]) -> Path:
-    """Return the path meant: a plain word that is no file is a name."""
+def name_of(path: Path) -> str:
+    """Return what a cascade is called after its file."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
+def locate(source: str | os.PathLike[str]) -> Path:
+    """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere.
+
+    Raises
+    ------
+    InputError
+        If a name is not known.
+    """
     path = Path(source)
-    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not is_file(path):
+    if is_file(path):
+        return path
+    if isinstance(source, str) and re.fullmatch(r"\w+", source):
         return stock.find(source)
+    if not exists(path):
+        found = stock.find_elsewhere(path)
+        if found is not None:
+            return found
+        if hint := stock.missing(path):
+            raise InputError(f"{path}: expected a readable cascade file, got nothing there{hint}")
     return path
 
 
@@ -90,7 +109,26 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
     InputError
         If the bytes do not hold a valid cascade.
     """
-    root = read_tree(data, place=place)
+    return from_tree(read_tree(data, place=place), name=name, place=place)
+
+
+def from_tree(root: Node, *, name: str = "cascade", place: str = "cascade") -> Cascade:
+    """Build a cascade from a tree of the file storage.
+
+    Parameters
+    ----------
+    root : Node
+        Named ``opencv_storage``; its first child is the cascade.
+    name : str
+        Name of the cascade.
+    place : str
+        What error messages call the source.
+
+    Raises
+    ------
+    InputError
+        If the tree does not hold a valid cascade.
+    """
     try:
         return _read_root(root, name)
     except (_FormatError, InputError) as error:
@@ -154,9 +192,15 @@ def _read_root(root: Any, name: str) -> Cascade:
         raise _FormatError(f"expected <opencv_storage> holding a cascade, got <{root.tag[:60]}>")
     if node.find("stageType") is not None or node.find("featureType") is not None:
         return _read_new(node, name)
-    if node.find("size") is not None and node.find("stages") is not None:
+    if is_old(root):
         return _read_old(node, name)
     raise _FormatError(f"expected a cascade classifier, got <{node.tag[:60]}> without featureType or size")
+
+
+def is_old(root: Node) -> bool:
+    """Whether a tree holds a cascade of the layout before the current one."""
+    node = root[0] if len(root) else root
+    return node.find("featureType") is None and node.find("size") is not None and node.find("stages") is not None
 
 
 def _read_new(node: Any, name: str) -> Cascade:
@@ -167,17 +211,46 @@ def _read_new(node: Any, name: str) -> Cascade:
     if kind not in ("HAAR", "LBP"):
         raise _FormatError(f"expected featureType HAAR or LBP, got {kind[:40]!r}")
     window = (_child_int(node, "width"), _child_int(node, "height"))
-    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
-    # and scikit-image's file, where that element is misspelt, can be read.
-    step = 3 + (SUBSET_WORDS if kind == "LBP" else 1)
     tables = _Tables()
     for s, stage in enumerate(_stages(node)):
-        for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
-            _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
-        tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+        _read_stage(tables, stage, s, kind == "LBP")
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
     more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
     return tables.cascade(window, features, name=name, **more)
+
+
+def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> Cascade:
+    """Build a cascade from stages that refer to a pool of features by number, as OpenCV's trainer leaves them.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        One for each stage.
+    window : (int, int)
+    features : HaarFeatures or LbpFeatures
+        The pool; the cascade holds all of it.
+
+    Raises
+    ------
+    InputError
+        If a stage is malformed.
+    """
+    tables = _Tables()
+    try:
+        for s, node in enumerate(nodes):
+            _read_stage(tables, node, s, isinstance(features, LbpFeatures))
+        return tables.cascade(window, features)
+    except _FormatError as error:
+        raise InputError(str(error)) from None
+
+
+def _read_stage(tables: _Tables, stage: Any, s: int, lbp: bool) -> None:
+    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
+    # and scikit-image's file, where that element is misspelt, can be read.
+    step = 3 + (SUBSET_WORDS if lbp else 1)
+    for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
+        _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
+    tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
 
 
 def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
@@ -388,21 +461,24 @@ def to_xml(cascade: Cascade) -> str:
         "  <stages>",
     ]
     for s in range(cascade.n_stages):
-        trees = range(int(cascade.stage_starts[s]), int(cascade.stage_starts[s + 1]))
-        out += [
-            "    <_>",
-            f"      <maxWeakCount>{len(trees)}</maxWeakCount>",
-            f"      <stageThreshold>{decimal(cascade.stage_thresholds[s])}</stageThreshold>",
-            "      <weakClassifiers>",
-            *(line for t in trees for line in _tree_lines(cascade, t)),
-            "      </weakClassifiers></_>",
-        ]
+        out += ["    <_>", *stage_lines(cascade, s), "    </_>"]
     out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
     if cascade.provenance:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
     if cascade.calibration is not None:
         out += calibration.to_lines(cascade.calibration)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
+
+
+def stage_lines(cascade: Cascade, stage: int) -> Iterator[str]:
+    """Yield the lines of one stage, which refer to the cascade's features by number."""
+    trees = range(int(cascade.stage_starts[stage]), int(cascade.stage_starts[stage + 1]))
+    yield f"      <maxWeakCount>{len(trees)}</maxWeakCount>"
+    yield f"      <stageThreshold>{decimal(cascade.stage_thresholds[stage])}</stageThreshold>"
+    yield "      <weakClassifiers>"
+    for tree in trees:
+        yield from _tree_lines(cascade, tree)
+    yield "      </weakClassifiers>"
 
 
 def _tree_lines(cascade: Cascade, tree: int) -> list[str]:

@@ -31,7 +31,12 @@ def _parser() -> argparse.ArgumentParser:
         '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors", '
         '"probability"}]}; the probability only if the cascade has a calibration (see vj-calibrate).',
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="an image, a folder of them, a pattern such as 'photos/*.jpg', or - for names on stdin",
+    )
     parser.add_argument(
         "--cascade",
         metavar="FILE",
@@ -87,6 +92,7 @@ def _detect(argv: Sequence[str] | None) -> int:
             f"--threshold: expected a cascade with a calibration, got {detector.cascade.name} without one; "
             "vj-calibrate makes it from labelled pictures"
         )
+    _check_sizes(args)
     paths = _images(args.images)
     targets: dict[Path, Path] = {}
     if args.annotate:
@@ -143,17 +149,42 @@ def _compile(detector: Detector) -> None:
     notice.cancel()
 
 
+def _check_sizes(args: argparse.Namespace) -> None:
+    """Say so if no size fits: as OpenCV does, the detector then scans the one scale nearest to the smallest size."""
+    low, high = args.min_size, args.max_size
+    if low and high and any(0 < most < least for least, most in zip(low, high, strict=True)):
+        _common.report(
+            PROGRAM,
+            f"--min-size {low[0]}x{low[1]} is larger than --max-size {high[0]}x{high[1]}: "
+            f"only the scale nearest to the smallest size is scanned",
+        )
+
+
 def _images(names: Sequence[str]) -> list[Path]:
-    """Return the images named, each once, those of folders included."""
+    """Return the images named, each once, those of folders and patterns included; ``-`` stands for names on stdin."""
+    import glob
+
+    from vj.errors import InputError
     from vj.images import list_images
 
-    found: dict[Path, None] = {}
+    given: list[str] = []
     for name in names:
+        given += [line.rstrip("\r\n") for line in sys.stdin] if name == "-" else [name]
+    found: dict[Path, None] = {}
+    for name in filter(None, given):
         path = Path(name)
-        below = list_images(path) if path.is_dir() else [path]
+        if path.is_dir():
+            below = list_images(path)
+        elif glob.has_magic(name) and not path.exists():
+            # A quoted pattern, or a shell that does not expand them, as on Windows.
+            below = [Path(one) for one in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 (absolute patterns)
+        else:
+            below = [path]
         if not below:
-            _common.report(PROGRAM, f"{path}: expected a folder of images, got one without any")
+            _common.report(PROGRAM, f"{path}: expected images, got a folder or a pattern without any")
         found |= dict.fromkeys(below)
+    if not given:
+        raise InputError("expected names of images on stdin, got none")
     return list(found)
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj._files import read_bounded
-from vj._files import is_file
+from vj._files import is_file, read_bounded
 from vj._types import Gray
 from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
 from vj.errors import InputError
-from vj.images import list_images, read_gray, to_gray
+from vj.images import SUFFIXES, list_images, read_gray, to_gray
 
 # A list of a million images takes 100 MB.
 _MAX_BYTES = 1 << 30
@@ -54,8 +53,9 @@ def find_backgrounds(places: Sequence[str]) -> Backgrounds:
     Parameters
     ----------
     places : sequence of str
-        Each a folder (searched recursively), a picture, a pattern with ``*``, or a text file that lists pictures, one
-        a line, relative to the list's folder or else to the working directory; ``#`` begins a comment.
+        Each a folder (searched recursively), an image with one of the usual endings, a pattern with ``*``, or a text
+        file of any name that lists images, one a line, relative to the list's folder or else to the working directory;
+        ``#`` begins a comment.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def _expand(place: str) -> Sequence[str | npt.NDArray[np.uint8]]:
     if path.is_dir():
         return [str(p) for p in list_images(path)]
     if path.is_file():
-        return _read_list(path) if path.suffix.lower() in {".txt", ".lst", ".dat"} else [place]
+        return [place] if path.suffix.lower() in SUFFIXES else _read_list(path)
     if glob.has_magic(place):
         return sorted(glob.glob(place, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     raise InputError(f"{place}: expected a folder, a list or a pattern of backgrounds, got nothing there")
