@@ -16,10 +16,18 @@ from pictures import gray
 
 import vj
 from vj._files import replacing, write_bytes
-from vj.cli import _common, detect, evaluate, inspect, tiers, train
+from vj.cli import _common, calibrate, detect, evaluate, inspect, tiers, train, watch
 from vj.errors import CacheWarning, InputError
 
-COMMANDS = {"detect": detect, "evaluate": evaluate, "inspect": inspect, "tiers": tiers, "train": train}
+COMMANDS = {
+    "calibrate": calibrate,
+    "detect": detect,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "tiers": tiers,
+    "train": train,
+    "watch": watch,
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pictures import photo
 
 import vj
 from vj.errors import InputError
-from vj.evaluation.matching import Truth
+from vj.evaluation.matching import Truth, overlaps
 from vj.evaluation.measure import cascade_detector
 from vj.tiers import Dlib, Escalating, FallbackWarning, Framing, Fusion, Regions, Tier, YuNet, fit_fusion
+from vj.tiers.chips import MERGED_SIZES, SAME_OBJECT, Placed, chips, joined, overlap, scores_of
 from vj.tiers.detectors import as_detections, confidence, uncertainty
-from vj.tiers.regions import MERGED_SIZES, chips
 
 
 def found(boxes, scores=None, p=None):
@@ -97,6 +97,57 @@ def test_neighbouring_proposals_share_a_region_when_that_is_cheaper():
             centres = many[list(c.proposals), :2] + many[list(c.proposals), 2:] / 2
             inside = (centres >= [c.x - 1, c.y - 1]) & (centres <= [c.x + c.width + 1, c.y + c.height + 1])
             assert (inside | (centres < 0) | (centres > [400, 300])).all()
+
+
+def _random_boxes(rng, n):
+    return np.column_stack([rng.integers(-20, 120, (n, 2)), rng.integers(1, 90, (n, 2))])
+
+
+def _naive_scores(boxes, placed):
+    """The largest overlap of the whole table, again and again."""
+    out = np.full(len(boxes), np.nan)
+    shares = overlaps(boxes.astype(float), np.array([one.box for one in placed], float))
+    while shares.size and shares.max() >= SAME_OBJECT:
+        i, j = np.unravel_index(int(shares.argmax()), shares.shape)
+        out[i] = placed[j].score
+        shares[i], shares[:, j] = 0, 0
+    return out
+
+
+def test_overlaps_on_plain_numbers_are_those_of_the_evaluation():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 3, 30):
+        a, b = _random_boxes(rng, 20), _random_boxes(rng, n)
+        expected = overlaps(a.astype(float), b.astype(float))
+        plain = np.array([[overlap(x, y) for y in b.tolist()] for x in a.tolist()])
+        np.testing.assert_array_equal(plain, expected.reshape(plain.shape))
+        placed = [Placed(tuple(box), float(k), 1, None) for k, box in enumerate(b.tolist())]
+        np.testing.assert_array_equal(scores_of(a.tolist(), placed), _naive_scores(a, placed))
+
+
+def test_of_detections_that_overlap_the_best_confirmed_one_stays():
+    rng = np.random.default_rng(1)
+    for with_p in (True, False):
+        boxes, others = _random_boxes(rng, 30), _random_boxes(rng, 30)
+        p = rng.random((2, 30))
+        scores = rng.normal(size=(2, 30))
+        both = (scores[0], p[0])
+        proposals = found(others, scores[1], p[1] if with_p else None)
+        standing = rng.random(30) < 0.5
+        placed = [Placed(tuple(b), s, 1, q if with_p else None) for b, s, q in zip(boxes.tolist(), *both, strict=True)]
+        result = joined(proposals, standing.tolist(), placed)
+        value = np.concatenate([p[0], p[1][standing]] if with_p else [scores[0], scores[1][standing]])
+        every = np.concatenate([boxes, others[standing]])
+        shares = overlaps(every.astype(float), every.astype(float))
+        keep = []
+        for k in np.lexsort((-value, np.arange(len(every)) >= 30)):
+            if not keep or shares[k, keep].max() < SAME_OBJECT:
+                keep.append(k)
+        np.testing.assert_array_equal(result.boxes, every[keep])
+        np.testing.assert_array_equal(result.scores, value[keep])
+        assert (result.probabilities is not None) == with_p
+    assert joined(proposals, [True] * 30, []) is proposals
+    assert len(joined(proposals, [False] * 30, [])) == 0
 
 
 def test_the_heavy_detector_decides_and_the_band_saves_asking():
@@ -306,6 +357,19 @@ def test_the_adapter_of_yunet_scales_there_and_back():
     result = YuNet(Model(), scale=0.5).detect(image)
     np.testing.assert_allclose(result.boxes, [[20, 40, 61, 80]], atol=1)
     assert len(YuNet(Model()).detect(np.zeros((50, 50), np.uint8))) == 0
+    # A size just above what the net pads to is brought down to it, and boxes still come back to their place.
+    for shape, scale, size in (
+        ((363, 450), 0.5, (224, 181)),
+        ((300, 450), 0.25, (112, 75)),
+        ((966, 500), 1 / 3, (166, 320)),
+        ((40, 30), 0.5, (15, 20)),
+        ((363, 450), 1, (450, 363)),
+    ):
+        model = Model()
+        ((x, y, w, h),) = YuNet(model, scale=scale).detect(np.full((*shape, 3), 9, np.uint8)).boxes
+        assert model.size == size
+        across, down = shape[1] / size[0], shape[0] / size[1]
+        np.testing.assert_allclose([x, y, w, h], [10 * across, 20 * down, 30 * across, 40 * down], atol=1)
     with pytest.raises(InputError, match="a YuNet model"):
         YuNet(__file__)
     with pytest.raises(InputError, match="a scale above 0"):

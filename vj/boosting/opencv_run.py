@@ -33,8 +33,8 @@ from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.errors import InputError
 
 BOOSTINGS = {"DAB": "discrete", "RAB": "real", "LB": "gentle", "GAB": "gentle"}
-"""OpenCV's names of the boosting algorithms, and ours. LogitBoost, LB, fits regression trees as gentle AdaBoost does. It
-was no better: 0.85 +- 0.17 times gentle's held-out false alarms with stumps, 1.19 +- 0.20 with trees of depth 2."""
+"""OpenCV's names of the boosting algorithms, and ours. LogitBoost, LB, fits regression trees as gentle AdaBoost does.
+It was no better: 0.85 +- 0.17 times gentle's held-out false alarms with stumps, 1.19 +- 0.20 with trees of depth 2."""
 
 _PARAMS = "params.xml"
 _RATES = {

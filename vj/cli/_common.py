@@ -100,6 +100,19 @@ def _check_streams(keeps: bool) -> None:
 
 
 @contextmanager
+def compiling(program: str) -> Iterator[None]:
+    """Say that kernels are being compiled if what is done inside takes longer than cached ones do."""
+    text = "compiling for this processor, once; the next start will be quick"
+    notice = threading.Timer(1.5, report, (program, text))
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
+@contextmanager
 def _one_line_warnings(program: str) -> Iterator[None]:
     """Print what the library warns of as lines like those of `report`, each text once; others' warnings as ever."""
     with warnings.catch_warnings():

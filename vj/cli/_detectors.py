@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
 NAMES = (
     "a cascade's file or name such as frontalface_alt2, yunet:MODEL.onnx, yunet@0.5:MODEL.onnx (at half size), "
-    "dlib:MODEL.dat, or A+B: A proposes regions, and B, which looks at these alone, decides"
+    "dlib:MODEL.dat (yunet: and dlib: may be left out), or A+B: A proposes regions, and B, which looks at these alone, "
+    "decides"
 )
+
+_MODELS = {".onnx": "yunet", ".dat": "dlib"}
 
 
 class Named(NamedTuple):
@@ -62,6 +65,8 @@ def _single(text: str, settings: dict[str, Any]) -> Named:
     from vj.tiers.detectors import Dlib, YuNet
 
     kind, _, path = text.partition(":")
+    if Path(text).suffix.lower() in _MODELS and not path:
+        kind, path = _MODELS[Path(text).suffix.lower()], text
     if path and kind == "dlib":
         return Named("dlib", Dlib(path))
     if path and kind.split("@")[0] == "yunet":

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,14 +138,9 @@ def _compile(detector: Detector) -> None:
     """Run once on an empty image: cached kernels answer at once, new ones take seconds, and then it says so."""
     import numpy as np
 
-    notice = threading.Timer(
-        1.5, _common.report, (PROGRAM, "compiling for this processor, once; the next start will be quick")
-    )
-    notice.daemon = True
-    notice.start()
     width, height = detector.cascade.window
-    detector.detect(np.zeros((2 * height, 2 * width), dtype=np.uint8))
-    notice.cancel()
+    with _common.compiling(PROGRAM):
+        detector.detect(np.zeros((2 * height, 2 * width), dtype=np.uint8))
 
 
 def _check_sizes(args: argparse.Namespace) -> None:

@@ -29,3 +29,7 @@ from .speculative_corrections import Carry as Carry
 from .speculative_corrections import Corrections as Corrections
 from .speculative_frames import SpeculativeFrames as SpeculativeFrames
 from .speculative_rules import TokenRule as TokenRule
+from .wakeup import Hysteresis as Hysteresis
+from .wakeup import Look as Look
+from .wakeup import Motion as Motion
+from .wakeup import WakeUp as WakeUp

@@ -6,6 +6,7 @@ An image detector is whatever has ``detect(image)`` and returns `Detections`: `v
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from vj.errors import InputError
 
 Image = npt.NDArray[np.uint8]
 MAX_COORDINATE = float(1 << 30)
+PADDED, SNAP = 32, 0.03
+"""YuNet pads its input to multiples of the first; an image is shrunk by up to the second to need less of that."""
 
 
 class ImageDetector(Protocol):
@@ -101,7 +104,7 @@ class YuNet:
     model : str or cv2.FaceDetectorYN
         The ONNX file, or a detector already made.
     scale : float
-        The image is shrunk by this factor first, above 0, at most 1: a half costs about a third.
+        The image is shrunk by about this factor first, above 0, at most 1: a half costs a quarter to a third.
     score_threshold : float
         Lowest score reported, if `model` is a file: low, since whoever decides later wants the doubtful ones too.
     calibration : ScoreCalibration, optional
@@ -142,11 +145,10 @@ class YuNet:
         """Find faces; see `ImageDetector`."""
         import cv2
 
-        colour = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        colour = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
         height, width = colour.shape[:2]
-        size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
-        if size != (width, height):
-            colour = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
+        size = _suited(width * self.scale, height * self.scale) if self.scale < 1 else (width, height)
+        colour = _shrunk(colour, size)
         with self._lock:
             self._model.setInputSize(size)
             rows = self._model.detect(colour)[1]
@@ -154,6 +156,32 @@ class YuNet:
             return as_detections(np.zeros((0, 4)), np.zeros(0), self.calibration)
         factors = np.array([width / size[0], height / size[1]] * 2)
         return as_detections(rows[:, :4] * factors, rows[:, 14], self.calibration)
+
+
+def _suited(width: float, height: float) -> tuple[int, int]:
+    """Round a size for YuNet; one just above a multiple of `PADDED` is brought down to it.
+
+    The net pads its input to such multiples, and a width of 256 costs 1.4 times as much per pixel as one of 224.
+    224x180 takes 2.6 ms, 225x181 takes 3.6.
+    """
+    over = [side for side in (width, height) if side >= PADDED and side % PADDED <= SNAP * side]
+    factor = min((side // PADDED * PADDED / side for side in over), default=1.0)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _shrunk(image: Image, size: tuple[int, int]) -> Image:
+    """Shrink an image by bilinear interpolation, by at most a half at a time so that every pixel counts.
+
+    That takes a tenth of the time of averaging over areas: 0.06 instead of 0.55 ms from 450x363 to 224x181.
+    """
+    import cv2
+
+    while image.shape[1] > 2 * size[0] and image.shape[0] > 2 * size[1]:
+        half = (max(size[0], image.shape[1] // 2), max(size[1], image.shape[0] // 2))
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    if image.shape[1::-1] != size:
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    return image
 
 
 class Dlib:
@@ -346,8 +374,10 @@ def asked(detector: ImageDetector, image: Image) -> tuple[Detections | None, str
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
     if not isinstance(found, Detections):
         return None, f"expected Detections, got {type(found).__name__}"
-    if not np.isfinite(found.scores).all():
+    # On plain numbers: numpy takes 6 us for a handful of detections.
+    if not all(map(math.isfinite, found.scores.tolist())):
         return None, "expected finite scores, got others"
-    if (found.boxes[:, 2:] <= 0).any() or (np.abs(found.boxes.astype(np.int64)) > MAX_COORDINATE).any():
-        return None, "expected boxes with a size, got others"
+    for x, y, width, height in found.boxes.tolist():
+        if not (0 < width <= MAX_COORDINATE and 0 < height <= MAX_COORDINATE and max(abs(x), abs(y)) <= MAX_COORDINATE):
+            return None, "expected boxes with a size, got others"
     return found, ""

@@ -6,6 +6,7 @@ detector likes. Viola and Jones (2001) do the same with windows; here it is whol
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +17,11 @@ import numpy.typing as npt
 
 from vj.detector import Detections
 from vj.errors import InputError
-from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match, overlaps
+from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
+from vj.tiers.chips import Placed, chips, cut_out, joined, place, scores_of
 from vj.tiers.detectors import FallbackWarning, Framing, Image, ImageDetector, as_detector, asked, own_probabilities
 
 Floats = npt.NDArray[np.float64]
-
-SAME_OBJECT = 0.3
-"""Overlap from which two boxes of different detectors are taken for the same object."""
-MERGED_SIZES = 1.5
-"""Objects in one region differ in size by at most this factor: one rescaling has to suit all of them."""
 
 
 @dataclass(frozen=True)
@@ -90,31 +87,6 @@ class Fusion:
 def _design(scores: Floats, answers: Floats) -> Floats:
     found = ~np.isnan(answers)
     return np.column_stack([np.ones(len(scores)), scores, found, np.where(found, answers, 0.0)])
-
-
-class Chip(NamedTuple):
-    """A region as the heavy detector sees it: a part of the image, rescaled.
-
-    Parameters
-    ----------
-    x, y, width, height : int
-        In the image.
-    zoom : float
-    proposals : tuple of int
-        The proposals in it, by index.
-    """
-
-    x: int
-    y: int
-    width: int
-    height: int
-    zoom: float
-    proposals: tuple[int, ...]
-
-    @property
-    def pixels(self) -> float:
-        """What the heavy detector has to look at."""
-        return self.width * self.height * self.zoom**2
 
 
 class Examined(NamedTuple):
@@ -195,35 +167,38 @@ class Regions:
         """Find objects and report what was asked; see `Examined`."""
         proposals = self.propose.detect(image)
         n = len(proposals)
-        sure, wanted = np.zeros(n, dtype=np.bool_), np.ones(n, dtype=np.bool_)
+        # Lists and plain numbers: for the few regions of an image, arrays took five times as long.
+        sure, wanted = [False] * n, [True] * n
         if self.band is not None:
-            p = own_probabilities(proposals)
-            sure, wanted = p > self.band[1], (p >= self.band[0]) & (p <= self.band[1])
-        cut = chips(proposals.boxes, np.flatnonzero(wanted), image.shape, self.framing)
-        answers, reached = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
-        found: list[Detections] = []
+            low, high = self.band
+            p = own_probabilities(proposals).tolist()
+            sure, wanted = [one > high for one in p], [low <= one <= high for one in p]
+        boxes = proposals.boxes.tolist()
+        cut = chips(boxes, [k for k in range(n) if wanted[k]], image.shape, self.framing)
+        answers, reached = [math.nan] * n, [False] * n
+        found: list[Placed] = []
         failures = []
         for chip in cut:
-            answer, failure = asked(self.verify, _cut(image, chip))
+            answer, failure = asked(self.verify, cut_out(image, chip))
             if answer is None:
                 failures.append(failure)
                 continue
-            placed = _place(answer, chip, image.shape)
-            members = np.array(chip.proposals)
-            reached[members] = True
-            answers[members] = _answers(proposals.boxes[members], placed)
-            found.append(placed)
+            placed = place(answer, chip, image.shape)
+            for k, score in zip(chip.proposals, scores_of([boxes[k] for k in chip.proposals], placed), strict=True):
+                reached[k], answers[k] = True, score
+            found += placed
         if failures:
             warnings.warn(
                 f"{len(failures)} of {len(cut)} regions got no answer: {failures[0]}", FallbackWarning, stacklevel=2
             )
-        standing = sure | (wanted & ~reached)
+        standing = [s or (w and not r) for s, w, r in zip(sure, wanted, reached, strict=True)]
+        given, there = np.array(answers, dtype=np.float64), np.array(reached, dtype=np.bool_)
         if self.fusion is not None:
-            fused = self._fused(proposals, answers, standing, reached)
+            fused = self._fused(proposals, given, np.array(standing, dtype=np.bool_), there)
         else:
-            fused = _either(proposals, standing, found)
+            fused = joined(proposals, standing, found)
         pixels = round(sum(chip.pixels for chip in cut))
-        return Examined(fused, proposals, answers, reached, len(cut), pixels, tuple(failures))
+        return Examined(fused, proposals, given, there, len(cut), pixels, tuple(failures))
 
     def _fused(
         self, proposals: Detections, answers: Floats, standing: npt.NDArray[np.bool_], reached: npt.NDArray[np.bool_]
@@ -237,111 +212,6 @@ class Regions:
         # Scores order what is equally probable: sure proposals have a probability of one.
         scores = p[keep] + 1e-6 * np.tanh(proposals.scores[keep] / 50)
         return Detections(proposals.boxes[keep], scores, proposals.neighbors[keep], p[keep])
-
-
-def chips(
-    boxes: npt.NDArray[np.int32], wanted: Sequence[int] | npt.NDArray[np.intp], shape: tuple[int, ...], framing: Framing
-) -> list[Chip]:
-    """Return the regions around proposals, clipped to the image, and merged where one costs less than two.
-
-    Parameters
-    ----------
-    boxes : ndarray of int32, shape (n, 4)
-    wanted : sequence of int
-        Those that regions are made for.
-    shape : (int, int, ...)
-        Of the image: height, width.
-    framing : Framing
-    """
-    height, width = shape[:2]
-    out: list[Chip] = []
-    # From large to small, so that what is merged has sizes close to each other.
-    for k in sorted(wanted, key=lambda k: -int(boxes[k, 2:].max())):
-        x, y, w, h = (float(v) for v in boxes[k])
-        side = max(w, h)
-        reach = side * framing.context / 2
-        left, top = max(0, round(x + w / 2 - reach)), max(0, round(y + h / 2 - reach))
-        right, bottom = min(width, round(x + w / 2 + reach)), min(height, round(y + h / 2 + reach))
-        if right <= left or bottom <= top:
-            continue
-        zoom = 1.0 if framing.object_side is None else min(framing.max_zoom, framing.object_side / side)
-        new = Chip(left, top, right - left, bottom - top, zoom, (int(k),))
-        for i, old in enumerate(out):
-            both = _merged(old, new)
-            # The first of a region is its largest.
-            alike = framing.object_side is None or boxes[old.proposals[0], 2:].max() <= MERGED_SIZES * side
-            if alike and both.pixels <= old.pixels + new.pixels:
-                out[i] = both
-                break
-        else:
-            out.append(new)
-    return out
-
-
-def _merged(a: Chip, b: Chip) -> Chip:
-    x, y = min(a.x, b.x), min(a.y, b.y)
-    right, bottom = max(a.x + a.width, b.x + b.width), max(a.y + a.height, b.y + b.height)
-    return Chip(x, y, right - x, bottom - y, max(a.zoom, b.zoom), a.proposals + b.proposals)
-
-
-def _cut(image: Image, chip: Chip) -> Image:
-    import cv2
-
-    part = np.ascontiguousarray(image[chip.y : chip.y + chip.height, chip.x : chip.x + chip.width])
-    size = (max(1, round(chip.width * chip.zoom)), max(1, round(chip.height * chip.zoom)))
-    if size == (chip.width, chip.height):
-        return part
-    way = cv2.INTER_AREA if chip.zoom < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(part, size, interpolation=way), dtype=np.uint8)
-
-
-def _place(found: Detections, chip: Chip, shape: tuple[int, ...]) -> Detections:
-    """Bring detections in a region into the image; what lies outside of it entirely is left out."""
-    corners = np.concatenate([found.boxes[:, :2], found.boxes[:, :2] + found.boxes[:, 2:].astype(np.float64)], axis=1)
-    corners = np.rint(corners / chip.zoom + np.array([chip.x, chip.y] * 2))
-    limits = np.array([shape[1], shape[0]])
-    kept = (corners[:, 2:] > corners[:, :2]).all(axis=1) & (corners[:, 2:] > 0).all(axis=1)
-    kept &= (corners[:, :2] < limits).all(axis=1)
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)[kept].astype(np.int32)
-    p = None if found.probabilities is None else found.probabilities[kept]
-    return Detections(boxes, found.scores[kept], found.neighbors[kept], p)
-
-
-def _answers(boxes: npt.NDArray[np.int32], found: Detections) -> Floats:
-    """For each proposal the score of the detection that overlaps it most, each detection given once; NaN for none."""
-    out = np.full(len(boxes), np.nan)
-    shares = overlaps(boxes.astype(np.float64), found.boxes.astype(np.float64))
-    while shares.size and shares.max() >= SAME_OBJECT:
-        i, j = np.unravel_index(int(shares.argmax()), shares.shape)
-        out[i] = found.scores[j]
-        shares[i], shares[:, j] = 0, 0
-    return out
-
-
-def _either(proposals: Detections, standing: npt.NDArray[np.bool_], found: list[Detections]) -> Detections:
-    """Join what the heavy detector found with the proposals that stand, the best of those that overlap."""
-    n = int(standing.sum())
-    parts = [*found, *([_only(proposals, standing)] if n else [])]
-    if not parts:
-        return _only(proposals, standing)
-    comparable = all(part.probabilities is not None for part in parts)
-    boxes = np.concatenate([part.boxes for part in parts])
-    p = np.concatenate([own for part in parts if (own := part.probabilities) is not None]) if comparable else None
-    scores = np.concatenate([part.scores for part in parts]) if p is None or len(parts) == len(found) else p
-    counts = np.concatenate([part.neighbors for part in parts])
-    shares = overlaps(boxes.astype(np.float64), boxes.astype(np.float64))
-    # Confirmed ones first: the scores of two detectors have different units if there are no probabilities.
-    confirmed = np.arange(len(boxes)) < len(boxes) - n
-    keep: list[int] = []
-    for k in np.lexsort((-scores, ~confirmed)):
-        if not keep or shares[k, keep].max() < SAME_OBJECT:
-            keep.append(int(k))
-    return Detections(boxes[keep], scores[keep], counts[keep], None if p is None else p[keep])
-
-
-def _only(found: Detections, keep: npt.NDArray[np.bool_]) -> Detections:
-    p = None if found.probabilities is None else found.probabilities[keep]
-    return Detections(found.boxes[keep], found.scores[keep], found.neighbors[keep], p)
 
 
 def fit_fusion(examined: Sequence[Examined], truth: Sequence[Truth], iou_threshold: float = 0.5) -> Fusion:
