@@ -19,7 +19,6 @@ from skimage import data
 
 import vj
 import vj.boosting.run as training
-from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.cli.train import main
@@ -57,17 +56,17 @@ def _run(pictures, folder, stop=None, watch=None, **changes):
     def progress(step):
         nonlocal steps
         steps += 1
-        if watch is not None and step.kind in ("mining", "round") and (folder / "state.json").exists():
+        if watch is not None and step.kind in ("mining", "round") and (folder / "checkpoint/state.json").exists():
             watch()
         if steps == stop:
             raise Killed
 
     run = Training(
         config,
-        positives=positives_from_arrays(pictures[0], config),
+        positives=pictures[0],
         backgrounds=pictures[1],
         progress=progress,
-        checkpoint=folder,
+        output=folder,
     )
     list(run)
     return run, steps
@@ -121,11 +120,11 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
 
 def _spoil(folder, change, data=None):
     """Change the state as `change(table)` does; `data`, if given, becomes the array of negatives, hash and all."""
-    path = folder / "state.json"
+    path = folder / "checkpoint/state.json"
     table = json.loads(path.read_text())
     table = change(table) or table
     if data is not None:
-        (folder / table["negatives"]).write_bytes(data)
+        (path.parent / table["negatives"]).write_bytes(data)
         table["sha256"] = hashlib.sha256(data).hexdigest()
     path.write_text(json.dumps(table))
 
@@ -147,7 +146,7 @@ def stopped(pictures, tmp_path_factory):
     seen = []
 
     def watch():
-        table = json.loads((folder / "finished/state.json").read_text())
+        table = json.loads((folder / "finished/checkpoint/state.json").read_text())
         phase, enough = table["phase"], table["scanned"] > 0
         if phase == "boosting":
             enough = len(table["trees"]) > 1
@@ -177,7 +176,7 @@ def stopped(pictures, tmp_path_factory):
 )
 def test_a_state_that_is_no_checkpoint(pictures, stopped, tmp_path, text, words):
     folder = shutil.copytree(stopped / "finished", tmp_path / "c")
-    (folder / "state.json").write_bytes(text.encode("latin-1"))
+    (folder / "checkpoint/state.json").write_bytes(text.encode("latin-1"))
     _refused(pictures, folder, words)
 
 
@@ -185,8 +184,8 @@ def test_a_state_that_is_no_file_or_too_large(pictures, stopped, tmp_path, monke
     folder = shutil.copytree(stopped / "finished", tmp_path / "c")
     monkeypatch.setattr("vj.boosting.checkpoint._STATE_BYTES", 100)
     _refused(pictures, folder, "of at most 100 bytes")
-    (folder / "state.json").unlink()
-    os.mkfifo(folder / "state.json")
+    (folder / "checkpoint/state.json").unlink()
+    os.mkfifo(folder / "checkpoint/state.json")
     _refused(pictures, folder, "a pipe")
 
 
@@ -301,8 +300,8 @@ def test_headers_that_lie_about_the_negatives(pictures, stopped, tmp_path, data,
 def test_too_few_negatives_for_the_run_that_wrote_them(pictures, stopped, tmp_path):
     """Counts that agree with each other, but boosting begins with fewer only when all backgrounds are used up."""
     folder = shutil.copytree(stopped / "boosting", tmp_path / "c")
-    (path,) = folder.glob("negatives-*.npy")
-    kept = json.loads((folder / "state.json").read_text())["kept"]
+    (path,) = folder.glob("checkpoint/negatives-*.npy")
+    kept = json.loads((folder / "checkpoint/state.json").read_text())["kept"]
     few = np.load(path)[: kept + 5]
     assert len(few) < RECIPE["negatives_per_stage"]
     _spoil(folder, lambda table: None, _npy(few))
@@ -337,7 +336,7 @@ def test_any_value_of_a_checkpoint_may_be_wrong(pictures, stopped, tmp_path):
 def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
     """In containers process ids recur: names made of them let a resumed run overwrite the array of the state."""
     _run(pictures, tmp_path / "c", stages=2)
-    (path,) = (tmp_path / "c").glob("negatives-*.npy")
+    (path,) = (tmp_path / "c/checkpoint").glob("negatives-*.npy")
     assert str(os.getpid()) not in path.name.split("-")
     for content in (b"", path.read_bytes()[:-1] + b"x"):
         path.write_bytes(content)
@@ -345,10 +344,10 @@ def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
 
 
 def test_what_a_killed_run_was_writing_goes(pictures, tmp_path):
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c/.vj-0123456789abcdef.tmp").touch()
+    (tmp_path / "c/checkpoint").mkdir(parents=True)
+    (tmp_path / "c/checkpoint/.vj-0123456789abcdef.tmp").touch()
     _run(pictures, tmp_path / "c", stages=1)
-    assert len(list((tmp_path / "c").iterdir())) == 2
+    assert len(list((tmp_path / "c/checkpoint").iterdir())) == 2
 
 
 # --- the command, killed for real -------------------------------------------------------------------------------------
@@ -418,7 +417,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pi
             assert error.count("\n") == 1
         assert sorted(p.name for p in out.rglob("*")) == before
         with pytest.raises(InputError, match=f"in use by process {process.pid} on "):
-            _run(pictures, out / "checkpoint")
+            _run(pictures, out)
     finally:
         process.send_signal(signal.SIGCONT)
         process.communicate()
@@ -438,7 +437,7 @@ def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     assert process.returncode == 0, error.decode()
     assert b"Traceback" not in error
     assert 1 <= vj.load(out / "cascade.xml").n_stages < 100
-    assert b"the same command goes on from there" in error
+    assert b"the same command resumes after them" in error
 
 
 def test_replaced_backgrounds_are_noticed_whatever_their_names(folder, tmp_path, capsys):
