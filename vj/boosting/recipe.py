@@ -22,6 +22,9 @@ FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
 # No recipe is longer than a list of backgrounds.
 _MAX_BYTES = 1 << 26
 
+ANNOTATED = "annotated"
+"""In place of a path to backgrounds: the labelled images of the positives without the labelled objects."""
+
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
 
@@ -122,7 +125,9 @@ class TrainingConfig:
     """
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
-    backgrounds: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "folders, globs or list files"})
+    backgrounds: tuple[str, ...] = field(
+        default=(), metadata={"type": tuple, "help": "folders, globs, list files or annotated"}
+    )
     screen_backgrounds: str = _text("", "cascade (file or name) that sets aside backgrounds it finds its object in")
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
@@ -341,7 +346,7 @@ def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"expected {key} to be a path, got {_shown(value)}")
     text = os.fspath(value)
-    if text.startswith("skimage:"):
+    if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
     if "{data}" in text:
         if data is None:

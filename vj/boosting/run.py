@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._version import __version__
+from vj.boosting.annotated import overlap
 from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
@@ -27,7 +28,7 @@ from vj.boosting.output import Output
 from vj.boosting.positives import Positives, load_positives, positives_from_arrays
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.pruning import cost_of_window, pruned_thresholds, stage_sums
-from vj.boosting.recipe import TrainingConfig
+from vj.boosting.recipe import ANNOTATED, TrainingConfig
 from vj.boosting.samples import Samples, prepare
 from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, resolves, train_stage
@@ -299,6 +300,11 @@ class Training:
         for note in self.positives.notes:
             self._note(note)
         found = self._inputs.backgrounds()
+        if shared := overlap(self.positives.names, found):
+            self._note(
+                f"{len(shared)} backgrounds are images of positives, whose objects are mined as negatives, the first: "
+                f"{shared[0]}; backgrounds {ANNOTATED!r} takes labelled images without their objects"
+            )
         lbp = config.features == "lbp"
         self._miner = Miner(
             found, config.window, self._workers, seed=config.seed, scale_factor=config.scale_factor, lbp=lbp
@@ -318,7 +324,7 @@ class Training:
             self._tell(Progress("backgrounds", 0))
             data = {
                 "positives": fingerprint([self.positives.windows, self.positives.groups]),
-                "backgrounds": fingerprint(found.items, self._workers.map),
+                "backgrounds": fingerprint([*found.items, *map(found.boxes, range(len(found)))], self._workers.map),
             }
             place, n_features = Path(config.output) / "checkpoint", len(self._table)
             self._checkpoint = Checkpoint(place, config, data, features=n_features, backgrounds=len(found))
