@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from vj.boosting.recipe import TrainingConfig
 from vj.boosting.search import LEAST_BLOCK
+from vj.errors import InputError
 
 
 def memory_budget(limit_mb: int = 0) -> int:
@@ -80,9 +82,34 @@ def least_memory(counts: SampleCounts, window: tuple[int, int], *, tilted: bool,
     pixels = window[0] * window[1]
     entries = (window[0] + 1) * (window[1] + 1) * (2 if tilted else 1)
     n = counts.negatives + counts.positives
-    # Positives are cut out of the pool's windows; negatives are held twice while the parts found are joined.
-    boosting = n * (pixels + 4 * entries + _EACH) + max(_LEAST, threads * LEAST_BLOCK * n)
-    return _resident() + _PROGRAM + max(boosting, 2 * counts.negatives * pixels)
+    # Positives are cut out of the pool's windows. Negatives are held three times while those found are joined, which is
+    # less than their integral images take afterwards.
+    return _resident() + _PROGRAM + n * (pixels + 4 * entries + _EACH) + max(_LEAST, threads * LEAST_BLOCK * n)
+
+
+def require_memory(config: TrainingConfig, counts: SampleCounts, budget: int, *, tilted: bool, threads: int) -> str:
+    """Refuse a run that cannot stay within the memory asked for, before hours are spent on it.
+
+    Returns
+    -------
+    str
+        A note if no limit was asked for and the run takes more than the budget; empty if there is room.
+
+    Raises
+    ------
+    InputError
+        If the limit cannot be kept; the message names one that can.
+    """
+    least = least_memory(counts, config.window, tilted=tilted, threads=threads)
+    if least <= budget:
+        return ""
+    # What the process itself takes differs by some MB from run to run: the number named is one that will do.
+    enough = -(-((least >> 20) + 25) // 50) * 50
+    width, height = config.window
+    text = f"{counts.negatives} negatives and {counts.positives} positives of {width}x{height}"
+    if config.memory_mb:
+        raise InputError(f"expected memory_mb of at least {enough} for {text}, got {config.memory_mb}")
+    return f"{text} take about {enough} MB, more than half of the memory that is free"
 
 
 def _resident() -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.annotated import overlap
 from vj.boosting.checkpoint import FINISHED, Checkpoint, State
 from vj.boosting.fingerprints import fingerprint
 from vj.boosting.inputs import AnyPath, BackgroundsGiven, PositivesGiven, Recipe, gather
@@ -21,7 +22,7 @@ from vj.boosting.lock import locked
 from vj.boosting.output import Output
 from vj.boosting.positives import Positives, load_positives, positives_from_arrays
 from vj.boosting.progress import Progress, StageReport
-from vj.boosting.recipe import TrainingConfig
+from vj.boosting.recipe import ANNOTATED, TrainingConfig
 from vj.boosting.stage import resolves
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
@@ -262,6 +263,11 @@ class Training:
         for note in self.positives.notes:
             self._note(note)
         found = self._inputs.backgrounds()
+        if shared := overlap(self.positives.names, found):
+            self._note(
+                f"{len(shared)} backgrounds are images of positives, whose objects are mined as negatives, the first: "
+                f"{shared[0]}; backgrounds {ANNOTATED!r} takes labelled images without their objects"
+            )
         learner = Learner(config, self.positives, self.held_out, found, self._workers, self._hear)
         n = int(self.held_out.sum())
         learner.check_memory()
@@ -275,7 +281,7 @@ class Training:
             self._tell(Progress("backgrounds", 0))
             data = {
                 "positives": fingerprint([self.positives.windows, self.positives.groups]),
-                "backgrounds": fingerprint(found.items, self._workers.map),
+                "backgrounds": fingerprint([*found.items, *map(found.boxes, range(len(found)))], self._workers.map),
             }
             sizes = {"features": learner.n_features, "backgrounds": len(found)}
             self._checkpoint = Checkpoint(Path(config.output) / "checkpoint", config, data, **sizes)
