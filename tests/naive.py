@@ -252,23 +252,20 @@ def lbp_code(rect, pixels):
 
 
 def split_loss(boosting, left, right):
-    """Loss of a split; `left` and `right` are lists of (label 1 or -1, weight, response) of the samples there."""
+    """Loss of a split; `left` and `right` are lists of (label 1 or -1, weight) of the samples there."""
     loss = 0.0
     for side in (left, right):
-        a = sum(w for y, w, _ in side if y > 0)
-        b = sum(w for y, w, _ in side if y < 0)
-        if sum(w for _, w, _ in side) == 0:
+        a = sum(w for y, w in side if y > 0)
+        b = sum(w for y, w in side if y < 0)
+        if sum(w for _, w in side) == 0:
             return float("inf")
         if boosting == "gentle":
             mean = (a - b) / (a + b)
-            loss += sum(w * (y - mean) ** 2 for y, w, _ in side)
+            loss += sum(w * (y - mean) ** 2 for y, w in side)
         elif boosting == "discrete":
             loss += min(a, b)
-        elif boosting == "real":
-            loss += (a * b) ** 0.5
         else:
-            mean = sum(w * z for _, w, z in side) / sum(w for _, w, _ in side)
-            loss += sum(w * (z - mean) ** 2 for _, w, z in side)
+            loss += (a * b) ** 0.5
     return loss
 
 

@@ -1,6 +1,7 @@
 """Positives' own images as backgrounds: no negative may touch a labelled object."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,10 +11,9 @@ from skimage import data
 import vj
 from vj.boosting.annotated import annotated_backgrounds, backgrounds_of, overlap
 from vj.boosting.masking import MaskedImage
-from vj.boosting.mining import Harvest, Miner
+from vj.boosting.mining import Miner
 from vj.boosting.recipe import ANNOTATED, PositiveSource, TrainingConfig
 from vj.boosting.run import Training
-from vj.boosting.screening import screen
 from vj.boosting.workers import Workers
 from vj.cli.train import main
 from vj.datasets.backgrounds import Backgrounds
@@ -80,11 +80,11 @@ def test_no_window_shows_a_pixel_of_a_box_at_any_scale_in_any_pass(monkeypatch):
     for cascade, wanted in ((None, 3000), (object(), 60_000)):
         for boxes, bright in ((BOXES, False), (np.zeros((0, 4)), True)):
             found = _miner(Backgrounds([_marked()], {0: boxes})).mine(cascade, wanted, 1e-9)
-            windows = found.windows(WINDOW)
+            windows = found.windows
             assert len(windows) > 1000
             # Bilinear samples at the edge of a window may lean on the next pixel of the image: the inner ones may not.
             assert (windows[:, 1:-1, 1:-1].max() > 110) == bright
-            assert found.accepted <= found.scanned
+            assert found.hits <= found.scanned
 
 
 def test_mining_of_masked_images_is_the_same_on_more_threads_and_after_a_stop(monkeypatch):
@@ -98,18 +98,35 @@ def test_mining_of_masked_images_is_the_same_on_more_threads_and_after_a_stop(mo
     seen = []
 
     def note(harvest):
-        seen.append(Harvest(list(harvest.parts), harvest.first_visit, harvest.scanned, harvest.accepted))
+        seen.append(replace(harvest, parts=list(harvest.parts), unreadable=dict(harvest.unreadable)))
         if len(seen) == 2:
             raise Stop
 
-    first = _miner(backgrounds, 1)
     with pytest.raises(Stop):
-        first.mine(object(), 60_000, 0.1, progress=note)
-    second = _miner(backgrounds, 3)
-    second.visits = first.visits
-    resumed = second.mine(object(), 60_000, 0.1, harvest=seen[-1])
-    assert np.array_equal(resumed.windows(WINDOW), whole.windows(WINDOW))
-    assert (resumed.scanned, resumed.accepted) == (whole.scanned, whole.accepted)
+        _miner(backgrounds, 1).mine(object(), 60_000, 0.1, progress=note)
+    resumed = _miner(backgrounds, 3).mine(object(), 60_000, 0.1, seen[-1])
+    assert np.array_equal(resumed.windows, whole.windows)
+    assert (resumed.scanned, resumed.hits) == (whole.scanned, whole.hits)
+
+
+def test_objects_are_not_counted_as_background():
+    cascade = vj.load("frontalface")
+    astronaut = np.ascontiguousarray(data.astronaut()[:200, 100:350])
+
+    def count(boxes):
+        miner = Miner(Backgrounds([astronaut], boxes), cascade.window, Workers(2), seed=1, scale_factor=1.2, lbp=False)
+        return miner.count(cascade, 10**9, (0, 10**9))
+
+    scanned, reached = count({})
+    assert reached[-1] > 0
+    # A box that touches no window changes nothing, whichever way windows are counted.
+    beside = count({0: np.array([[-50.0, -50, 10, 10]])})
+    assert beside[0] == scanned
+    assert beside[1].tolist() == reached.tolist()
+    masked = count({0: np.array([[75.0, 65, 100, 120]])})
+    assert 0 < masked[0] < scanned
+    assert masked[1][-1] < reached[-1] / 4
+    assert (masked[1] <= reached).all()
 
 
 # --- labelled images --------------------------------------------------------------------------------------------------
@@ -181,9 +198,6 @@ def test_annotated_is_kept_as_it_is_in_recipes_and_mixes_with_places(labelled, t
     found = backgrounds_of(config)
     assert len(found) == 8
     assert [len(found.boxes(k)) for k in range(8)] == [0, *[15] * 6, 0]
-    chosen = found.select([1, 0, 7])
-    assert [len(chosen.boxes(k)) for k in range(3)] == [15, 0, 0]
-    assert chosen.name(0) == str(labelled / "0.png")
 
 
 def test_a_run_on_annotated_backgrounds(labelled, tmp_path, capsys, monkeypatch):
@@ -224,15 +238,6 @@ def test_images_in_both_lists_are_named(labelled, tmp_path, capsys):
     assert "'annotated'" in told
     both = Backgrounds([labelled / "0.png", "missing.png", data.brick()], {})
     assert overlap([str(labelled / "0.png"), "", "missing.png"], both) == [str(labelled / "0.png")]
-
-
-def test_screening_looks_at_what_is_not_masked(tmp_path):
-    astronaut = data.astronaut()
-    box = {0: np.array([[170.0, 60, 110, 130]])}
-    cascade, workers = vj.load("frontalface"), Workers(1)
-    (found,) = screen(Backgrounds([astronaut[:, :, ::-1]]), cascade, workers)
-    assert found is not None
-    assert list(screen(Backgrounds([astronaut[:, :, ::-1]], box), cascade, workers)) == [None]
 
 
 def test_positives_as_arrays_have_no_annotated_images():

@@ -44,7 +44,7 @@ def test_options_win_and_start_from_the_working_directory(tmp_path):
         ("max_weak_count = [3, 0]", "expected max_weak_count between 1 and 10000, got 0"),
         ("max_weak_count = []", "expected max_weak_count to be a number or a list of them, got an empty list"),
         ("stages = [3]", "expected stages to be an integer, got [3]"),
-        ('boosting = "adaboost"', "expected boosting to be one of gentle, real, discrete, logit, got 'adaboost'"),
+        ('boosting = "adaboost"', "expected boosting to be one of gentle, real, discrete, got 'adaboost'"),
         ('window = "24"', 'expected window as "24x24"'),
         ('window = "4x24"', "expected window between 8x8 and 128x128, got 4x24"),
         ("positives = [{pth = 'x'}]", "got 'pth'"),

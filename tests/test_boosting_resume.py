@@ -78,7 +78,7 @@ def _plain(reports):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"pruning": 0.2}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "logit"}]
+    "changes", [{"pruning": 0.2}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "real"}]
 )
 def test_stopped_anywhere(pictures, tmp_path, monkeypatch, changes):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
@@ -120,11 +120,12 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
 
 def _spoil(folder, change, data=None):
     """Change the state as `change(table)` does; `data`, if given, becomes the array of negatives, hash and all."""
-    path = folder / "checkpoint/state.json"
+    folder /= "checkpoint"
+    path = folder / "state.json"
     table = json.loads(path.read_text())
     table = change(table) or table
     if data is not None:
-        (path.parent / table["negatives"]).write_bytes(data)
+        (folder / table["negatives"]).write_bytes(data)
         table["sha256"] = hashlib.sha256(data).hexdigest()
     path.write_text(json.dumps(table))
 
@@ -217,7 +218,7 @@ def _set(*keys):
         _set("visits", "many"),
         _set("first_visit", 10**9),
         _set("scanned", 1.5),
-        _set("accepted", -1),
+        _set("hits", -1),
         _set("seconds", float("nan")),
         _set("mining_seconds", 10**400),
         _set("unreadable", [[99, "no such background"]]),
@@ -300,7 +301,7 @@ def test_headers_that_lie_about_the_negatives(pictures, stopped, tmp_path, data,
 def test_too_few_negatives_for_the_run_that_wrote_them(pictures, stopped, tmp_path):
     """Counts that agree with each other, but boosting begins with fewer only when all backgrounds are used up."""
     folder = shutil.copytree(stopped / "boosting", tmp_path / "c")
-    (path,) = folder.glob("checkpoint/negatives-*.npy")
+    (path,) = (folder / "checkpoint").glob("negatives-*.npy")
     kept = json.loads((folder / "checkpoint/state.json").read_text())["kept"]
     few = np.load(path)[: kept + 5]
     assert len(few) < RECIPE["negatives_per_stage"]
@@ -344,10 +345,11 @@ def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
 
 
 def test_what_a_killed_run_was_writing_goes(pictures, tmp_path):
-    (tmp_path / "c/checkpoint").mkdir(parents=True)
-    (tmp_path / "c/checkpoint/.vj-0123456789abcdef.tmp").touch()
+    folder = tmp_path / "c/checkpoint"
+    folder.mkdir(parents=True)
+    (folder / ".vj-0123456789abcdef.tmp").touch()
     _run(pictures, tmp_path / "c", stages=1)
-    assert len(list((tmp_path / "c/checkpoint").iterdir())) == 2
+    assert len(list(folder.iterdir())) == 2
 
 
 # --- the command, killed for real -------------------------------------------------------------------------------------
@@ -456,7 +458,7 @@ def test_replaced_backgrounds_are_noticed_whatever_their_names(folder, tmp_path,
         os.utime(path, (1, 1))
     assert main(arguments) == 0
     # Another setting makes other windows of the same images: the setting is what is named, and nothing else.
-    assert main([*arguments, "--jitter=1", "--positives-margin=0.1"]) == 2
+    assert main([*arguments, "--jitter=1", "--set=positives.margin=0.1"]) == 2
     error = capsys.readouterr().err
     assert "got positives[0].margin: 0.1, not 0.0; jitter: 1, not 0 (" in error
 

@@ -1,5 +1,7 @@
 """The whole trainer on small data: what it reports is what the detector does."""
 
+import json
+import resource
 import tracemalloc
 
 import naive
@@ -7,10 +9,13 @@ import numpy as np
 import pytest
 from skimage import data
 
+import vj
 from vj.boosting import memory
-from vj.boosting.checkpoint import MINING, Checkpoint, State
+from vj.boosting.checkpoint import Checkpoint, State
 from vj.boosting.feature_values import feature_table
+from vj.boosting.learner import Learner
 from vj.boosting.memory import SampleCounts
+from vj.boosting.mining import Harvest
 from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
@@ -91,7 +96,7 @@ def test_threads_and_memory_change_nothing(faces, photos, monkeypatch):
         runs = [_train(faces, photos, threads=t, search=how)[0] for t in (1, 3)]
         with monkeypatch.context() as patch:
             # Room for a small part of the bins, which no real limit is: program and samples take more.
-            patch.setattr("vj.boosting.run.memory_for_bins", lambda *_: 1 << 19)
+            patch.setattr("vj.boosting.learner.memory_for_bins", lambda *_: 1 << 19)
             runs.append(_train(faces, photos, threads=2, search=how)[0])
         assert runs[0].cascade == runs[1].cascade == runs[2].cascade
         assert _train(faces, photos, seed=2, search=how)[0].cascade != runs[0].cascade
@@ -105,14 +110,14 @@ def test_too_little_memory_is_refused_before_anything_is_trained(faces, photos, 
     enough = int(text.split("at least ")[1].split()[0])
     # Windows and integral images alone: 144 + 676 bytes each.
     assert enough > 820 * 10**6 >> 20
-    monkeypatch.setattr("vj.boosting.run.memory_budget", lambda _: enough << 20)
+    monkeypatch.setattr("vj.boosting.learner.memory_budget", lambda _: enough << 20)
     config = TrainingConfig.from_mapping({**BASE, "negatives_per_stage": 10**6})
     run = Training(config, positives=faces, backgrounds=photos[:1])
-    monkeypatch.setattr(Training, "_refill", lambda _: False)
+    monkeypatch.setattr(Learner, "_refill", lambda _: False)
     assert list(run) == []
     # Without a limit of one's own it is only said.
     notes = []
-    monkeypatch.setattr("vj.boosting.run.memory_budget", lambda _: 100 << 20)
+    monkeypatch.setattr("vj.boosting.learner.memory_budget", lambda _: 100 << 20)
     run = Training(
         config,
         positives=faces,
@@ -165,7 +170,7 @@ def test_windows_are_measured_and_saved_without_copies(tmp_path):
     windows = np.random.default_rng(3).integers(0, 256, (60_000, 12, 12), dtype=np.uint8)
     assert _peak(lambda: window_norms(windows)) < windows.nbytes
     checkpoint = Checkpoint(tmp_path / "c", TrainingConfig.from_mapping(BASE), {}, features=1, backgrounds=1)
-    assert _peak(lambda: checkpoint.save(State(MINING, windows))) < windows.nbytes // 4
+    assert _peak(lambda: checkpoint.save(State(Harvest(windows)))) < windows.nbytes // 4
     (path,) = (tmp_path / "c").glob("*.npy")
     assert np.array_equal(np.load(path), windows)
 
@@ -214,9 +219,9 @@ def test_the_overall_target_ends_the_training(faces, photos):
     assert 1 <= len(reports) < 9
     assert all(r.acceptance_ratio >= 0.3 for r in reports)
     assert "the overall_false_alarm_rate asked for is 3.0e-01" in next(text for text in reversed(notes) if text)
-    # What is told on the way is what is reported: accepted windows, not only those that were taken.
+    # What is told on the way is what is reported: hits, not only those that were taken.
     last = [s for s in steps if s.kind == "mining" and s.stage == len(reports) - 1][-1]
-    assert last.accepted / last.scanned == reports[-1].acceptance_ratio
+    assert last.hits / last.scanned == reports[-1].acceptance_ratio
 
 
 def test_memory_is_shared_with_what_is_there_already(monkeypatch):
@@ -227,7 +232,7 @@ def test_memory_is_shared_with_what_is_there_already(monkeypatch):
     assert memory.memory_for_bins(500 << 20, 100 << 20) == 236 << 20
     assert memory.memory_for_bins(100 << 20, 0) == 16 << 20
     monkeypatch.undo()
-    assert 50 << 20 < memory._resident() < 1.1 * memory.peak_memory()
+    assert 50 << 20 < memory._resident() < 1.1 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 
 
 def test_flat_positives_are_left_out_and_counted(faces):
@@ -268,6 +273,41 @@ def test_pruning_makes_windows_cheaper_and_loses_its_share(faces, photos):
     image = photos[2]
     costs = [Scanner(one.cascade).scan(image).evaluated.sum() for one in (plain, run)]
     assert costs[1] < costs[0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"features": "lbp"}, {"max_depth": 2, "holdout": 0.5}])
+def test_reports_after_pruning_are_those_of_the_cascade_that_was_written(faces, photos, tmp_path, changes):
+    """Measured again by the detector, which reads the file: all positives, and the backgrounds at its own scales."""
+    settings = {**BASE, "pruning": 0.3, "jitter": 2, **changes}
+    before = vj.train(positives=faces, backgrounds=photos, **{**settings, "pruning": 0.0}).reports
+    run = Training(positives=faces, backgrounds=photos, output=tmp_path, **settings)
+    list(run)
+    written = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    cascade = vj.load(tmp_path / "cascade.xml")
+    scanner = Scanner(cascade)
+
+    def depths(windows):
+        return np.array([scanner.depths(np.ascontiguousarray(w))[0][0, 0] for w in windows])
+
+    held, others = depths(run.positives.windows[run.held_out]), depths(run.positives.windows[~run.held_out])
+    costs = [vj.Detector(cascade, stride=1).cost(photo) for photo in photos]
+    visited, entered = sum(c.windows.sum() for c in costs), sum(c.entered.sum(axis=0) for c in costs)
+    raised = 0
+    for k, (report, old) in enumerate(zip(written, before, strict=True)):
+        assert np.float32(report["threshold"]) == cascade.stage_thresholds[k]
+        assert report["hit_rate"] == (held[held >= k] > k).mean()
+        assert report["training_hit_rate"] == (others[others >= k] > k).mean()
+        assert report["acceptance_ratio"] == pytest.approx(entered[k] / visited, rel=0.3)
+        if k:
+            assert written[k - 1]["false_alarm_rate"] == pytest.approx(entered[k] / entered[k - 1], rel=0.3)
+        # What it was trained on is history.
+        assert [report[key] for key in ("negatives", "windows_scanned")] == [old.negatives, old.windows_scanned]
+        raised += report["threshold"] > old.threshold
+    assert raised >= 2
+    assert entered[-1] > 100
+    assert entered[1] / visited < 0.5 * before[1].acceptance_ratio
+    # Hard negatives are those of the cascade as it is now.
+    assert (depths(run.negatives) == cascade.n_stages).all()
 
 
 def _passes(cascade, window):

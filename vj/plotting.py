@@ -255,9 +255,9 @@ def plot_stages(
     path: str | os.PathLike[str],
     hit_rates: Sequence[float],
     false_alarm_rates: Sequence[float],
-    features_per_window: Sequence[float],
+    weak_per_window: Sequence[float],
 ) -> None:
-    """Plot what the stages of a training run came to.
+    """Plot the results of the stages of a training run.
 
     Parameters
     ----------
@@ -267,8 +267,8 @@ def plot_stages(
         Share of the held-out objects that each stage kept.
     false_alarm_rates : sequence of float
         Share of its negatives that each stage let through.
-    features_per_window : sequence of float
-        Weak classifiers that a background window costs, up to and with each stage.
+    weak_per_window : sequence of float
+        Weak classifiers that a background window costs, up to and including each stage.
     """
     # Fixed margins: a constrained layout takes 0.4 s more, which is felt at the end of a short training.
     figure = Figure(figsize=(12.5, 3.8))
@@ -288,8 +288,8 @@ def plot_stages(
     alarms.yaxis.set_major_formatter("{x:g}")
     alarms.yaxis.set_minor_formatter(NullFormatter())
     alarms.set_title("False alarm rate")
-    cost.plot(stages, features_per_window, **style)
-    cost.set(xlabel="stage", ylabel="features per window, up to here", ylim=(0, None))
+    cost.plot(stages, weak_per_window, **style)
+    cost.set(xlabel="stage", ylabel="weak classifiers per window, up to here", ylim=(0, None))
     cost.set_title("Cost of a background window")
     for axes in (hits, alarms, cost):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vj._files import read_bounded, replacing, sync_folder, write_text
-from vj.boosting.mining import MAX_PASSES
+from vj.boosting.mining import MAX_PASSES, Harvest
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.restoring import (
@@ -55,39 +55,25 @@ class State:
 
     Parameters
     ----------
+    harvest : Harvest
+        Negatives of the stage at hand, as many as have been found, and what mining has counted.
     phase : str
         `MINING`, `BOOSTING` or `FINISHED`.
     stages : list of Stage
         Finished stages.
     reports : list of StageReport
-    negatives : ndarray of uint8, shape (n, height, width)
-        Those of the stage at hand, as many as have been found.
-    kept : int
-        How many of them are the last stage's.
     trees : tuple of WeakTree
         Weak classifiers of the stage at hand.
-    visits, first_visit, scanned, accepted : int
-        Mining: pictures visited since the beginning of the run, how many of those before this stage, windows scanned
-        and accepted in this stage.
-    mining_seconds, seconds : float
+    seconds : float
         Time spent on this stage so far.
-    unreadable : dict
-        Pictures that could not be used, with the reason.
     """
 
-    phase: str
-    negatives: Windows
-    kept: int = 0
+    harvest: Harvest
+    phase: str = MINING
     stages: list[Stage] = field(default_factory=list)
     reports: list[StageReport] = field(default_factory=list)
     trees: tuple[WeakTree, ...] = ()
-    visits: int = 0
-    first_visit: int = 0
-    scanned: int = 0
-    accepted: int = 0
-    mining_seconds: float = 0.0
     seconds: float = 0.0
-    unreadable: dict[int, str] = field(default_factory=dict)
 
 
 class _Other(Exception):
@@ -127,7 +113,8 @@ class Checkpoint:
         # A random name: process ids recur in containers, and the array that the state names must never be overwritten.
         name = f"negatives-{secrets.token_hex(8)}.npy"
         # Header and windows one after the other: joined, they would be two copies more.
-        data = header(state.negatives.shape), np.ascontiguousarray(state.negatives).data
+        windows = np.ascontiguousarray(state.harvest.windows)
+        data = header(windows.shape), windows.data
         digest = hashlib.sha256()
         with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
             for part in data:
@@ -188,15 +175,17 @@ class Checkpoint:
             "data": self.data,
             "negatives": negatives,
             "phase": state.phase,
-            "kept": state.kept,
+            "kept": state.harvest.kept,
             "stages": [
                 {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.trees]}
                 for stage in state.stages
             ],
             "reports": [dataclasses.asdict(report) for report in state.reports],
             "trees": [_tree_table(tree) for tree in state.trees],
-            "unreadable": list(state.unreadable.items()),
-            **{name: getattr(state, name) for name in _NUMBERS},
+            "unreadable": list(state.harvest.unreadable.items()),
+            "mining_seconds": state.harvest.seconds,
+            "seconds": state.seconds,
+            **{name: getattr(state.harvest, name) for name in _COUNTS},
         }
 
     def _sweep(self, keep: str) -> None:
@@ -214,7 +203,7 @@ class Checkpoint:
                 folder.rmdir()
 
 
-_NUMBERS = ("visits", "first_visit", "scanned", "accepted", "mining_seconds", "seconds")
+_COUNTS = ("visits", "first_visit", "scanned", "hits")
 
 
 def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:
@@ -222,20 +211,23 @@ def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:
         raise ValueError(f"phase {str(table['phase'])[:60]!r}")
     stages = read_stages(table["stages"], limits)
     unreadable = items(table["unreadable"], limits.backgrounds, "unreadable backgrounds")
-    state = State(
-        phase=table["phase"],
-        negatives=negatives,
+    harvest = Harvest(
+        negatives,
         kept=integer(table["kept"], 0, len(negatives), "kept negatives"),
-        stages=stages,
-        reports=read_reports(table["reports"], stages),
-        trees=read_trees(table["trees"], limits, len(stages)),
         visits=integer(table["visits"], 0, 2**62, "visits"),
         first_visit=integer(table["first_visit"], 0, table["visits"], "first visit"),
         scanned=integer(table["scanned"], 0, 2**62, "windows scanned"),
-        accepted=integer(table["accepted"], 0, table["scanned"], "windows accepted"),
-        mining_seconds=number(table["mining_seconds"], "seconds of mining", 0.0),
-        seconds=number(table["seconds"], "seconds", 0.0),
+        hits=integer(table["hits"], 0, table["scanned"], "hits"),
+        seconds=number(table["mining_seconds"], "seconds of mining", 0.0),
         unreadable={integer(k, 0, limits.backgrounds - 1, "background"): str(text) for k, text in unreadable},
+    )
+    state = State(
+        harvest,
+        phase=table["phase"],
+        stages=stages,
+        reports=read_reports(table["reports"], stages),
+        trees=read_trees(table["trees"], limits, len(stages)),
+        seconds=number(table["seconds"], "seconds", 0.0),
     )
     _check_counts(state, limits)
     return state
@@ -243,16 +235,19 @@ def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:
 
 def _check_counts(state: State, limits: Limits) -> None:
     """Refuse a number of negatives that no run can have had at that point."""
-    wanted, n, new = limits.config.negatives_per_stage, len(state.negatives), len(state.negatives) - state.kept
+    harvest = state.harvest
+    wanted, kept, n = limits.config.negatives_per_stage, harvest.kept, harvest.kept + harvest.found
     last = state.reports[-1] if state.reports else None
     passed = round(last.false_alarm_rate * last.negatives) if last else 0
-    if n > wanted or state.kept != passed or new > state.accepted:
+    # Pruning changes the last stage, its report and what it lets through.
+    pruned = state.phase == FINISHED and limits.config.pruning > 0
+    if n > wanted or (kept != passed and not pruned) or harvest.found > harvest.hits:
         raise ValueError(
-            f"{n} negatives, {state.kept} of them kept, {passed} of which passed the last stage, "
-            f"{state.accepted} windows accepted since, {wanted} wanted"
+            f"{n} negatives, {kept} of them kept, {passed} of which passed the last stage, "
+            f"{harvest.hits} hits since, {wanted} wanted"
         )
     # Boosting begins with as many as were asked for, or when every pass over the backgrounds has been made.
-    used_up = state.visits - state.first_visit == MAX_PASSES * limits.backgrounds
+    used_up = harvest.visits - harvest.first_visit == MAX_PASSES * limits.backgrounds
     if state.phase == BOOSTING and n < wanted and not used_up:
         raise ValueError(f"{n} of {wanted} negatives, with backgrounds left")
 

@@ -1,4 +1,4 @@
-"""What a training run is given in Python: a recipe or settings, and data as paths or as arrays."""
+"""The inputs of a training run in Python: a recipe or settings, and data as paths or arrays."""
 
 from __future__ import annotations
 
@@ -19,41 +19,38 @@ AnyPath = str | os.PathLike[str]
 Image = npt.NDArray[np.uint8]
 Recipe = AnyPath | TrainingConfig
 PositivesGiven = AnyPath | Image | Sequence[AnyPath | PositiveSource | Mapping[str, Any]] | Sequence[Image]
-BackgroundsGiven = AnyPath | Image | Sequence[AnyPath | Image] | Backgrounds
+BackgroundsGiven = AnyPath | Image | Sequence[AnyPath | Image]
 
-# Pixels: no smaller window is allowed, and a crop that small shows nothing.
+# Pixels; the smallest window allowed.
 _LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is given, checked.
+    """The checked inputs of a run.
 
     Parameters
     ----------
     config : TrainingConfig
     crops : list of ndarray of uint8, or None
         Positives as arrays; None where the configuration names them.
-    images : list of ndarray of uint8 or path, Backgrounds, or None
-        Backgrounds of which some are arrays, or that were found before; None where the configuration names them.
+    images : list of ndarray of uint8 or path, or None
+        Backgrounds, of which at least one is an array; None where the configuration names them.
     """
 
     config: TrainingConfig
     crops: list[Image] | None
-    images: list[Image | AnyPath] | Backgrounds | None
+    images: list[Image | AnyPath] | None
 
     def backgrounds(self) -> Backgrounds:
         """Return the backgrounds, found but not read."""
-        if isinstance(self.images, Backgrounds):
-            return self.images
         if self.images is None:
             return backgrounds_of(self.config)
+        sources = self.config.positives
         return Backgrounds.joined(
             [
-                Backgrounds([item])
-                if isinstance(item, np.ndarray)
-                else background_place(os.fspath(item), self.config.positives)
-                for item in self.images
+                Backgrounds([one]) if isinstance(one, np.ndarray) else background_place(os.fspath(one), sources)
+                for one in self.images
             ]
         )
 
@@ -64,12 +61,12 @@ def gather(
     backgrounds: BackgroundsGiven | None,
     settings: Mapping[str, Any],
 ) -> Inputs:
-    """Put a recipe, data and settings together.
+    """Combine a recipe, data and settings.
 
     Parameters
     ----------
     recipe : path, TrainingConfig or None
-        None starts from the defaults.
+        None: all settings have their defaults.
     positives, backgrounds : optional
         Replace those of the recipe; see `vj.Training`.
     settings : mapping
@@ -89,11 +86,9 @@ def gather(
     crops = _arrays(listed, "positives")
     if positives is not None and crops is None:
         override["positives"] = listed
-    # Found by the caller from what the configuration names, which stays as it is.
-    found = backgrounds if isinstance(backgrounds, Backgrounds) else None
-    listed = _items(backgrounds) if found is None else []
+    listed = _items(backgrounds)
     images = listed if any(isinstance(item, np.ndarray) for item in listed) else None
-    if backgrounds is not None and found is None and images is None:
+    if backgrounds is not None and images is None:
         override["backgrounds"] = listed
     config = _config(recipe, override)
     if crops is not None:
@@ -104,9 +99,9 @@ def gather(
     if images is not None:
         _check_images([one for one in images if isinstance(one, np.ndarray)], "backgrounds", config.window)
         config = replace(config, backgrounds=())
-    elif found is None and not config.backgrounds:
+    elif not config.backgrounds:
         raise InputError("expected backgrounds (images, a path or a recipe that names them), got none")
-    return Inputs(config, crops, images if found is None else found)
+    return Inputs(config, crops, images)
 
 
 def _config(recipe: Recipe | None, override: Mapping[str, Any]) -> TrainingConfig:
@@ -120,7 +115,7 @@ def _config(recipe: Recipe | None, override: Mapping[str, Any]) -> TrainingConfi
 
 
 def _items(given: Any) -> list[Any]:
-    """Return what was given as a list; an array of shape (n, h, w) is n images."""
+    """Return the items as a list; an array of shape (n, h, w) is n images."""
     if given is None:
         return []
     if isinstance(given, str | os.PathLike | Mapping | PositiveSource):
@@ -141,7 +136,7 @@ def _arrays(items: list[Any], what: str) -> list[Image] | None:
 
 
 def _check_images(images: list[Image], what: str, least: tuple[int, int]) -> None:
-    """Refuse arrays that are no images; the usual slip is one colour image in place of a list of images."""
+    """Refuse arrays that are not images; the usual mistake is a single colour image instead of a list of images."""
     for image in images:
         colour = image.ndim == 3 and image.shape[2] in (1, 3, 4)
         if image.dtype != np.uint8 or not (image.ndim == 2 or colour):

@@ -1,4 +1,4 @@
-"""The positives of a run: found, cut out, jittered; every window exactly as the trainer sees it."""
+"""Positives: found, cut out and jittered; every window is exactly what the trainer sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vj.datasets.packaged import FACES, packaged_faces
 from vj.errors import InputError
 from vj.images import list_images, read_gray, to_gray
 
-# What shows an object: a part of an image file, a whole one (no region), or a ready window.
+# An object: a part of an image file, a whole image (no region), or a ready window.
 _Object = tuple[Path, Region | None] | Windows
 
 
@@ -32,11 +32,11 @@ class Positives:
     ----------
     windows : ndarray of uint8, shape (n, height, width)
     groups : ndarray of int64, shape (n,)
-        Windows of the same object share a number: they are held out together or not at all.
+        Number of the object: windows of the same object are held out together or not at all.
     notes : tuple of str
-        What was left out, and why.
+        What was left out and why.
     names : tuple of str
-        The picture of each group, by its number; empty for windows that are in no picture of their own.
+        The image file of each object, by its number; empty for windows that have no file of their own.
     """
 
     windows: Windows
@@ -46,12 +46,12 @@ class Positives:
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
-    """Return crops in the window's size, with the copies that the configuration asks for.
+    """Return crops resized to the window, with the copies that the configuration asks for.
 
     Parameters
     ----------
     crops : sequence of ndarray of uint8, shape (h, w) or (h, w, 3)
-        Or one array of shape (n, h, w); each shows one object and nothing else, in any size.
+        Or one array of shape (n, h, w). Each shows one object and nothing else, at any size.
     config : TrainingConfig
 
     Returns
@@ -66,12 +66,12 @@ def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: Traini
 
 
 def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
-    """Read and cut out the positives of a recipe; pictures that cannot be read are left out and noted.
+    """Read and cut out the positives of a recipe; images that cannot be read are left out and noted.
 
     Raises
     ------
     InputError
-        If there is no source, a source cannot be read, or nothing is left.
+        If there is no source, a source cannot be read, or no positives are left.
     """
     if not config.positives:
         raise InputError("expected positives, got none")
@@ -109,7 +109,7 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
-    """Return the objects of a source: parts of images, whole images, or windows where it holds nothing else."""
+    """Return the objects of a source: parts of images, whole images, or ready windows."""
     name, path = _format(source), Path(source.path)
     if name in _READY:
         if source.where or source.classes:
@@ -125,7 +125,7 @@ def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
         return [(one, None) for one in paths]
     images = read_labelled(path, name, source.images or None, classes=source.classes, where=source.where)
     if source.frontal:
-        require_attributes(images, ("blur", "occlusion", "pose"), "--positives-frontal")
+        require_attributes(images, ("blur", "occlusion", "pose"), "positives.frontal")
     wanted = FRONTAL if source.frontal else Wanted()
     found: list[_Object] = []
     for image in images:
@@ -137,7 +137,7 @@ def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
     return found
 
 
-# Sources without annotations: what shows the object is all there is.
+# Sources without annotations, which hold nothing but objects.
 _READY = {"packaged": "the faces of scikit-image", "vec": "a .vec file", "crops": "a folder of crops"}
 
 
@@ -169,12 +169,12 @@ def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:
-    """Region of a ready crop: it is the object, its sides become the window's."""
+    """Return the region of a crop: all of it, its sides become the window's."""
     return Region(shape[1] / 2, shape[0] / 2, shape[1] * (1 + 2 * margin), shape[0] * (1 + 2 * margin))
 
 
 def _copies(gray: npt.NDArray[np.uint8], region: Region, config: TrainingConfig, index: int) -> list[Windows]:
-    """Cut the object out as it is, mirrored if wanted, and jittered, each copy mirrored or not by chance."""
+    """Cut the object out as it is, mirrored if asked for, and as jittered copies, which are mirrored at random."""
     rng = np.random.default_rng((config.seed, 1, index))
     jitter = Jitter(config.shift, config.scale, config.rotation, config.contrast, config.brightness, config.detail)
     crops = [cut(gray, region, config.window)]

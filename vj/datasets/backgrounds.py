@@ -52,11 +52,6 @@ class Backgrounds(Sequence[Gray]):
         """Return the objects in an image; shape (n, 4)."""
         return self._boxes.get(index, _NO_BOXES)
 
-    def select(self, indices: Sequence[int]) -> Backgrounds:
-        """Return some of the images with the objects in them."""
-        boxes = {new: self._boxes[old] for new, old in enumerate(indices) if old in self._boxes}
-        return Backgrounds([self.items[index] for index in indices], boxes)
-
     @classmethod
     def joined(cls, parts: Sequence[Backgrounds]) -> Backgrounds:
         """Return the images of several, one after the other."""
