@@ -125,7 +125,7 @@ def _spoil(folder, change, data=None):
     table = json.loads(path.read_text())
     table = change(table) or table
     if data is not None:
-        (path.parent / table["negatives"]).write_bytes(data)
+        (folder / table["negatives"]).write_bytes(data)
         table["sha256"] = hashlib.sha256(data).hexdigest()
     path.write_text(json.dumps(table))
 

@@ -46,12 +46,11 @@ class Inputs:
         """Return the backgrounds, found but not read."""
         if self.images is None:
             return backgrounds_of(self.config)
+        sources = self.config.positives
         return Backgrounds.joined(
             [
-                Backgrounds([item])
-                if isinstance(item, np.ndarray)
-                else background_place(os.fspath(item), self.config.positives)
-                for item in self.images
+                Backgrounds([one]) if isinstance(one, np.ndarray) else background_place(os.fspath(one), sources)
+                for one in self.images
             ]
         )
 

@@ -14,7 +14,7 @@ from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
-from vj.boosting.memory import SampleCounts, memory_budget, memory_for_bins, require_memory
+from vj.boosting.memory import SampleCounts, least_memory, memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.positives import Positives
 from vj.boosting.progress import Progress, StageReport
@@ -29,6 +29,7 @@ from vj.cascade.haar import HaarFeatures, feature_pool
 from vj.cascade.lbp import LbpFeatures, lbp_pool
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
+from vj.errors import InputError
 
 # Background windows on which the cost is counted when thresholds are raised together.
 _PRUNING_WINDOWS = 100_000
@@ -92,13 +93,19 @@ class Learner:
         return len(self._table)
 
     def check_memory(self) -> None:
-        """Refuse a run that cannot stay within the memory asked for; note one that takes much of what is free."""
+        """Refuse a run that cannot stay within the memory asked for, before hours are spent on it."""
         config, held_out = self.config, int(self.held_out.sum())
         positives = min(len(self.held_out) - held_out, config.positives_per_stage) + held_out
         counts = SampleCounts(config.negatives_per_stage, positives)
-        note = require_memory(config, counts, self._memory, tilted=self._tilted, threads=self._workers.threads)
-        if note:
-            self._note(note)
+        least = least_memory(counts, config.window, tilted=self._tilted, threads=self._workers.threads)
+        if least <= self._memory:
+            return
+        # What the process itself takes differs by some MB from run to run: the number named is one that will do.
+        enough = -(-((least >> 20) + 25) // 50) * 50
+        text = f"{counts.negatives} negatives and {positives} positives of {config.window[0]}x{config.window[1]}"
+        if config.memory_mb:
+            raise InputError(f"expected memory_mb of at least {enough} for {text}, got {config.memory_mb}")
+        self._note(f"{text} take about {enough} MB, more than half of the memory that is free")
 
     def restore(self, state: State) -> None:
         """Continue from a saved state."""

@@ -243,10 +243,22 @@ class Miner:
         scanner = Scanner(cascade)
 
         def visit(job: _Job) -> tuple[int, npt.NDArray[np.int64]]:
+            scanned, reached = 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
             try:
-                return self._count(scanner, self._image(job))
+                image = self._image(job)
             except InputError:
-                return 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
+                return scanned, reached
+            for level, planes in self._levels(scanner, image.gray):
+                if len(image.boxes):
+                    # Slower, but which windows passed is known of each, and objects must not count.
+                    free = scanner.depths_planes(planes, level.rows, level.columns)[0][~image.forbidden(level)]
+                    scanned += len(free)
+                    reached += [int(np.count_nonzero(free >= k)) for k in range(len(reached))]
+                else:
+                    result = scanner.scan_planes(planes, level.rows, level.columns, False)
+                    scanned += result.windows
+                    reached += [*result.entered, len(result.xs)]
+            return scanned, reached
 
         n, first = len(self.backgrounds), _FAR * len(self.backgrounds)
         jobs = itertools.islice(self._jobs(1, 0.0, first, first), n)
@@ -296,9 +308,7 @@ class Miner:
             size = f"{gray.shape[1]}x{gray.shape[0]}"
             raise InputError(f"{name}: expected an image at least as large as the window, got {size}")
         image = MaskedImage(gray, self.backgrounds.boxes(job.image))
-        if job.mirror:
-            image = image.mirrored()
-        return self._shrunk(image, job.offset)
+        return self._shrunk(image.mirrored() if job.mirror else image, job.offset)
 
     def _shrunk(self, image: MaskedImage, offset: float) -> MaskedImage:
         """Shrink by a fraction of a scale step, so that all scales of the pyramid are new."""
@@ -323,16 +333,15 @@ class Miner:
 
     def _sample(self, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
         """Take windows at random positions and scales, each window with the same chance."""
-        gray, masked = image.gray, len(image.boxes) > 0
-        size = (gray.shape[1], gray.shape[0])
-        grid = levels(size, self.window, self.scale_factor, stride=1)
+        gray = image.gray
+        grid = levels((gray.shape[1], gray.shape[0]), self.window, self.scale_factor, stride=1)
         counts = np.array([level.rows * level.columns for level in grid])
         picks = np.sort(rng.choice(int(counts.sum()), min(cap, int(counts.sum())), replace=False))
         starts = np.concatenate([[0], np.cumsum(counts)])
         windows = [np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)]
         for k, level in enumerate(grid):
             here = picks[(picks >= starts[k]) & (picks < starts[k + 1])] - starts[k]
-            if masked and len(here):
+            if len(here) and len(image.boxes):
                 here = here[~image.forbidden(level).reshape(-1)[here]]
             if len(here):
                 ys, xs = np.divmod(here, level.columns)
@@ -346,8 +355,8 @@ class Miner:
         windows, scanned = [], 0
         for level, planes in self._levels(scanner, image.gray):
             result = scanner.scan_planes(planes, level.rows, level.columns, False)
-            xs, ys = result.xs, result.ys
             scanned += result.windows
+            xs, ys = result.xs, result.ys
             if len(image.boxes):
                 forbidden = image.forbidden(level)
                 scanned -= int(np.count_nonzero(forbidden))
@@ -364,27 +373,12 @@ class Miner:
             taken.append(_cut(level_image, xs[here], ys[here], self.window))
         return _Found(np.concatenate(taken), scanned, total)
 
-    def _count(self, scanner: Scanner, image: MaskedImage) -> tuple[int, npt.NDArray[np.int64]]:
-        """Count the windows of an image, and how many reach each stage and pass them all."""
-        n_stages = scanner.cascade.n_stages
-        scanned, reached = 0, np.zeros(n_stages + 1, dtype=np.int64)
-        for level, planes in self._levels(scanner, image.gray):
-            if len(image.boxes):
-                # Each window's own depth, which takes longer but can leave out those that touch an object.
-                depth = scanner.depths_planes(planes, level.rows, level.columns)[0][~image.forbidden(level)]
-                scanned += len(depth)
-                reached += (depth[:, None] >= np.arange(n_stages + 1)).sum(axis=0)
-            else:
-                result = scanner.scan_planes(planes, level.rows, level.columns, False)
-                scanned += result.windows
-                reached += [*result.entered, len(result.xs)]
-        return scanned, reached
-
     def _levels(self, scanner: Scanner, gray: Gray) -> Iterator[tuple[Level, Planes]]:
-        """Yield the levels of an image that have windows, with their integral images."""
+        """Yield the levels of an image that have windows, and what a scan of them reads."""
         for level in levels((gray.shape[1], gray.shape[0]), self.window, self.scale_factor, stride=1):
             if level.rows and level.columns:
-                yield level, level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
+                planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
+                yield level, planes
 
 
 def _cut(image: Gray, xs: npt.NDArray[np.integer], ys: npt.NDArray[np.integer], window: tuple[int, int]) -> Windows:

@@ -177,11 +177,7 @@ class TrainingConfig:
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
     backgrounds: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "type": tuple,
-            "help": "folders, patterns or lists of images without the object, or 'annotated'",
-        },
+        default=(), metadata={"type": tuple, "help": "images without the object: folders, patterns, lists, annotated"}
     )
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
