@@ -119,7 +119,7 @@ def test_counting_is_the_detectors_own(cascade, pictures, threads):
     scanned, reached = miner.count(cascade, 10**9, (0, 10**9))
     # As a visit sees the images: at scales that lie between those of mining, not mirrored.
     first = mining._FAR * 2
-    seen = [miner._image(job) for job in itertools.islice(miner._jobs(1, 0.0, first, first), 2)]
+    seen = [miner._image(job).gray for job in itertools.islice(miner._jobs(1, 0.0, first, first), 2)]
     costs = [vj.Detector(cascade, scale_factor=1.2, stride=1).cost(image) for image in seen]
     assert scanned == sum(cost.windows.sum() for cost in costs)
     assert reached[:-1].tolist() == sum(cost.entered.sum(axis=0) for cost in costs).tolist()

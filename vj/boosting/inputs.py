@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.annotated import background_place, backgrounds_of
 from vj.boosting.recipe import PositiveSource, TrainingConfig
-from vj.datasets.backgrounds import Backgrounds, find_backgrounds
+from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 
 AnyPath = str | os.PathLike[str]
@@ -44,11 +45,14 @@ class Inputs:
     def backgrounds(self) -> Backgrounds:
         """Return the backgrounds, found but not read."""
         if self.images is None:
-            return find_backgrounds(self.config.backgrounds)
-        items: list[Any] = []
-        for item in self.images:
-            items += [item] if isinstance(item, np.ndarray) else find_backgrounds([os.fspath(item)]).items
-        return Backgrounds(items)
+            return backgrounds_of(self.config)
+        sources = self.config.positives
+        return Backgrounds.joined(
+            [
+                Backgrounds([one]) if isinstance(one, np.ndarray) else background_place(os.fspath(one), sources)
+                for one in self.images
+            ]
+        )
 
 
 def gather(

@@ -80,9 +80,9 @@ def least_memory(counts: SampleCounts, window: tuple[int, int], *, tilted: bool,
     pixels = window[0] * window[1]
     entries = (window[0] + 1) * (window[1] + 1) * (2 if tilted else 1)
     n = counts.negatives + counts.positives
-    # Positives are cut out of the pool's windows; negatives are held twice while the parts found are joined.
-    boosting = n * (pixels + 4 * entries + _EACH) + max(_LEAST, threads * LEAST_BLOCK * n)
-    return _resident() + _PROGRAM + max(boosting, 2 * counts.negatives * pixels)
+    # Positives are cut out of the pool's windows. Negatives are held three times while those found are joined, which is
+    # less than their integral images take afterwards.
+    return _resident() + _PROGRAM + n * (pixels + 4 * entries + _EACH) + max(_LEAST, threads * LEAST_BLOCK * n)
 
 
 def _resident() -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._types import Gray
+from vj.boosting.masking import MaskedImage
 from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
@@ -244,13 +245,19 @@ class Miner:
         def visit(job: _Job) -> tuple[int, npt.NDArray[np.int64]]:
             scanned, reached = 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
             try:
-                gray = self._image(job)
+                image = self._image(job)
             except InputError:
                 return scanned, reached
-            for level, planes in self._levels(scanner, gray):
-                result = scanner.count(planes, level.rows, level.columns, False)
-                scanned += result.windows
-                reached += [*result.entered, result.hits]
+            for level, planes in self._levels(scanner, image.gray):
+                if len(image.boxes):
+                    # Slower, but which windows passed is known of each, and objects must not count.
+                    free = scanner.depths(planes, level.rows, level.columns)[0][~image.forbidden(level)]
+                    scanned += len(free)
+                    reached += [int(np.count_nonzero(free >= k)) for k in range(len(reached))]
+                else:
+                    result = scanner.count(planes, level.rows, level.columns, False)
+                    scanned += result.windows
+                    reached += [*result.entered, result.hits]
             return scanned, reached
 
         n, first = len(self.backgrounds), _FAR * len(self.backgrounds)
@@ -285,77 +292,85 @@ class Miner:
 
     def _visit(self, scanner: Scanner | None, job: _Job) -> _Found:
         try:
-            gray = self._image(job)
+            image = self._image(job)
         except InputError as error:
             return replace(_NOTHING, error=str(error))
         rng = np.random.default_rng((self.seed, 3, job.visit))
         if scanner is None:
-            return self._sample(gray, job.cap, rng)
-        return self._scan(scanner, self._part(gray, job, rng), job.cap, rng)
+            return self._sample(image, job.cap, rng)
+        return self._scan(scanner, self._part(image, job, rng), job.cap, rng)
 
-    def _image(self, job: _Job) -> Gray:
+    def _image(self, job: _Job) -> MaskedImage:
         """Return the image of a visit, mirrored and shrunk as the pass requires."""
         gray: Gray = self.backgrounds[job.image]
         if gray.shape[0] < self.window[1] or gray.shape[1] < self.window[0]:
             name = self.backgrounds.name(job.image)
             size = f"{gray.shape[1]}x{gray.shape[0]}"
             raise InputError(f"{name}: expected an image at least as large as the window, got {size}")
-        if job.mirror:
-            gray = np.ascontiguousarray(gray[:, ::-1])
-        return self._shrunk(gray, job.offset)
+        image = MaskedImage(gray, self.backgrounds.boxes(job.image))
+        return self._shrunk(image.mirrored() if job.mirror else image, job.offset)
 
-    def _shrunk(self, gray: Gray, offset: float) -> Gray:
+    def _shrunk(self, image: MaskedImage, offset: float) -> MaskedImage:
         """Shrink by a fraction of a scale step, so that all scales of the pyramid are new."""
         if offset == 0.0:
-            return gray
+            return image
         factor = self.scale_factor**offset
-        width, height = round(gray.shape[1] / factor), round(gray.shape[0] / factor)
+        width, height = round(image.gray.shape[1] / factor), round(image.gray.shape[0] / factor)
         if width < self.window[0] or height < self.window[1]:
-            return gray
-        return resize(gray, (width, height))
+            return image
+        return image.resized((width, height))
 
-    def _part(self, gray: Gray, job: _Job, rng: np.random.Generator) -> Gray:
+    def _part(self, image: MaskedImage, job: _Job, rng: np.random.Generator) -> MaskedImage:
         """Cut out a random part that should yield about twice as many windows as may be taken."""
-        height, width = gray.shape
+        height, width = image.gray.shape
         # At a scale factor of 1.1 an image has 5.8 windows per pixel.
         likely = width * height * job.share / (1 - self.scale_factor**-2)
         side = np.sqrt(min(1.0, 2 * job.cap / max(likely, 1e-9)))
         w = min(width, max(4 * self.window[0], int(side * width)))
         h = min(height, max(4 * self.window[1], int(side * height)))
         x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-        return np.ascontiguousarray(gray[y : y + h, x : x + w])
+        return image.part(x, y, w, h)
 
-    def _sample(self, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
+    def _sample(self, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
         """Take windows at random positions and scales, each window with the same chance."""
-        size = (gray.shape[1], gray.shape[0])
-        grid = levels(size, self.window, self.scale_factor, stride=1)
+        gray = image.gray
+        grid = levels((gray.shape[1], gray.shape[0]), self.window, self.scale_factor, stride=1)
         counts = np.array([level.rows * level.columns for level in grid])
         picks = np.sort(rng.choice(int(counts.sum()), min(cap, int(counts.sum())), replace=False))
         starts = np.concatenate([[0], np.cumsum(counts)])
-        windows = []
+        windows = [np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)]
         for k, level in enumerate(grid):
             here = picks[(picks >= starts[k]) & (picks < starts[k + 1])] - starts[k]
+            if len(here) and len(image.boxes):
+                here = here[~image.forbidden(level).reshape(-1)[here]]
             if len(here):
                 ys, xs = np.divmod(here, level.columns)
                 windows.append(_cut(resize(gray, level.size), xs, ys, self.window))
         taken = np.concatenate(windows)
+        scanned = len(taken)
         taken = taken if self.lbp else taken[has_contrast(taken)]
-        return _Found(taken, len(picks), len(taken))
+        return _Found(taken, scanned, len(taken))
 
-    def _scan(self, scanner: Scanner, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
+    def _scan(self, scanner: Scanner, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
         windows, scanned = [], 0
-        for level, planes in self._levels(scanner, gray):
+        for level, planes in self._levels(scanner, image.gray):
             result = scanner.scan(planes, level.rows, level.columns, False)
             scanned += result.windows
-            if len(result.xs):
-                windows.append((planes.image, result.xs, result.ys))
+            xs, ys = result.xs, result.ys
+            if len(image.boxes):
+                forbidden = image.forbidden(level)
+                scanned -= int(np.count_nonzero(forbidden))
+                free = ~forbidden[ys, xs]
+                xs, ys = xs[free], ys[free]
+            if len(xs):
+                windows.append((planes.image, xs, ys))
         total = sum(len(xs) for _, xs, _ in windows)
         picks = np.sort(rng.choice(total, cap, replace=False)) if total > cap else np.arange(total)
         taken, start = [np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)], 0
-        for image, xs, ys in windows:
+        for level_image, xs, ys in windows:
             here = picks[(picks >= start) & (picks < start + len(xs))] - start
             start += len(xs)
-            taken.append(_cut(image, xs[here], ys[here], self.window))
+            taken.append(_cut(level_image, xs[here], ys[here], self.window))
         return _Found(np.concatenate(taken), scanned, total)
 
     def _levels(self, scanner: Scanner, gray: Gray) -> Iterator[tuple[Level, Planes]]:

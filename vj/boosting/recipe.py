@@ -23,6 +23,9 @@ FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
 # No recipe is longer than a list of backgrounds.
 _MAX_BYTES = 1 << 26
 
+ANNOTATED = "annotated"
+"""In place of a path to backgrounds: the labelled images of the positives without the labelled objects."""
+
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
 
@@ -174,7 +177,7 @@ class TrainingConfig:
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
     backgrounds: tuple[str, ...] = field(
-        default=(), metadata={"type": tuple, "help": "folders, patterns or list files of images without the object"}
+        default=(), metadata={"type": tuple, "help": "images without the object: folders, patterns, lists, annotated"}
     )
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
@@ -405,7 +408,7 @@ def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"expected {key} to be a path, got {_shown(value)}")
     text = os.fspath(value)
-    if text.startswith("skimage:"):
+    if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
     if "{data}" in text:
         if data is None:

@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_images(group: Any) -> None:
     add = group.add_argument
     add("--positives", action="append", metavar="PATH", help="the object: folder of crops, or annotations; repeatable")
-    add("--backgrounds", action="append", metavar="PATH", help="images without it: folder, list, pattern; repeatable")
+    text = "images without it: folder, list, pattern; annotated: those of the positives around it; repeatable"
+    add("--backgrounds", action="append", metavar="PATH", help=text)
     add("--format", metavar="NAME", help="format of the annotations, if not recognised")
     add("--class", dest="classes", action="append", metavar="NAME", help="class of objects to take; repeatable")
     add("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to take; repeatable")
