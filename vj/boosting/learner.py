@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._version import __version__
+from vj.boosting.advice import stage_advice
 from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
@@ -268,6 +269,7 @@ class Learner:
             mining_seconds=harvest.seconds,
             seconds=state.seconds,
         )
+        report = replace(report, advice=stage_advice(report, self.config.of_stage(report.index)))
         windows = harvest.windows
         kept = windows[stage.sums(self._table, negatives) >= stage_limit(stage.threshold)]
         alive = self._alive.copy()

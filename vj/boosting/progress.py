@@ -33,6 +33,8 @@ class StageReport:
         Share of the background windows that reach this stage, that is, pass all earlier ones.
     mining_seconds, seconds : float
         Wall time of the mining and of the whole stage.
+    advice : str
+        One line on why the stage missed its goal and what helps; empty if it did not.
     """
 
     index: int
@@ -48,6 +50,7 @@ class StageReport:
     acceptance_ratio: float
     mining_seconds: float
     seconds: float
+    advice: str = ""
 
 
 @dataclass(frozen=True)

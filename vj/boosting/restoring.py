@@ -121,7 +121,10 @@ def read_reports(tables: Any, stages: Sequence[Stage]) -> list[StageReport]:
             raise ValueError(f"report {k}: {_shown(table)}")
         for name in names:
             what, rate = f"report {k}: {name}", name.endswith(("rate", "ratio"))
-            if names[name] == "int":
+            if names[name] == "str":
+                if not isinstance(table[name], str):
+                    raise ValueError(f"{what} {_shown(table[name])}")
+            elif names[name] == "int":
                 integer(table[name], 0, 2**62, what)
             else:
                 number(table[name], what, -np.inf if name == "threshold" else 0.0, 1.0 if rate else np.inf)

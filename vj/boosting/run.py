@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.advice import data_advice
 from vj.boosting.annotated import overlap
 from vj.boosting.checkpoint import FINISHED, Checkpoint, State
 from vj.boosting.fingerprints import fingerprint
@@ -261,6 +262,9 @@ class Training:
         config = self.config
         self.notes.clear()
         for note in self.positives.notes:
+            self._note(note)
+        objects = len(np.unique(self.positives.groups))
+        for note in data_advice(config, objects, self.positives.sizes):
             self._note(note)
         found = self._inputs.backgrounds()
         if shared := overlap(self.positives.names, found):

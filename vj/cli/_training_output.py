@@ -97,6 +97,8 @@ class Log:
             f"(acceptance {r.acceptance_ratio:.2e}, {speed:.1f} Mwindows/s), "
             f"{r.seconds:.1f} s ({r.mining_seconds:.1f} s mining)"
         )
+        if r.advice:
+            self.line(f"stage {r.index + 1}: {r.advice}")
 
 
 def _clock(seconds: float) -> str:
