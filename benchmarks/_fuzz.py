@@ -59,7 +59,8 @@ def _seeds(reader: str) -> list[bytes]:
     from vj.cascade.opencv_xml import parse, to_xml
 
     if reader == "xml":
-        return [to_xml(_targets.first_stages(parse(data), 1)).encode() for data in _targets.cascades()[1]]
+        found = [to_xml(_targets.first_stages(parse(data), 1)).encode() for data in _targets.cascades()[1]]
+        return found + [data for data in _targets.cascades()[0] if data[:1] in (b"{", b"%")]
     if reader == "yaml":
         anchors = b"names: &a [face, dog]\nother: *a\nnc: 2\n"
         return [_targets.labels()["yaml"]["data.yaml"], b"names:\n  - face\n  - 'dog'\n", anchors]

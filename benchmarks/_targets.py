@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import struct
 import tomllib
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.cascade import stock
+from vj.cascade.file_storage import read_tree
 from vj.cascade.model import Cascade
 from vj.cascade.opencv_xml import parse, to_xml
 from vj.datasets.backgrounds import find_backgrounds
@@ -127,7 +129,35 @@ def cascades() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
             small.append(ElementTree.tostring(root))
         else:
             small.append(to_xml(first_stages(parse(data), 3)).encode())
-    return tuple(small), tuple(whole)
+    tree = {"cascade": _plain(read_tree(small[1]).children[0])}
+    small += [json.dumps(tree).encode(), b"%YAML:1.0\n---\n" + "\n".join(_yaml(tree)).encode()]
+    return (*small, gzip.compress(small[0])), tuple(whole)
+
+
+def _plain(node: Any) -> Any:
+    """Return a node of a file storage as JSON has it."""
+    if len(node):
+        if all(child.tag == "_" for child in node):
+            return [_plain(child) for child in node]
+        return {child.tag: _plain(child) for child in node}
+    words = node.text.split()
+    try:
+        numbers = [int(word) if word.lstrip("-").isdigit() else float(word) for word in words]
+    except ValueError:
+        return node.text.strip()
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _yaml(value: Any, indent: str = "") -> Iterator[str]:
+    """Write plain values as OpenCV writes YAML: numbers in brackets, all else in blocks."""
+    items = value.items() if isinstance(value, dict) else (("-", item) for item in value)
+    for key, item in items:
+        head = indent + ("- " if key == "-" else f"{key}: ")
+        if isinstance(item, dict) or (isinstance(item, list) and any(isinstance(one, dict | list) for one in item)):
+            yield head.rstrip()
+            yield from _yaml(item, indent + "   ")
+        else:
+            yield head + (f"[ {', '.join(map(str, item))} ]" if isinstance(item, list) else str(item))
 
 
 @cache
@@ -146,12 +176,14 @@ def _make_cascade(rng: mutants.Rng) -> Case:
     small, whole = cascades()
     data = _pick(rng, whole if rng.random() < 0.005 else small)
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.35 or data.startswith(b"\x1f\x8b"):
         data = mutants.spoil_bytes(rng, data, small)
     elif kind < 0.7:
         data = mutants.spoil_numbers(rng, data)
+    elif data.startswith(b"{"):
+        data = mutants.spoil_json(rng, data)
     else:
-        data = mutants.spoil_xml(rng, data)
+        data = (mutants.spoil_lines if data.startswith(b"%YAML") else mutants.spoil_xml)(rng, data)
     return Case({"cascade.xml": data})
 
 

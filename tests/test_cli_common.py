@@ -64,7 +64,8 @@ def test_a_closed_stderr_does_not_send_errors_to_stdout(place):
 def test_a_full_stdout_is_an_error(place, arguments):
     done = shell(command(*arguments) + " >/dev/full", cwd=place)
     assert done.returncode == 2
-    assert done.stderr == f"vj-{arguments[0]}: No space left on device: standard output\n"
+    # A first run announces before it that it compiles.
+    assert done.stderr.splitlines()[-1] == f"vj-{arguments[0]}: No space left on device: standard output"
 
 
 def test_output_into_a_reader_that_leaves_ends_quietly(place):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import stock
+from vj._files import is_file
 from vj.cascade.model import Cascade
 from vj.cascade.opencv_xml import load as load_cascade
 from vj.detector import Detector, clip_boxes
@@ -62,7 +62,7 @@ class CascadeClassifier:
         self._detector = None
         try:
             path = Path(filename)
-            cascade = load_cascade(path if path.parent != Path() or stock.is_file(path) else path.stem)
+            cascade = load_cascade(path if path.parent != Path() or is_file(path) else path.stem)
         except InputError as error:
             warnings.warn(str(error), stacklevel=2)
             return False

@@ -101,19 +101,21 @@ def _check_streams(keeps: bool) -> None:
 
 @contextmanager
 def _one_line_warnings(program: str) -> Iterator[None]:
-    from vj.errors import CacheWarning
-
+    """Print what the library warns of as lines like those of `report`, each text once; others' warnings as ever."""
     with warnings.catch_warnings():
         show = warnings.showwarning
-        # What Pillow thinks of a spoilt header: whether the image can be used is said by our own reader.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        seen: set[str] = set()
 
         def one_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, CacheWarning):
-                report(program, str(message))
-            else:
+            if not issubclass(category, UserWarning):
                 show(message, category, *place, **more)
+            elif str(message) not in seen:
+                seen.add(str(message))
+                report(program, str(message))
 
+        warnings.simplefilter("always", UserWarning)
+        # What Pillow thinks of a spoilt header: whether the image can be used is said by our own reader.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = one_line
         yield
 
@@ -161,3 +163,14 @@ def size(text: str) -> tuple[int, int]:
     if len(parts) in (1, 2) and all(part.isdecimal() for part in parts):
         return int(parts[0]), int(parts[-1])
     raise argparse.ArgumentTypeError(f"expected a side or WIDTHxHEIGHT such as 24 or 24x32, got {text!r}")
+
+
+def probability(text: str) -> float:
+    """Read a number from 0 to 1 from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value <= 1:
+        return value
+    raise argparse.ArgumentTypeError(f"expected a probability from 0 to 1, got {text!r}")
