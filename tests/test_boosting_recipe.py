@@ -1,5 +1,6 @@
 """Recipes: read, resolved, refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_bad_recipes_are_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_recipes_that_are_no_files_or_no_text(tmp_path):
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 20000)
+    (tmp_path / "digits.toml").write_text("seed = " + "9" * 5000)
+    (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
+    os.mkfifo(tmp_path / "pipe.toml")
+    for name in ("deep", "digits", "binary", "pipe", "missing"):
+        with pytest.raises(InputError, match=r"expected (TOML|a readable recipe)") as error:
+            TrainingConfig.from_toml(tmp_path / f"{name}.toml")
+        assert str(error.value).count(str(tmp_path)) == 1
+        assert "\n" not in str(error.value)
+
+
 def test_a_setting_may_be_a_list_with_a_value_for_each_stage(tmp_path):
     (tmp_path / "r.toml").write_text("max_weak_count = [3, 6]\nmin_hit_rate = [0.9, 1]\nmax_depth = 2\n")
     config = TrainingConfig.from_toml(tmp_path / "r.toml")
@@ -79,3 +92,15 @@ def test_differences_name_what_changes_the_result():
     other = TrainingConfig.from_mapping({"stages": 4, "threads": 5, "boosting": "real"})
     assert base.differences(other) == ["stages: 3, not 4", 'boosting: "gentle", not "real"']
     assert base.differences(TrainingConfig.from_mapping({"stages": 3, "memory_mb": 10, "output": "x"})) == []
+    sources = [{"path": "/a", "margin": 0.1}, {"path": "/b"}]
+    base = TrainingConfig.from_mapping({"positives": sources, "backgrounds": ["/x", "/y"], "window": "20x24"})
+    changed = TrainingConfig.from_mapping(
+        {"positives": [sources[0], {"path": "/b", "limit": 5}], "backgrounds": ["/x", "/z"]}
+    )
+    assert base.differences(changed) == [
+        "positives[1].limit: 0, not 5",
+        'backgrounds[1]: "/y", not "/z"',
+        "window: 20x24, not 24x24",
+    ]
+    fewer = TrainingConfig.from_mapping({"positives": sources[:1], "backgrounds": "/x", "window": "20x24"})
+    assert base.differences(fewer) == ["positives: 2 of them, not 1", "backgrounds: 2 of them, not 1"]

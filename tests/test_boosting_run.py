@@ -1,15 +1,24 @@
 """The whole trainer on small data: what it reports is what the detector does."""
 
+import tracemalloc
+
 import naive
 import numpy as np
 import pytest
 from skimage import data
 
 from vj.boosting import memory
+from vj.boosting.checkpoint import MINING, Checkpoint, State
+from vj.boosting.feature_values import feature_table
+from vj.boosting.memory import SampleCounts
 from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
-from vj.boosting.samples import TILE
+from vj.boosting.samples import TILE, prepare, window_norms
+from vj.boosting.search import Search
+from vj.boosting.trees import sample_weights
+from vj.boosting.workers import Workers
+from vj.cascade.haar import feature_pool
 from vj.errors import InputError
 from vj.scanning.scanner import Scanner
 
@@ -77,11 +86,88 @@ def test_detector_agrees_with_what_was_reported(faces, photos, changes):
     assert all(scanner.depths(w)[0][0, 0] == cascade.n_stages for w in run.negatives)
 
 
-def test_threads_and_memory_change_nothing(faces, photos):
+def test_threads_and_memory_change_nothing(faces, photos, monkeypatch):
     for how in ("exact", "fast"):
-        runs = [_train(faces, photos, threads=t, memory_mb=m, search=how)[0] for t, m in ((1, 0), (3, 0), (2, 1))]
+        runs = [_train(faces, photos, threads=t, search=how)[0] for t in (1, 3)]
+        with monkeypatch.context() as patch:
+            # Room for a small part of the bins, which no real limit is: program and samples take more.
+            patch.setattr("vj.boosting.run.memory_for_bins", lambda *_: 1 << 19)
+            runs.append(_train(faces, photos, threads=2, search=how)[0])
         assert runs[0].cascade == runs[1].cascade == runs[2].cascade
         assert _train(faces, photos, seed=2, search=how)[0].cascade != runs[0].cascade
+
+
+def test_too_little_memory_is_refused_before_anything_is_trained(faces, photos, monkeypatch):
+    with pytest.raises(InputError) as error:
+        _train(faces, photos, memory_mb=100, negatives_per_stage=10**6)
+    text = str(error.value)
+    assert "for 1000000 negatives and 190 positives of 12x12, got 100" in text
+    enough = int(text.split("at least ")[1].split()[0])
+    # Windows and integral images alone: 144 + 676 bytes each.
+    assert enough > 820 * 10**6 >> 20
+    monkeypatch.setattr("vj.boosting.run.memory_budget", lambda _: enough << 20)
+    config = TrainingConfig.from_mapping({**BASE, "negatives_per_stage": 10**6})
+    run = Training(config, positives=faces, backgrounds=photos[:1])
+    monkeypatch.setattr(Training, "_refill", lambda _: False)
+    assert list(run) == []
+    # Without a limit of one's own it is only said.
+    notes = []
+    monkeypatch.setattr("vj.boosting.run.memory_budget", lambda _: 100 << 20)
+    run = Training(
+        config,
+        positives=faces,
+        backgrounds=photos[:1],
+        progress=lambda p: notes.append(p.text),
+    )
+    assert list(run) == []
+    assert any("more than half of the memory that is free" in text for text in notes)
+
+
+def test_the_least_memory_counts_what_is_held():
+    counts = SampleCounts(negatives=400_000, positives=2000)
+    small = memory.least_memory(SampleCounts(2, 2), (24, 24), tilted=False, threads=2)
+    upright = memory.least_memory(counts, (24, 24), tilted=False, threads=2) - small
+    assert 402_000 * (576 + 2500) < upright < 1.15 * 402_000 * (576 + 2500)
+    tilted = memory.least_memory(counts, (24, 24), tilted=True, threads=2) - small
+    assert abs(tilted - upright - 402_000 * 2500) < 1 << 20
+
+
+def _peak(work):
+    """Most bytes that numpy and Python held at once while it worked, beyond what they held before."""
+    work()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_search_stays_within_its_memory():
+    """Blocks that were binned again for a moment took eight times what all the kept bins might."""
+    rng = np.random.default_rng(2)
+    pool = feature_table(feature_pool((12, 12), "basic"), (12, 12))
+    groups = tuple(prepare(rng.integers(0, 256, (n, 12, 12), dtype=np.uint8)) for n in (2000, 6000))
+    workers = Workers(2)
+    limit = 4 << 20
+    assert len(pool) * 8000 > 8 * limit
+    search = Search(pool, groups, workers, limit)
+    weights = sample_weights("gentle", np.zeros(2000), np.zeros(6000))
+    held = search._bins[0].nbytes + search._bins[1].nbytes
+    peak = _peak(lambda: search.best((weights.first, weights.second), weights.criterion))
+    workers.close()
+    assert 0 < held < limit
+    # Results, weights and lists of features besides: a few numbers for each sample and each feature.
+    assert peak < limit - held + 60 * (len(pool) + 8000)
+
+
+def test_windows_are_measured_and_saved_without_copies(tmp_path):
+    windows = np.random.default_rng(3).integers(0, 256, (60_000, 12, 12), dtype=np.uint8)
+    assert _peak(lambda: window_norms(windows)) < windows.nbytes
+    checkpoint = Checkpoint(tmp_path / "c", TrainingConfig.from_mapping(BASE), {}, features=1, backgrounds=1)
+    assert _peak(lambda: checkpoint.save(State(MINING, windows))) < windows.nbytes // 4
+    (path,) = (tmp_path / "c").glob("*.npy")
+    assert np.array_equal(np.load(path), windows)
 
 
 def test_copies_of_a_face_are_held_out_together(faces, photos):

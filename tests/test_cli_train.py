@@ -172,7 +172,7 @@ def test_screened_backgrounds_wait_for_a_person(tmp_path, capsys):
     # The list stands as the person left it, and another list makes other pictures of the same recipe.
     (out / "set-aside.txt").write_text(f"{folder / 'coffee.png'}\n")
     assert main(arguments) == 2
-    assert "backgrounds: other pictures" in capsys.readouterr().err
+    assert "backgrounds: other images" in capsys.readouterr().err
     assert main([*arguments, "--restart"]) == 0
     assert (out / "set-aside.txt").read_text() == f"{folder / 'coffee.png'}\n"
     assert (out / "cascade.xml").read_bytes() != first
@@ -180,3 +180,42 @@ def test_screened_backgrounds_wait_for_a_person(tmp_path, capsys):
     (out / "set-aside.txt").write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
     assert main([*arguments, "--restart"]) == 2
     assert "backgrounds without the object" in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
+    """Linux allows any bytes in a name; recipe and lists must hold them and read back."""
+    root = os.fsencode(tmp_path) + b"/data\xff"
+    try:
+        for folder in (b"faces", b"photos"):
+            Path(os.fsdecode(root + b"/" + folder)).mkdir(parents=True)
+            for path in sorted((pictures / os.fsdecode(folder)).iterdir()):
+                copy = root + b"/" + folder + b"/\xe9t\xe9 " + os.fsencode(path.name)
+                Path(os.fsdecode(copy)).write_bytes(path.read_bytes())
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    Path(os.fsdecode(root + b"/photos/broken\xfe.png")).write_bytes(b"no image")
+    data, out = os.fsdecode(root), tmp_path / os.fsdecode(b"out\xfd")
+    where = ["--positives", f"{data}/faces", "--backgrounds", f"{data}/photos", "--output", str(out)]
+
+    def train(*arguments):
+        # A process of its own: it reads the bytes of its arguments and has the stderr that users have.
+        command = [sys.executable, "-m", "vj.cli.train", *arguments]
+        root = Path(__file__).resolve().parent.parent
+        done = subprocess.run(command, capture_output=True, cwd=root, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stderr.decode()
+
+    told = train(*where, *SMALL, "--screen-backgrounds", "frontalface", "--min-hit-rate", "0.9")
+    assert "1 backgrounds could not be used, the first: " in told
+    held = (out / "held_out.txt").read_bytes().splitlines()
+    assert held
+    assert all(name.startswith(root + b"/faces/\xe9t\xe9 ") for name in held)
+    assert all(Path(os.fsdecode(name)).exists() for name in held)
+    recipe = TrainingConfig.from_toml(out / "recipe.toml")
+    assert (recipe.positives[0].path, recipe.backgrounds) == (f"{data}/faces", (f"{data}/photos",))
+    # A person sets one aside; the list may name any file.
+    (out / "set-aside.txt").write_bytes(root + b"/photos/\xe9t\xe9 coffee.png\n")
+    assert "1 of 3 backgrounds are set aside" in train(str(out / "recipe.toml"), "--restart")
+    # As does a list of backgrounds.
+    (tmp_path / "list.txt").write_bytes(root + b"/photos/\xe9t\xe9 gravel.png\n")
+    train(*where[:2], "--backgrounds", str(tmp_path / "list.txt"), "--output", str(tmp_path / "listed"), *SMALL)

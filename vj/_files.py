@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -121,6 +121,19 @@ def replacing(path: str | os.PathLike[str], suffix: str = ".tmp") -> Iterator[Pa
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Put the names in a folder on the disk: without it, a power cut may undo a renaming that a removal followed.
+
+    Where folders cannot be opened (Windows) or synced (some network file systems) nothing is done.
+    """
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file, whole or not at all; see `replacing`."""
     with replacing(path) as temporary:
@@ -128,5 +141,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file as UTF-8 with Unix line ends, whole or not at all; see `replacing`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file as UTF-8 with Unix line ends, whole or not at all; see `replacing`.
+
+    Names of files that are not UTF-8 keep their bytes.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))

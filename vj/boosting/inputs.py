@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.annotated import background_place, backgrounds_of
 from vj.boosting.recipe import PositiveSource, TrainingConfig
-from vj.datasets.backgrounds import Backgrounds, find_backgrounds
+from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 
 AnyPath = str | os.PathLike[str]
 Image = npt.NDArray[np.uint8]
 Recipe = AnyPath | TrainingConfig
 PositivesGiven = AnyPath | Image | Sequence[AnyPath | PositiveSource | Mapping[str, Any]] | Sequence[Image]
-BackgroundsGiven = AnyPath | Image | Sequence[AnyPath | Image]
+BackgroundsGiven = AnyPath | Image | Sequence[AnyPath | Image] | Backgrounds
 
 # Pixels: no smaller window is allowed, and a crop that small shows nothing.
 _LEAST_SIDE = 8
@@ -33,22 +34,28 @@ class Inputs:
     config : TrainingConfig
     crops : list of ndarray of uint8, or None
         Positives as arrays; None where the configuration names them.
-    images : list of ndarray of uint8 or path, or None
-        Backgrounds of which some are arrays; None where the configuration names them.
+    images : list of ndarray of uint8 or path, Backgrounds, or None
+        Backgrounds of which some are arrays, or that were found before; None where the configuration names them.
     """
 
     config: TrainingConfig
     crops: list[Image] | None
-    images: list[Image | AnyPath] | None
+    images: list[Image | AnyPath] | Backgrounds | None
 
     def backgrounds(self) -> Backgrounds:
         """Return the backgrounds, found but not read."""
+        if isinstance(self.images, Backgrounds):
+            return self.images
         if self.images is None:
-            return find_backgrounds(self.config.backgrounds)
-        items: list[Any] = []
-        for item in self.images:
-            items += [item] if isinstance(item, np.ndarray) else find_backgrounds([os.fspath(item)]).items
-        return Backgrounds(items)
+            return backgrounds_of(self.config)
+        return Backgrounds.joined(
+            [
+                Backgrounds([item])
+                if isinstance(item, np.ndarray)
+                else background_place(os.fspath(item), self.config.positives)
+                for item in self.images
+            ]
+        )
 
 
 def gather(
@@ -82,9 +89,11 @@ def gather(
     crops = _arrays(listed, "positives")
     if positives is not None and crops is None:
         override["positives"] = listed
-    listed = _items(backgrounds)
+    # Found by the caller from what the configuration names, which stays as it is.
+    found = backgrounds if isinstance(backgrounds, Backgrounds) else None
+    listed = _items(backgrounds) if found is None else []
     images = listed if any(isinstance(item, np.ndarray) for item in listed) else None
-    if backgrounds is not None and images is None:
+    if backgrounds is not None and found is None and images is None:
         override["backgrounds"] = listed
     config = _config(recipe, override)
     if crops is not None:
@@ -95,9 +104,9 @@ def gather(
     if images is not None:
         _check_images([one for one in images if isinstance(one, np.ndarray)], "backgrounds", config.window)
         config = replace(config, backgrounds=())
-    elif not config.backgrounds:
+    elif found is None and not config.backgrounds:
         raise InputError("expected backgrounds (images, a path or a recipe that names them), got none")
-    return Inputs(config, crops, images)
+    return Inputs(config, crops, images if found is None else found)
 
 
 def _config(recipe: Recipe | None, override: Mapping[str, Any]) -> TrainingConfig:

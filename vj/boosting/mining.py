@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._types import Gray
+from vj.boosting.masking import MaskedImage
 from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
@@ -222,52 +223,58 @@ class Miner:
             size = f"{gray.shape[1]}x{gray.shape[0]}"
             return _Found(empty, 0, 0, f"{name}: expected a picture at least as large as the window, got {size}")
         rng = np.random.default_rng((self.seed, 3, job.visit))
+        image = MaskedImage(gray, self.backgrounds.boxes(job.picture))
         if job.mirror:
-            gray = np.ascontiguousarray(gray[:, ::-1])
-        gray = self._shrunk(gray, job.offset)
+            image = image.mirrored()
+        image = self._shrunk(image, job.offset)
         if scanner is None:
-            return self._sample(gray, job.cap, rng)
-        return self._scan(scanner, self._part(gray, job, rng), job.cap, rng)
+            return self._sample(image, job.cap, rng)
+        return self._scan(scanner, self._part(image, job, rng), job.cap, rng)
 
-    def _shrunk(self, gray: Gray, offset: float) -> Gray:
+    def _shrunk(self, image: MaskedImage, offset: float) -> MaskedImage:
         """Shrink by a part of a scale step, so that all scales of the pyramid are new ones."""
         if offset == 0.0:
-            return gray
+            return image
         factor = self.scale_factor**offset
-        width, height = round(gray.shape[1] / factor), round(gray.shape[0] / factor)
+        width, height = round(image.gray.shape[1] / factor), round(image.gray.shape[0] / factor)
         if width < self.window[0] or height < self.window[1]:
-            return gray
-        return resize(gray, (width, height))
+            return image
+        return image.resized((width, height))
 
-    def _part(self, gray: Gray, job: _Job, rng: np.random.Generator) -> Gray:
+    def _part(self, image: MaskedImage, job: _Job, rng: np.random.Generator) -> MaskedImage:
         """Cut out a random part, as large as should yield twice what may be taken from it."""
-        height, width = gray.shape
+        height, width = image.gray.shape
         # At a scale factor of 1.1 a picture has 5.8 windows for each pixel.
         likely = width * height * job.share / (1 - self.scale_factor**-2)
         side = np.sqrt(min(1.0, 2 * job.cap / max(likely, 1e-9)))
         w = min(width, max(4 * self.window[0], int(side * width)))
         h = min(height, max(4 * self.window[1], int(side * height)))
         x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-        return np.ascontiguousarray(gray[y : y + h, x : x + w])
+        return image.part(x, y, w, h)
 
-    def _sample(self, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
+    def _sample(self, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
         """Take windows at random places and scales, as often at each scale as it has windows."""
+        gray, masked = image.gray, len(image.boxes) > 0
         size = (gray.shape[1], gray.shape[0])
         grid = levels(size, self.window, self.scale_factor, stride=1)
         counts = np.array([level.rows * level.columns for level in grid])
         picks = np.sort(rng.choice(int(counts.sum()), min(cap, int(counts.sum())), replace=False))
         starts = np.concatenate([[0], np.cumsum(counts)])
-        windows = []
+        windows = [np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)]
         for k, level in enumerate(grid):
             here = picks[(picks >= starts[k]) & (picks < starts[k + 1])] - starts[k]
+            if masked and len(here):
+                here = here[~image.forbidden(level).reshape(-1)[here]]
             if len(here):
                 ys, xs = np.divmod(here, level.columns)
                 windows.append(_cut(resize(gray, level.size), xs, ys, self.window))
         taken = np.concatenate(windows)
+        scanned = len(taken)
         taken = taken if self.lbp else taken[has_contrast(taken)]
-        return _Found(taken, len(picks), len(taken))
+        return _Found(taken, scanned, len(taken))
 
-    def _scan(self, scanner: Scanner, gray: Gray, cap: int, rng: np.random.Generator) -> _Found:
+    def _scan(self, scanner: Scanner, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
+        gray, masked = image.gray, len(image.boxes) > 0
         size = (gray.shape[1], gray.shape[0])
         windows, scanned = [], 0
         for level in levels(size, self.window, self.scale_factor, stride=1):
@@ -276,15 +283,21 @@ class Miner:
             planes = level.planes(gray, (0, level.rows), layout(level.size[0], 1, scanner.cascade.has_tilted))
             result = scanner.scan_planes(planes, level.rows, level.columns, False)
             scanned += result.windows
-            if len(result.xs):
-                windows.append((planes.image, result.xs, result.ys))
+            xs, ys = result.xs, result.ys
+            if masked:
+                forbidden = image.forbidden(level)
+                scanned -= int(np.count_nonzero(forbidden))
+                free = ~forbidden[ys, xs]
+                xs, ys = xs[free], ys[free]
+            if len(xs):
+                windows.append((planes.image, xs, ys))
         total = sum(len(xs) for _, xs, _ in windows)
         picks = np.sort(rng.choice(total, cap, replace=False)) if total > cap else np.arange(total)
         taken, start = [np.zeros((0, self.window[1], self.window[0]), dtype=np.uint8)], 0
-        for image, xs, ys in windows:
+        for level_image, xs, ys in windows:
             here = picks[(picks >= start) & (picks < start + len(xs))] - start
             start += len(xs)
-            taken.append(_cut(image, xs[here], ys[here], self.window))
+            taken.append(_cut(level_image, xs[here], ys[here], self.window))
         return _Found(np.concatenate(taken), scanned, total)
 
 

@@ -149,6 +149,12 @@ def _format(source: PositiveSource) -> str:
     return guess_format(Path(source.path)) if source.format == "auto" else source.format
 
 
+def labelled_format(source: PositiveSource) -> str | None:
+    """Return the format of a source of labelled images; None for ready crops."""
+    name = _format(source)
+    return None if name in _READY else name
+
+
 def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[int, int]) -> Region:
     """Return the part of an image that is object `k`."""
     if source.crop == "landmarks":

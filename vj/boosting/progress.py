@@ -53,7 +53,7 @@ class Progress:
 
     Parameters
     ----------
-    kind : {'note', 'positives', 'mining', 'binning', 'round', 'pruning'}
+    kind : {'note', 'positives', 'backgrounds', 'mining', 'binning', 'round', 'pruning'}
     stage : int
     text : str
         For a note: one sentence.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vj._files import read_bounded
 from vj.errors import InputError
 
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
@@ -18,6 +19,12 @@ BOOSTINGS = ("gentle", "real", "discrete", "logit")
 SEARCHES = ("exact", "fast")
 LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
+# No recipe is longer than a list of backgrounds.
+_MAX_BYTES = 1 << 26
+
+ANNOTATED = "annotated"
+"""In place of a path to backgrounds: the labelled images of the positives without the labelled objects."""
+
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
 
@@ -118,7 +125,9 @@ class TrainingConfig:
     """
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
-    backgrounds: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "folders, globs or list files"})
+    backgrounds: tuple[str, ...] = field(
+        default=(), metadata={"type": tuple, "help": "folders, globs, list files or annotated"}
+    )
     screen_backgrounds: str = _text("", "cascade (file or name) that sets aside backgrounds it finds its object in")
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
@@ -152,7 +161,7 @@ class TrainingConfig:
     scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales that backgrounds are mined at")
     seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
     threads: int = _integer(0, 0, 1024, "threads; 0: one for each core. Results do not depend on it")
-    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within; 0: half of what is free")
+    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within, in MB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}
@@ -179,12 +188,11 @@ class TrainingConfig:
             If the file cannot be read, is not TOML, has an unknown key or a value out of range.
         """
         place = Path(path)
+        data = read_bounded(place, _MAX_BYTES, "recipe")
         try:
-            with place.open("rb") as file:
-                table = tomllib.load(file)
-        except OSError as error:
-            raise InputError(f"{place}: expected a readable recipe, got {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            # TOML is UTF-8, names of files need not be: theirs are the only other bytes that to_toml writes.
+            table = tomllib.loads(data.decode("utf-8", "surrogateescape"))
+        except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
             raise InputError(f"{place}: expected TOML, got {' '.join(str(error).split())}") from None
         try:
             return cls.from_mapping(table, base=place.parent, **options)
@@ -251,11 +259,25 @@ class TrainingConfig:
         The output folder, the number of threads and the memory limit change no result and are left out.
         """
         skipped = {"output", "threads", "memory_mb"}
-        return [
-            f"{item.name}: {_toml(mine)}, not {_toml(theirs)}"
-            for item in fields(self)
-            if item.name not in skipped and (mine := getattr(self, item.name)) != (theirs := getattr(other, item.name))
-        ]
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in skipped]
+        return [text for name, mine, theirs in pairs for text in _differences(name, mine, theirs)]
+
+
+def _differences(name: str, mine: Any, theirs: Any) -> list[str]:
+    """Say where two values differ: of sources of positives and lists of backgrounds only the parts that do."""
+    if mine == theirs:
+        return []
+    if name == "window":
+        return ["window: {}x{}, not {}x{}".format(*mine, *theirs)]
+    if isinstance(mine, PositiveSource):
+        parts = [(f"{name}.{f.name}", getattr(mine, f.name), getattr(theirs, f.name)) for f in fields(mine)]
+    elif name in ("positives", "backgrounds"):
+        if len(mine) != len(theirs):
+            return [f"{name}: {len(mine)} of them, not {len(theirs)}"]
+        parts = [(f"{name}[{k}]", *pair) for k, pair in enumerate(zip(mine, theirs, strict=True))]
+    else:
+        return [f"{name}: {_toml(mine)}, not {_toml(theirs)}"]
+    return [text for part in parts for text in _differences(*part)]
 
 
 def _toml(value: Any) -> str:
@@ -325,7 +347,7 @@ def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"expected {key} to be a path, got {_shown(value)}")
     text = os.fspath(value)
-    if text.startswith("skimage:"):
+    if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
     if "{data}" in text:
         if data is None:

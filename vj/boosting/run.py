@@ -14,19 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._version import __version__
+from vj.boosting.annotated import overlap
 from vj.boosting.build import build_cascade
-from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
+from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
+from vj.boosting.fingerprints import fingerprint
 from vj.boosting.inputs import BackgroundsGiven, PositivesGiven, Recipe, gather
 from vj.boosting.lock import locked
-from vj.boosting.memory import memory_budget, memory_for_bins
+from vj.boosting.memory import SampleCounts, memory_budget, memory_for_bins, require_memory
 from vj.boosting.mining import Harvest, Miner
 from vj.boosting.output import Output
 from vj.boosting.positives import Positives, load_positives, positives_from_arrays
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.pruning import cost_of_window, pruned_thresholds, stage_sums
-from vj.boosting.recipe import TrainingConfig
+from vj.boosting.recipe import ANNOTATED, TrainingConfig
 from vj.boosting.samples import Samples, prepare
 from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, limit, resolves, train_stage
@@ -298,12 +300,20 @@ class Training:
         for note in self.positives.notes:
             self._note(note)
         found = self._inputs.backgrounds()
+        if shared := overlap(self.positives.names, found):
+            self._note(
+                f"{len(shared)} backgrounds are images of positives, whose objects are mined as negatives, the first: "
+                f"{shared[0]}; backgrounds {ANNOTATED!r} takes labelled images without their objects"
+            )
         lbp = config.features == "lbp"
         self._miner = Miner(
             found, config.window, self._workers, seed=config.seed, scale_factor=config.scale_factor, lbp=lbp
         )
         self._alive = np.ones(len(self.positives.windows), dtype=np.bool_)
         n = int(self.held_out.sum())
+        counts = SampleCounts(config.negatives_per_stage, min(len(self.held_out) - n, config.positives_per_stage) + n)
+        if note := require_memory(config, counts, self._memory, tilted=self._tilted, threads=self._workers.threads):
+            self._note(note)
         hit_rate = config.of_stage(0).min_hit_rate
         if n and not resolves(n, hit_rate):
             self._note(
@@ -311,8 +321,13 @@ class Training:
                 f"training positives are counted with them"
             )
         if config.output:
-            data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
-            self._checkpoint = Checkpoint(Path(config.output) / "checkpoint", config, data)
+            self._tell(Progress("backgrounds", 0))
+            data = {
+                "positives": fingerprint([self.positives.windows, self.positives.groups]),
+                "backgrounds": fingerprint([*found.items, *map(found.boxes, range(len(found)))], self._workers.map),
+            }
+            place, n_features = Path(config.output) / "checkpoint", len(self._table)
+            self._checkpoint = Checkpoint(place, config, data, features=n_features, backgrounds=len(found))
             self._restore(self._checkpoint.load())
         self._begun = self._saved = perf_counter()
         self._opened, self._unwritten = True, self.finished
@@ -443,7 +458,7 @@ class Training:
 
         def note(now: Harvest, force: bool = False) -> None:
             if force or perf_counter() - self._saved > CHECKPOINT_SECONDS:
-                state.negatives = np.concatenate([kept, now.windows(config.window)])
+                state.negatives = np.concatenate([kept, *now.parts])
                 state.first_visit, state.scanned, state.accepted = now.first_visit, now.scanned, now.accepted
                 state.mining_seconds = now.seconds
                 self._save()

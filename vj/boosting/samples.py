@@ -76,13 +76,13 @@ def prepare(windows: Windows, *, tilted: bool = False) -> Samples:
 
 def window_norms(windows: Windows) -> npt.NDArray[np.float32]:
     """Return ``float32(1 / sqrt(area * Q - S * S))`` over the inner rectangle (1, 1, w - 2, h - 2); 0 if flat."""
-    inner = windows[:, 1:-1, 1:-1].reshape(len(windows), -1)
-    total = inner.sum(axis=1, dtype=np.int64).astype(np.float64)
-    squares = np.zeros(len(windows), dtype=np.float64)
+    area = (windows.shape[1] - 2) * (windows.shape[2] - 2)
+    total, squares = np.zeros(len(windows), dtype=np.float64), np.zeros(len(windows), dtype=np.float64)
     for first in range(0, len(windows), 4096):
-        part = inner[first : first + 4096].astype(np.int64)
+        part = windows[first : first + 4096, 1:-1, 1:-1].reshape(-1, area).astype(np.int64)
+        total[first : first + 4096] = part.sum(axis=1)
         squares[first : first + 4096] = np.einsum("ij,ij->i", part, part)
-    spread = inner.shape[1] * squares - total * total
+    spread = area * squares - total * total
     with np.errstate(divide="ignore"):
         return np.where(spread > 0, 1.0 / np.sqrt(spread), 0.0).astype(np.float32)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Gray
+from vj._types import Floats, Gray
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
@@ -60,17 +60,25 @@ def screen(backgrounds: Backgrounds, cascade: Cascade, workers: Workers) -> Iter
             gray = backgrounds[index]
         except InputError:
             return None
-        return _suspect(index, gray, detector.detect(gray))
+        return _suspect(index, gray, detector.detect(gray), backgrounds.boxes(index))
 
     yield from workers.map(look, range(len(backgrounds)))
 
 
-def _suspect(index: int, gray: Gray, found: Detections) -> Suspect | None:
-    if not len(found):
+def _suspect(index: int, gray: Gray, found: Detections, objects: Floats) -> Suspect | None:
+    free = np.flatnonzero(~_touching(found.boxes, objects))
+    if not len(free):
         return None
-    best = int(np.argmax(found.scores))
+    best = free[int(np.argmax(found.scores[free]))]
     x, y, w, h = found.boxes[best].tolist()
     return Suspect(index, float(found.scores[best]), (x, y, w, h), _around(gray, (x, y, w, h)))
+
+
+def _touching(boxes: npt.NDArray[np.int32], objects: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each box touches an object that is masked anyway; shape (n,)."""
+    first, last = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
+    both = (first < objects[:, :2] + objects[:, 2:]) & (last > objects[:, :2])
+    return np.asarray(np.any(np.all(both, axis=2), axis=1), dtype=np.bool_)
 
 
 def _around(gray: Gray, box: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:

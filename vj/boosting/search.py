@@ -26,6 +26,8 @@ squared error of labels (gentle), weighted error (discrete), sum of sqrt(A B) (r
 weights of all samples and in B their weighted responses, and minimises the squared error of the responses."""
 
 _BLOCK = 1024
+LEAST_BLOCK = 64
+"""Fewest features that a thread bins again at a time, where memory is short."""
 
 Indices = npt.NDArray[np.int64]
 Bins = tuple[npt.NDArray[np.uint8], ...]
@@ -110,7 +112,7 @@ class Search:
         self._widths = tuple(group.tiles.shape[0] * TILE for group in groups)
         # Bins are made when a feature is first looked at, in rows given out in that order: memory grows with what is
         # used, which matters because fresh memory is slow.
-        self.capacity = min(len(table), int(memory // sum(self._widths)))
+        self.capacity, self._block = _shares(int(memory // sum(self._widths)), len(table), workers.threads)
         self._bins = (arena or Arena()).take(self.capacity, self._widths)
         self._row = np.full(len(table), -1, dtype=np.int64)
         self._used = 0
@@ -149,7 +151,7 @@ class Search:
                 kernels.search(bins[0], bins[1], at, weights, criterion, self.table.lbp, loss, edge)
                 losses[part], edges[part] = loss, edge
 
-            self.workers.spread(work, len(index), block)
+            self.workers.spread(work, len(index), block if kept else min(block, self._block))
         return losses, edges
 
     def best(self, weights: WeightPair, criterion: int, candidates: Candidates | None = None) -> Split | None:
@@ -226,6 +228,18 @@ class Search:
         for code in order[:edge]:
             words[code >> 5] |= np.uint32(1 << (int(code) & 31))
         return Split(feature, np.float32(0), subset, loss)
+
+
+def _shares(rows: int, features: int, threads: int) -> tuple[int, int]:
+    """Share rows of memory between features whose bins are kept and those that are binned again, block by block.
+
+    Returns the number of features kept and the block. Small blocks are slow, since each passes over the integral images
+    of all samples: with 400,000 of 24x24 that is 1 GB for each block.
+    """
+    if rows >= features:
+        return features, _BLOCK
+    block = min(max(rows // (4 * threads), LEAST_BLOCK), _BLOCK)
+    return max(rows - block * threads, 0), block
 
 
 def goes_left(table: FeatureTable, split: Split, samples: Samples) -> npt.NDArray[np.bool_]:

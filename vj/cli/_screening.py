@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vj._files import write_text
 
@@ -23,26 +23,26 @@ _HEAD = """\
 """
 
 
-def screened(config: TrainingConfig, log: Log) -> list[Any]:
+def screened(config: TrainingConfig, log: Log) -> Backgrounds:
     """Return the backgrounds of a run without those that are set aside.
 
     They are listed in the output folder, surest first; a list that is there already is a person's answer and is
     taken as it stands.
     """
-    from vj.datasets.backgrounds import find_backgrounds
+    from vj.boosting.annotated import backgrounds_of
     from vj.errors import InputError
 
-    found = find_backgrounds(config.backgrounds)
+    found = backgrounds_of(config)
     place = Path(config.output) / LIST
     if not place.exists():
         _write(place, found, _suspects(config, found, log), config.screen_backgrounds)
-    lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in place.read_text(encoding="utf-8", errors="surrogateescape").split("\n")]
     aside = {line for line in lines if line and not line.startswith("#")}
-    kept = [item for index, item in enumerate(found.items) if found.name(index) not in aside]
+    kept = [index for index in range(len(found)) if found.name(index) not in aside]
     log.line(f"{len(found) - len(kept)} of {len(found)} backgrounds are set aside, see {place}")
     if not kept:
         raise InputError(f"expected backgrounds without the object, got {config.screen_backgrounds}'s hits in all")
-    return kept
+    return found.select(kept)
 
 
 def _suspects(config: TrainingConfig, found: Backgrounds, log: Log) -> list[Suspect]:

@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(parser.add_argument_group("settings"), TrainingConfig, "", {"positives", "backgrounds", "window"})
     own = parser.add_argument_group("pictures")
     own.add_argument("--positives", action="append", metavar="PATH", help="folder or file; may be repeated")
-    own.add_argument("--backgrounds", action="append", metavar="PATH", help="folder, list or pattern; may be repeated")
+    text = "folder, list or pattern, or annotated: the positives' labelled images around the objects; may be repeated"
+    own.add_argument("--backgrounds", action="append", metavar="PATH", help=text)
     own.add_argument("--window", metavar="WxH", help="size of the window, as 24x24")
     own.add_argument(
         "--class", dest="classes", action="append", metavar="NAME", help="objects to take; may be repeated"
