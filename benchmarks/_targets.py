@@ -584,9 +584,9 @@ def _try_command(case: Case, folder: Path) -> None:
 
 
 TARGETS = {
-    "cascades": Target(_make_cascade, _try_cascade, 0.40),
-    "images": Target(_make_image, _try_image, 0.22),
-    "labels": Target(_make_labels, _try_labels, 0.22),
+    "cascades": Target(_make_cascade, _try_cascade, 0.25),
+    "images": Target(_make_image, _try_image, 0.32),
+    "labels": Target(_make_labels, _try_labels, 0.27),
     "recipes": Target(_make_recipe, _try_recipe, 0.10),
     "command lines": Target(_make_command, _try_command, 0.03),
     "checkpoints": Target(_make_checkpoint, _try_checkpoint, 0.03),
