@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._targets import TARGETS, Case, Wrong
+from benchmarks._cases import Case, Wrong
+from benchmarks._targets import TARGETS
 from vj._files import write_text
 from vj.errors import InputError
 
