@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._targets import TARGETS, Case, Wrong
+from benchmarks._cases import Case, Wrong
+from benchmarks._targets import TARGETS
 from vj._files import write_text
 from vj.errors import InputError
 
@@ -41,6 +42,8 @@ MEMORY_MB = 512
 CEILING_MB = 6000
 """Address space a worker may take beyond what it starts with, so that the machine survives."""
 FORGET_MB = 100
+MAX_MESSAGE = 5000
+"""Characters of an error; it may hold the name of a file, which has at most 4096."""
 BATCH = 50
 
 REFUSED, LOADED, FOREIGN, WRONG, CRASHED = "refused", "loaded", "foreign", "wrong", "crashed"
@@ -108,7 +111,7 @@ def watched(call: Callable[[], None]) -> Outcome:
             call()
     except InputError as error:
         kind = REFUSED
-        if "\n" in str(error) or len(str(error)) > 2000:
+        if "\n" in str(error) or len(str(error)) > MAX_MESSAGE:
             kind, reason = WRONG, f"message of {len(str(error))} characters"
     except Wrong as error:
         kind, reason = WRONG, str(error)

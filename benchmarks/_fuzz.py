@@ -55,15 +55,18 @@ def available() -> bool:
 
 
 def _seeds(reader: str) -> list[bytes]:
-    from benchmarks import _targets
+    from benchmarks import _attack_cascades, _attack_labels
     from vj.cascade.opencv_xml import parse, to_xml
 
     if reader == "xml":
-        return [to_xml(_targets.first_stages(parse(data), 1)).encode() for data in _targets.cascades()[1]]
+        found = [
+            to_xml(_attack_cascades.first_stages(parse(data), 1)).encode() for data in _attack_cascades.cascades()[1]
+        ]
+        return found + [data for data in _attack_cascades.cascades()[0] if data[:1] in (b"{", b"%")]
     if reader == "yaml":
         anchors = b"names: &a [face, dog]\nother: *a\nnc: 2\n"
-        return [_targets.labels()["yaml"]["data.yaml"], b"names:\n  - face\n  - 'dog'\n", anchors]
-    return [_targets.labels()["vec"]["samples.vec"]]
+        return [_attack_labels.labels()["yaml"]["data.yaml"], b"names:\n  - face\n  - 'dog'\n", anchors]
+    return [_attack_labels.labels()["vec"]["samples.vec"]]
 
 
 def main(reader: str, folder: Path, count: int, seed: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import vj.boosting.run
-from benchmarks import _targets
+from benchmarks import _attack_runs
 from vj.cascade.opencv_xml import to_xml
 
 PID = 7
@@ -44,7 +44,7 @@ def result(folder: Path, changes: dict[str, Any], kill_at: int = 0, spoil: bool 
     folder : Path
         The checkpoint's.
     changes : dict
-        Of the recipe `_targets.TINY`.
+        Of the recipe `_attack_runs.TINY`.
     kill_at : int
         Operation at which it is killed; 0 for none.
     spoil : bool
@@ -86,7 +86,7 @@ def result(folder: Path, changes: dict[str, Any], kill_at: int = 0, spoil: bool 
 
 def _train(folder: Path, changes: dict[str, Any]) -> bytes:
     vj.boosting.run.CHECKPOINT_SECONDS = 0.0
-    run = _targets.training(folder, **changes)
+    run = _attack_runs.training(folder, **changes)
     list(run)
     reports = [{k: v for k, v in vars(r).items() if not k.endswith("seconds")} for r in run.reports]
     return b"\n".join([to_xml(run.cascade).encode(), repr(reports).encode(), run.negatives.tobytes()])

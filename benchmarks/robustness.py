@@ -8,6 +8,7 @@ from FOLDER/state. The tests run the first few hundred of the same inputs.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +19,7 @@ import cv2
 
 from benchmarks import _campaign, _fuzz, _kills, _runner
 from benchmarks._targets import TARGETS, make_seeds
+from vj._files import write_text
 
 FUZZ_SHARE = 0.2
 """Inputs that each fuzzed reader gets on top, as a part of all."""
@@ -53,6 +55,7 @@ def campaign(args: argparse.Namespace, folder: Path, note: Callable[[str], None]
     """Run what is asked for and return the figures."""
     chosen = args.only or [*TARGETS, "fuzz", "kills"]
     make_seeds()
+    (folder / "state").mkdir(exist_ok=True)
     targets: dict[str, Any] = {}
     for name, target in TARGETS.items():
         if name in chosen:
@@ -67,7 +70,10 @@ def campaign(args: argparse.Namespace, folder: Path, note: Callable[[str], None]
         note(f"fuzzed {reader}: {tally.tried} tried, {tally.faults} faults, coverage {coverage}")
     kills = {"kills": 0, "resumed to the same bytes": 0, "points": 0}
     if "kills" in chosen:
-        kills = _kills.kills(args.kills, args.seed, note)
+        place = folder / "state" / f"kills-{args.kills}-{args.seed}.json"
+        if not place.is_file():
+            write_text(place, json.dumps(_kills.kills(args.kills, args.seed, note)))
+        kills = json.loads(place.read_text())
     return {"targets": targets, "kills": kills, "fuzzer": "atheris" if fuzzed else "none"}
 
 
