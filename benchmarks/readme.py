@@ -55,7 +55,7 @@ def rendered(text: str, folder: Path = _runner.RESULTS) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     args = parser.parse_args(argv)
     differ = 0
     for page in PAGES:
@@ -63,10 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         new = rendered(old)
         differ += new != old
         if args.check:
-            print(f"{page.name} {'is up to date' if new == old else 'differs from benchmarks/results'}")
+            print(f"{page.relative_to(ROOT)} {'is up to date' if new == old else 'differs from benchmarks/results'}")
         else:
             page.write_text(new, encoding="utf-8")
-            print(f"{page.name}: {len(_BLOCK.findall(new))} tables written")
+            print(f"{page.relative_to(ROOT)}: {len(_BLOCK.findall(new))} tables written")
     return int(args.check and differ > 0)
 
 

@@ -11,21 +11,27 @@ from vj.errors import InputError
 BOXES = [[1, 2, 30, 40], [5, 6, 70, 80], [9, 10, 11, 12]]
 
 
-@pytest.fixture
-def found():
-    return Detections(BOXES, [0.5, 2.5, -1.0], [3, 9, 1])
+@pytest.fixture(params=[None, [0.6, 0.9, 0.0]], ids=["uncalibrated", "calibrated"])
+def found(request):
+    return Detections(BOXES, [0.5, 2.5, -1.0], [3, 9, 1], request.param)
+
+
+def arrays(detections):
+    every = [getattr(detections, one.name) for one in fields(detections)]
+    return [column for column in every if column is not None]
 
 
 def columns(detections):
-    return [getattr(detections, one.name).tolist() for one in fields(detections)]
+    return [column.tolist() for column in arrays(detections)]
 
 
 def test_it_is_a_sequence_of_detections(found):
     assert len(found) == 3
-    assert found[1] == Detection((5, 6, 70, 80), 2.5, 9)
-    assert found[-1] == found[np.int64(2)] == Detection((9, 10, 11, 12), -1.0, 1)
+    second, last = (None, None) if found.probabilities is None else (0.9, 0.0)
+    assert found[1] == Detection((5, 6, 70, 80), 2.5, 9, second)
+    assert found[-1] == found[np.int64(2)] == Detection((9, 10, 11, 12), -1.0, 1, last)
     assert list(found) == [found[0], found[1], found[2]]
-    (x, y, width, height), score, neighbors = found[0]
+    (x, y, width, height), score, neighbors, _ = found[0]
     assert [type(v) for v in (x, y, width, height, score, neighbors)] == [int] * 4 + [float, int]
     with pytest.raises(IndexError):
         found[3]
@@ -72,20 +78,29 @@ def test_other_indexes_are_refused(found, index):
         found[index]
 
 
+def test_what_is_likely_enough(found):
+    if found.probabilities is None:
+        with pytest.raises(InputError, match="a cascade without calibration"):
+            found.at_least(0.5)
+    else:
+        assert columns(found.at_least(0.9)) == columns(found[[1]])
+
+
 def test_positions_beyond_the_end_are_refused(found):
     with pytest.raises(IndexError):
         found[[0, 3]]
 
 
 def test_columns_are_read_only_copies_of_fixed_dtypes(found):
-    assert [getattr(found, one.name).dtype for one in fields(found)] == [np.int32, np.float64, np.int32]
+    dtypes = [np.int32, np.float64, np.int32, np.float64]
+    assert [column.dtype for column in arrays(found)] == dtypes[: len(arrays(found))]
     boxes = np.array(BOXES, np.int32)
     copy = Detections(boxes, np.zeros(3), np.ones(3))
     boxes[:] = 0
     assert copy.boxes.tolist() == BOXES
-    for one in fields(found):
+    for column in arrays(found[1:]):
         with pytest.raises(ValueError, match="read-only"):
-            getattr(found[1:], one.name)[0] = 0
+            column[0] = 0
 
 
 @pytest.mark.parametrize(
@@ -101,6 +116,9 @@ def test_columns_are_read_only_copies_of_fixed_dtypes(found):
         (([[1, 2, 3, -4]], [1], [1]), r"expected boxes as x, y, width, height, got \[ 1  2  3 -4\]"),
         (([[1, 2, 3, 4]], [1], [-1]), "expected neighbors of 0 or more, got -1"),
         (([[1, 2, 3, 4]], [np.nan], [1]), "expected scores that are numbers, got nan"),
+        (([[1, 2, 3, 4]], [1], [1], [1.5]), "expected probabilities from 0 to 1, got 1.5"),
+        (([[1, 2, 3, 4]], [1], [1], [np.nan]), "expected probabilities from 0 to 1, got nan"),
+        (([[1, 2, 3, 4]], [1], [1], [1, 1]), r"expected probabilities of shape \(1,\), got \(2,\)"),
     ],
     ids=str,
 )

@@ -101,7 +101,7 @@ def test_scores_pool_the_margins_of_the_hits(cascade):
 
 
 def _members(hits, found):
-    """Indices of the raw hits of each group, found by hand."""
+    """Indices of the hits of each group, found by hand."""
     boxes = hits.boxes.tolist()
     for group in naive.group(boxes, 1):
         mean = np.rint(np.mean(group, axis=0))

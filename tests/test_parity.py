@@ -1,4 +1,4 @@
-"""The same raw hits, groups, counts and weights as OpenCV's detector, for every stock cascade."""
+"""The same hits, groups, counts and weights as OpenCV's detector, for every stock cascade."""
 
 from pathlib import Path
 

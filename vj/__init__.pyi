@@ -1,7 +1,14 @@
 from ._version import __version__ as __version__
+from .boosting.positives import Positives as Positives
+from .boosting.progress import Progress as Progress
 from .boosting.progress import StageReport as StageReport
+from .boosting.recipe import PositiveSource as PositiveSource
 from .boosting.recipe import TrainingConfig as TrainingConfig
+from .boosting.run import Training as Training
+from .boosting.run import TrainingResult as TrainingResult
 from .boosting.run import train as train
+from .boosting.stage import Round as Round
+from .cascade.calibration import ScoreCalibration as ScoreCalibration
 from .cascade.haar import HaarFeatures as HaarFeatures
 from .cascade.lbp import LbpFeatures as LbpFeatures
 from .cascade.model import Cascade as Cascade

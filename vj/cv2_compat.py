@@ -27,7 +27,7 @@ from vj._files import read_bounded, write_text
 from vj.cascade import stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.model import Cascade
-from vj.cascade.opencv_xml import from_tree, is_old, locate, name_of, to_xml
+from vj.cascade.opencv_xml import from_tree, is_old, name_of, resolve, to_xml
 from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.detector import Detector
 from vj.errors import InputError
@@ -192,7 +192,7 @@ class CascadeClassifier:
         scaleFactor : float
             Ratio of one scale to the next, above 1.
         minNeighbors : int
-            Rectangles that merge no more than this many raw hits are dropped; 0 returns the raw hits.
+            Rectangles that merge no more than this many hits are dropped; 0 returns the hits.
         flags : int
             Ignored, as by OpenCV since 3.0.
         minSize, maxSize : (int, int)
@@ -223,7 +223,7 @@ class CascadeClassifier:
         minSize: Sequence[int] | None = (0, 0),
         maxSize: Sequence[int] | None = (0, 0),
     ) -> tuple[Rects, Ints]:
-        """Find objects and the number of raw hits merged into each.
+        """Find objects and the number of hits merged into each.
 
         Parameters are those of `detectMultiScale`.
 
@@ -258,7 +258,7 @@ class CascadeClassifier:
         rejectLevels : ndarray of int32, shape (n,), or an empty tuple
             The number of stages, for each.
         levelWeights : ndarray of float64, shape (n,), or an empty tuple
-            The largest sum of the last stage among the raw hits merged.
+            The largest sum of the last stage among the hits merged.
         """
         boxes, _, sums = self._detect(image, scaleFactor, minNeighbors, minSize, maxSize)
         if not outputRejectLevels:
@@ -284,7 +284,7 @@ class CascadeClassifier:
         min_size: Sequence[int] | None,
         max_size: Sequence[int] | None,
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        """Return boxes, number of raw hits and largest sum of the last stage of each."""
+        """Return boxes, and the number of hits and the largest sum of the last stage of each."""
         if self._detector is None:
             raise self._empty()
         smallest, largest = bounds_of(min_size, max_size)
@@ -341,7 +341,7 @@ def _locate(filename: str | bytes | os.PathLike[str]) -> Path:
     if not path.name:
         raise InputError("expected a cascade file, got an empty name")
     alone = path.parent == Path() and not stock.is_file(path)
-    return locate(path.stem if alone and stock.find_elsewhere(path) is None else path)
+    return resolve(path.stem if alone and stock.find_elsewhere(path) is None else path)
 
 
 def _or_empty(array: npt.NDArray[Any]) -> Any:

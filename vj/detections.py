@@ -23,11 +23,14 @@ class Detection(NamedTuple):
     score : float
     neighbors : int
         Hits that were merged into the box.
+    probability : float or None
+        That the box is an object; see `Detections`.
     """
 
     box: tuple[int, int, int, int]
     score: float
     neighbors: int
+    probability: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +49,19 @@ class Detections:
         See `Detector`.
     neighbors : ndarray of int32, shape (n,)
         Hits that were merged into each box.
+    probabilities : ndarray of float64, shape (n,), or None
+        That each box is an object, by the cascade's calibration; None if it has none.
 
     Raises
     ------
     InputError
-        If the shapes do not agree, a box or a count is not of whole numbers, or one is negative where none can be.
+        If the shapes do not agree, a box or a count is not of whole numbers, or a value is out of range.
     """
 
     boxes: Boxes
     scores: Floats
     neighbors: npt.NDArray[np.int32]
+    probabilities: Floats | None = None
 
     def __post_init__(self) -> None:
         n = np.shape(self.boxes)[0] if np.ndim(self.boxes) else 0
@@ -67,12 +73,29 @@ class Detections:
             raise InputError(f"expected neighbors of 0 or more, got {self.neighbors.min()}")
         if np.isnan(self.scores).any():
             raise InputError("expected scores that are numbers, got nan")
+        if self.probabilities is not None:
+            p = _column("probabilities", self.probabilities, np.float64, (n,))
+            if not ((p >= 0) & (p <= 1)).all():
+                raise InputError(f"expected probabilities from 0 to 1, got {p[~((p >= 0) & (p <= 1))][0]}")
+            object.__setattr__(self, "probabilities", p)
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __iter__(self) -> Iterator[Detection]:
         return (self[k] for k in range(len(self)))
+
+    def at_least(self, probability: float) -> Detections:
+        """Return the detections whose probability is at least this.
+
+        Raises
+        ------
+        InputError
+            If there are no probabilities.
+        """
+        if self.probabilities is None:
+            raise InputError("expected detections with probabilities, got a cascade without calibration")
+        return self[self.probabilities >= probability]
 
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...

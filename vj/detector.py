@@ -226,7 +226,9 @@ class Detector(Settings):
         else:
             groups = suppress_groups(found.boxes, self.min_neighbors, self.suppression, found.sums, limit=limit)
         boxes, kept = clip_boxes(groups.boxes, gray.shape)
-        return Detections(boxes, groups.evidence[kept], groups.counts[kept]), groups.sums[kept]
+        scores, calibration = groups.evidence[kept], self.cascade.calibration
+        probabilities = None if calibration is None else calibration(scores)
+        return Detections(boxes, scores, groups.counts[kept], probabilities), groups.sums[kept]
 
     def hits(self, image: npt.NDArray[Any]) -> Hits:
         """Return the hits in an image, before they are grouped; see `detect`."""
@@ -326,10 +328,14 @@ class Detector(Settings):
             for level, parts in tasks:
                 yield level, [run(level, *band) for band in parts]
             return
-        with ThreadPoolExecutor(threads) as pool:
+        pool = ThreadPoolExecutor(threads)
+        try:
             running = [(level, [pool.submit(run, level, *band) for band in parts]) for level, parts in tasks]
             for level, futures in running:
                 yield level, [future.result() for future in futures]
+        finally:
+            # After Ctrl-C, what has not begun is left out.
+            pool.shutdown(cancel_futures=True)
 
 
 def bands(level: Level) -> Iterator[tuple[int, int]]:

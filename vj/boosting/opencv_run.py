@@ -18,6 +18,7 @@ from vj._files import read_bounded, write_text
 from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import MINING, Checkpoint, State, fingerprint
 from vj.boosting.feature_values import feature_table
+from vj.boosting.lock import locked
 from vj.boosting.positives import load_positives
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
@@ -186,7 +187,11 @@ def adopt(folder: Path, config: TrainingConfig, stages: Sequence[Stage]) -> bool
         "positives": fingerprint([windows]),
         "backgrounds": fingerprint(find_backgrounds(config.backgrounds).items),
     }
-    checkpoint = Checkpoint(folder / "checkpoint", config, data)
+    with locked(folder / "checkpoint"):
+        return _adopt(Checkpoint(folder / "checkpoint", config, data), stages, windows)
+
+
+def _adopt(checkpoint: Checkpoint, stages: Sequence[Stage], windows: Windows) -> bool:
     try:
         state = checkpoint.load()
     except InputError:
@@ -196,6 +201,7 @@ def adopt(folder: Path, config: TrainingConfig, stages: Sequence[Stage]) -> bool
         return False
     if not stages:
         return False
+    config = checkpoint.config
     empty = np.zeros((0, config.window[1], config.window[0]), dtype=np.uint8)
     checkpoint.save(State(MINING, empty, stages=list(stages), reports=_reports(config, stages, windows)))
     return True

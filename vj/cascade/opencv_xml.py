@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from vj._files import read_bounded, write_text
-from vj.cascade import stock
+from vj.cascade import calibration, stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -62,7 +62,7 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     InputError
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
-    path = locate(source)
+    path = resolve(source)
     return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=name_of(path), place=str(path))
 
 
@@ -71,7 +71,7 @@ def name_of(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
 
 
-def locate(source: str | os.PathLike[str]) -> Path:
+def resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere.
 
     Raises
@@ -215,7 +215,8 @@ def _read_new(node: Any, name: str) -> Cascade:
     for s, stage in enumerate(_stages(node)):
         _read_stage(tables, stage, s, kind == "LBP")
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
-    return tables.cascade(window, features, name=name, provenance=_read_provenance(node))
+    more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
+    return tables.cascade(window, features, name=name, **more)
 
 
 def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> Cascade:
@@ -338,7 +339,7 @@ def _read_old(node: Any, name: str) -> Cascade:
             tables.end_tree()
         tables.end_stage(_one(_floats(_text(stage, "stage_threshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
     table = _haar_table(features, str)
-    return tables.cascade((size[0], size[1]), table, name=name)
+    return tables.cascade((size[0], size[1]), table, name=name, calibration=calibration.read_element(node))
 
 
 def _read_old_child(tables: _Tables, item: Any, side: str, n_leaves: int, place: str) -> tuple[int, int]:
@@ -464,6 +465,8 @@ def to_xml(cascade: Cascade) -> str:
     out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
     if cascade.provenance:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
+    if cascade.calibration is not None:
+        out += calibration.to_lines(cascade.calibration)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
 
 

@@ -38,6 +38,11 @@ class Node:
         """Return the first child of this name."""
         return next((child for child in self.children if child.tag == tag), None)
 
+    def findtext(self, tag: str) -> str | None:
+        """Return the text of the first child of this name."""
+        child = self.find(tag)
+        return None if child is None else child.text
+
 
 class Budget:
     """Counts elements as they are made; raises ValueError beyond the limits."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vj.cli._common import OK, run
+from vj.cli._common import INTERRUPTED, OK, run
 from vj.cli._opencv_options import Option, one_of, parse
 from vj.errors import InputError
 
@@ -60,7 +60,7 @@ _NAMES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 if there is a cascade, 2 for bad input, 130 if stopped before the first stage."""
-    return run("vj-traincascade", _command, argv)
+    return run("vj-traincascade", _command, argv, keeps=True)
 
 
 def _command(argv: Sequence[str] | None) -> int:
@@ -83,7 +83,7 @@ def _command(argv: Sequence[str] | None) -> int:
             log.line(note)
         cascade = _train(config, folder, log)
         if cascade is None:
-            return 130
+            return INTERRUPTED
         if options["baseFormatSave"]:
             from vj.cascade.opencv_xml import FORMATS, save
 
@@ -143,26 +143,24 @@ def _config(options: dict[str, Any], saved: dict[str, Any]) -> tuple[Any, list[s
 
 def _train(config: Any, folder: Path, log: Any) -> Any:
     """Train, or take the stages that are there; None if stopped before there is a cascade."""
+    from vj.boosting.lock import locked
     from vj.boosting.opencv_run import adopt, cascade_of, read_run, write_params, write_stages
     from vj.boosting.run import Training
     from vj.cascade.opencv_xml import save
-    from vj.cli._training_output import Output
     from vj.cli.train import _ctrl_c
 
-    stages = read_run(folder, config)
-    if len(stages) >= config.stages:
-        log.line(f"{len(stages)} stages are there already, so many were asked for; nothing is trained")
-        cascade = cascade_of(config, stages)
-        save(cascade, folder / "cascade.xml")
-        return cascade
-    if adopt(folder, config, stages):
-        log.line(f"continuing after the {len(stages)} stages in {folder}")
-    with _ctrl_c() as checked:
-        training = Training(config, progress=checked(log.progress), checkpoint=folder / "checkpoint")
-        output = Output(folder, config)
+    with locked(folder), _ctrl_c() as checked:
+        stages = read_run(folder, config)
+        if len(stages) >= config.stages:
+            log.line(f"{len(stages)} stages are there already, so many were asked for; nothing is trained")
+            cascade = cascade_of(config, stages)
+            save(cascade, folder / "cascade.xml")
+            return cascade
+        if adopt(folder, config, stages):
+            log.line(f"continuing after the {len(stages)} stages in {folder}")
+        training = Training(config, progress=checked(log.progress))
 
         def write() -> None:
-            output.write(training)
             write_params(folder, config)
             write_stages(folder, training.cascade, config)
 
@@ -171,18 +169,16 @@ def _train(config: Any, folder: Path, log: Any) -> Any:
                 write()
                 log.stage(report)
         except KeyboardInterrupt:
-            if not training.stages:
+            if not training.reports:
                 log.line("stopped before the first stage was finished; there is no cascade yet")
                 return None
             log.line("stopped; the same command resumes")
+            training.write()
             write()
             return training.cascade
-        if not training.stages:
-            training.forget()
-            raise InputError("expected samples that make at least one stage, got none: see the notes above")
+        result = training.result()
         write()
-        output.finish(training)
-        return training.cascade
+        return result.cascade
 
 
 if __name__ == "__main__":

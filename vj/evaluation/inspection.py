@@ -1,4 +1,4 @@
-"""A look inside one cascade: what it is made of, where its time goes, what its objects look like on average."""
+"""A look inside one cascade: what it is made of, where its time goes, and what the objects it finds look like."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def mean_object(
     Returns
     -------
     mean : ndarray of uint8, shape (h, w), or None
-        Each object brought to the same mean and contrast first; None if none was found.
+        Of objects with their mean and contrast made equal; None if none was found.
     count : int
         Objects averaged.
     """

@@ -74,7 +74,18 @@ def run_detector(
 
 def cascade_detector(cascade: Cascade, **settings: Any) -> Detect:
     """Return a cascade as a detector to be measured; settings as for `vj.Detector`."""
-    detector = Detector(cascade, **settings)
+    return measurable(Detector(cascade, **settings))
+
+
+def measurable(detector: Any) -> Detect:
+    """Return a detector so that `run_detector` takes it.
+
+    Parameters
+    ----------
+    detector : object
+        Whatever has ``detect(image)`` and returns `vj.Detections`: `vj.Detector`, `vj.tiers.Regions`,
+        `vj.tiers.Escalating`, `vj.tiers.YuNet`, ...
+    """
 
     def detect(image: npt.NDArray[np.uint8]) -> Found:
         found = detector.detect(image)
@@ -152,7 +163,7 @@ class Evaluation:
     cost: WindowCost | None = None
 
     def missed(self, k: int) -> npt.NDArray[np.int64]:
-        """Return the wanted objects of image `k` that no detection found, however low its score."""
+        """Return the wanted objects of image `k` that no detection found, whatever its score."""
         found = self.matches[k].face[self.matches[k].outcome == TRUE]
         wanted = np.flatnonzero(~self.truth[k].ignored)
         return np.setdiff1d(wanted, found)
@@ -179,9 +190,9 @@ class Rules:
     wanted : Wanted
         Which objects are asked for.
     iou_threshold : float
-        Overlap that makes a match.
+        Smallest overlap of a match.
     align : bool
-        Whether to fit one constant shift and scale first: box conventions differ.
+        Whether to fit one shift and scale to all boxes of a detector first: what a box holds differs between them.
     """
 
     wanted: Wanted = field(default_factory=Wanted)
@@ -271,7 +282,7 @@ def as_figures(result: Evaluation, false_positives_per_image: Sequence[float] = 
         "average_precision": round(found.average_precision, 5),
         "recall_at": {str(k): round(found.recall_at(k), 5) for k in FALSE_POSITIVES},
         "recall_at_per_image": {
-            f"{rate:g}": round(found.recall_at(rate * found.n_pictures), 5) for rate in false_positives_per_image
+            f"{rate:g}": round(found.recall_at(rate * found.n_images), 5) for rate in false_positives_per_image
         },
         "detections": {"true": int(found.true[-1]), "false": int(found.false[-1])} if len(found.true) else None,
         "alignment": {"dx": result.alignment.dx, "dy": result.alignment.dy, "scale": result.alignment.scale},

@@ -1,4 +1,4 @@
-"""From raw hits to objects: OpenCV's rectangle grouping and score-based non-maximum suppression."""
+"""From hits to objects: OpenCV's rectangle grouping and score-based non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from vj._compile import njit
 from vj._types import Boxes, Floats
 
 EPSILON = 0.2
@@ -295,7 +295,7 @@ def suppress_groups(
     min_neighbors : int
         Groups of no more than this many rectangles are dropped; 0 keeps groups of one.
     max_overlap : float
-        As for `non_max_suppression`; the evidence of a group is its score.
+        As for `non_max_suppression`; a group's score is its evidence.
     sums : ndarray of float64, shape (n,)
         Each rectangle's sum of the last stage; it has the weight ``exp(sum - limit)`` in the mean of its group.
     limit : float

@@ -40,10 +40,10 @@ class LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
     A stage has a segment for each depth of its trees, one if they are stumps: `segments` (n_stages + 1,) says which. A
-    segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and those behind the last of each
-    kind. `records` has a row of 32-bit numbers for each node, see `_scan_kernels.RECORD`, and `children` the places of
+    segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and those after the last of each
+    kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`, and `children` the positions of
     both children in their stage, or the last one of the scratch space. Leaves are in units of their stage; `bases` is
-    what a sum starts from, `high` and `low` are the sums from which on a window surely and perhaps passes.
+    what a sum starts from, `high` and `low` are the sums at which a window surely and perhaps passes.
     """
 
     lbp: bool
@@ -172,8 +172,8 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     bound = np.bincount(stage_of_tree, weights=largest)
     scale = np.where(bound > 0, 2.0**29 / np.where(bound > 0, bound, 1), 1.0)
     limit = cascade.stage_limits * scale
-    # Half a unit per leaf, and one for the rest: float64 rounding is far below.
-    margin = cascade.stage_sizes * 0.5 + 2
+    # Half a unit for each leaf, and two for the rest: float64 rounding is far below.
+    error = cascade.stage_sizes * 0.5 + 2
     deltas, base = _votes(cascade, np.rint(leaves * scale[stage_of_leaf]).astype(np.int32))
     bases = np.zeros(cascade.n_stages, dtype=np.int32)
     np.add.at(bases, stage_of_tree, base)
@@ -185,8 +185,8 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         segments=segments,
         ends=ends,
         bases=bases,
-        low=np.clip(np.floor(limit - margin), -(2**30), 2**30).astype(np.int32),
-        high=np.clip(np.ceil(limit + margin), -(2**30), 2**30).astype(np.int32),
+        low=np.clip(np.floor(limit - error), -(2**30), 2**30).astype(np.int32),
+        high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
         records=_records(cascade, merged, order, deltas),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
         children=_child_places(cascade, scratch - 1)[order],
@@ -199,7 +199,7 @@ def _first_nodes(cascade: Cascade) -> _Ints:
 
 
 def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Return what each node adds where it goes left, and what each tree's sum starts from; see `kernels._tree_bits`."""
+    """Return what each node adds if it goes left, and what each tree's sum starts from; see `kernels._tree_bits`."""
     roots = cascade.node_roots
     trees = np.repeat(np.arange(cascade.n_trees), np.diff(cascade.tree_starts))
     children = cascade.node_children.astype(np.int64)
@@ -215,7 +215,7 @@ def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray
 
 
 def _child_places(cascade: Cascade, nowhere: int) -> npt.NDArray[np.int32]:
-    """Return the place in its stage of each node's left and right child, `nowhere` for leaves; shape (n_nodes, 2)."""
+    """Return each node's left and right child by position in the stage, `nowhere` for leaves; shape (n_nodes, 2)."""
     first = _first_nodes(cascade)
     inside = cascade.node_roots - np.repeat(first[:-1], np.diff(first))
     return np.where(cascade.node_children > 0, cascade.node_children + inside[:, None], nowhere).astype(np.int32)
@@ -238,7 +238,7 @@ def _segments(
 def _records(
     cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], deltas: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32]:
-    """Return the rows of the nodes in `order`, but for the corners, which depend on the layout."""
+    """Return the rows of the nodes in `order`, without the corners, which depend on the layout."""
     lbp = cascade.kind == "lbp"
     first = _first_nodes(cascade)
     places = (order - np.repeat(first[:-1], np.diff(first))).astype(np.int32)
@@ -256,6 +256,6 @@ def _records(
 
 
 def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> _Ints:
-    """Return the order in which the lane scan takes the nodes: those of a stage by depth, then kind; a loop each."""
+    """Return the order in which the lane scan takes the nodes: by stage, depth and kind, with a loop for each."""
     stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
     return np.lexsort((kinds[cascade.node_features], cascade.node_depths, stage))

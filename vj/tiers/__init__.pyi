@@ -3,6 +3,12 @@ from .calibration import Reliability as Reliability
 from .calibration import brier_score as brier_score
 from .calibration import expected_calibration_error as expected_calibration_error
 from .calibration import reliability as reliability
+from .detectors import Dlib as Dlib
+from .detectors import Escalating as Escalating
+from .detectors import FallbackWarning as FallbackWarning
+from .detectors import Framing as Framing
+from .detectors import YuNet as YuNet
+from .detectors import as_detector as as_detector
 from .escalation import Escalation as Escalation
 from .escalation import Outcome as Outcome
 from .model import Answer as Answer
@@ -11,6 +17,9 @@ from .model import Tier as Tier
 from .model import TierError as TierError
 from .outcomes import Outcomes as Outcomes
 from .policy import Policy as Policy
+from .regions import Fusion as Fusion
+from .regions import Regions as Regions
+from .regions import fit_fusion as fit_fusion
 from .speculative import Drafted as Drafted
 from .speculative import Settled as Settled
 from .speculative import Speculated as Speculated
