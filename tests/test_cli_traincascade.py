@@ -112,11 +112,23 @@ def test_stages_refer_to_features_by_opencvs_numbers(tmp_path):
     assert [int(n) for n in re.findall(r"<internalNodes>0 -1 (\d+) ", text)] == picks.tolist()
 
 
+def test_every_feature_of_a_pool_is_told_from_the_others():
+    from vj.boosting.opencv_run import _hashes, pool
+
+    for kind in ("all", "lbp"):
+        for window in ((24, 24), (12, 40)):
+            features = pool(TrainingConfig(window=window, features=kind))
+            assert len(np.unique(_hashes(features))) == len(features)
+
+
 def test_a_run_continues_from_its_stages_alone(whole, samples, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     shutil.rmtree(out / "checkpoint")
     (out / "stage2.xml").unlink()
+    # As OpenCV writes it: other blanks, the same stage. It must stay as it is.
+    text = (out / "stage0.xml").read_text()
+    (out / "stage0.xml").write_text(text.replace("<internalNodes>", "<internalNodes>\n            "))
     first = {name: (out / name).read_bytes() for name in ("stage0.xml", "stage1.xml")}
     assert trained(samples, tmp_path, monkeypatch, f"{LINE} -numStages 3 -featureType LBP") == 0
     assert "continuing after the 2 stages" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from vj._files import is_file, read_bounded, write_text
 from vj.cascade import stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.model import Cascade
-from vj.cascade.opencv_xml import from_tree, is_old, locate, name_of, to_xml
+from vj.cascade.opencv_xml import from_tree, is_old, name_of, resolve, to_xml
 from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.detector import Detector
 from vj.errors import InputError
@@ -341,7 +341,7 @@ def _locate(filename: str | bytes | os.PathLike[str]) -> Path:
     if not path.name:
         raise InputError("expected a cascade file, got an empty name")
     alone = path.parent == Path() and not is_file(path)
-    return locate(path.stem if alone and stock.find_elsewhere(path) is None else path)
+    return resolve(path.stem if alone and stock.find_elsewhere(path) is None else path)
 
 
 def _or_empty(array: npt.NDArray[Any]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,14 @@ _RATES = {
 _COUNTS = {"maxDepth": "max_depth", "maxWeakCount": "max_weak_count"}
 
 
+@lru_cache(maxsize=1)
+def _pool(window: tuple[int, int], kind: str) -> HaarFeatures | LbpFeatures:
+    return lbp_pool(window) if kind == "lbp" else feature_pool(window, kind)  # type: ignore[arg-type]
+
+
 def pool(config: TrainingConfig) -> HaarFeatures | LbpFeatures:
     """Return the pool of features of a run, in OpenCV's order."""
-    if config.features == "lbp":
-        return lbp_pool(config.window)
-    return feature_pool(config.window, config.features)  # type: ignore[arg-type]
+    return _pool(config.window, config.features)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -195,9 +199,9 @@ def _reports(config: TrainingConfig, stages: Sequence[Stage], windows: Windows) 
                 positives=len(windows),
                 held_out=0,
                 negatives=0,
-                # None scanned, so that mining takes nothing for granted and searches whole images.
                 windows_scanned=0,
-                acceptance_ratio=0.0,
+                # A guess, and a low one: mining searches parts of images that are larger the less it expects there.
+                acceptance_ratio=0.1 * config.of_stage(index).max_false_alarm_rate ** index,
                 mining_seconds=0.0,
                 seconds=0.0,
             )
@@ -243,39 +247,54 @@ def write_params(folder: Path, config: TrainingConfig) -> None:
 
 
 def write_stages(folder: Path, cascade: Cascade, config: TrainingConfig) -> None:
-    """Write ``stageN.xml`` for every stage of a cascade; files that hold the same already are left alone."""
-    whole = _numbered(cascade, pool(config))
-    for s in range(cascade.n_stages):
-        name = f"stage{s}"
-        lines = [
-            '<?xml version="1.0"?>',
-            "<opencv_storage>",
-            f"<{name}>",
-            *stage_lines(whole, s),
-            f"</{name}>",
-            "</opencv_storage>",
-            "",
-        ]
-        text, path = "\n".join(lines), folder / f"{name}.xml"
-        if not path.exists() or path.read_bytes() != text.encode():
-            write_text(path, text)
+    """Write ``stageN.xml`` for every stage of a cascade; files that hold the same stage are left alone."""
+    features = pool(config)
+    whole = _numbered(cascade, features)
+    stages = _stages(whole)
+    for s, stage in enumerate(stages):
+        path = folder / f"stage{s}.xml"
+        if path.exists() and _holds(path, stage, config.window, features):
+            continue
+        lines = ['<?xml version="1.0"?>', "<opencv_storage>", f"<{path.stem}>", *stage_lines(whole, s)]
+        write_text(path, "\n".join([*lines, f"</{path.stem}>", "</opencv_storage>", ""]))
+
+
+def _holds(path: Path, stage: Stage, window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> bool:
+    try:
+        return _same(_stages(read_stages([_first(path)], window, features))[0], stage)
+    except InputError:
+        return False
 
 
 def _numbered(cascade: Cascade, features: HaarFeatures | LbpFeatures) -> Cascade:
     """Return the cascade with the whole pool in place of the features that it uses."""
-    mine, all_rows = _rows(cascade.features), _rows(features)
-    order = np.argsort(all_rows, kind="stable")
-    at = np.searchsorted(all_rows[order], mine)
-    found = order[np.minimum(at, len(order) - 1)]
-    if not np.array_equal(all_rows[found], mine):
+    mine = _hashes(cascade.features)
+    order = np.argsort(mine)
+    every = _hashes(features)
+    # Looked up the other way round: the pool has millions of features for a large window, the cascade hundreds.
+    at = np.minimum(np.searchsorted(mine[order], every), len(mine) - 1)
+    hits = np.flatnonzero(mine[order][at] == every)
+    index = np.full(len(mine), -1, dtype=np.int64)
+    index[order[at[hits]]] = hits
+    if (index < 0).any() or not _equal(features.take(index), cascade.features):
         raise InputError("expected a cascade of features of the pool, got another feature")
-    return replace(cascade, features=features, node_features=found[cascade.node_features].astype(np.int32))
+    return replace(cascade, features=features, node_features=index[cascade.node_features].astype(np.int32))
 
 
-def _rows(features: HaarFeatures | LbpFeatures) -> npt.NDArray[Any]:
-    """Return each feature as one comparable value."""
-    parts = [features.rects.reshape(len(features), -1)]
+def _hashes(features: HaarFeatures | LbpFeatures) -> npt.NDArray[np.uint64]:
+    """Return a number for each feature: a polynomial of its rectangles, weights and tilt, modulo 2**64."""
+    total = np.zeros(len(features), dtype=np.uint64)
+    columns = [features.rects.reshape(len(features), -1)]
     if isinstance(features, HaarFeatures):
-        parts += [features.weights.astype(np.int32), features.tilted[:, None].astype(np.int32)]
-    rows = np.ascontiguousarray(np.concatenate(parts, axis=1, dtype=">i4"))
-    return rows.view(f"S{rows.shape[1] * 4}").ravel()
+        columns += [features.weights.astype(np.int32), features.tilted[:, None].astype(np.int32)]
+    for block in columns:
+        for column in block.T:
+            total = total * np.uint64(0x9E3779B97F4A7C15) + column.astype(np.uint64)
+    return total
+
+
+def _equal(a: Any, b: Any) -> bool:
+    same = np.array_equal(a.rects, b.rects)
+    if isinstance(a, HaarFeatures):
+        same = same and np.array_equal(a.weights, b.weights) and np.array_equal(a.tilted, b.tilted)
+    return bool(same)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +20,12 @@ from vj.boosting.fingerprints import fingerprint
 from vj.boosting.inputs import AnyPath, BackgroundsGiven, PositivesGiven, Recipe, gather
 from vj.boosting.learner import Learner
 from vj.boosting.lock import locked
+from vj.boosting.mining import Harvest
 from vj.boosting.output import Output
 from vj.boosting.positives import Positives, load_positives, positives_from_arrays
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.recipe import ANNOTATED, TrainingConfig
-from vj.boosting.stage import resolves
+from vj.boosting.stage import Stage, resolves, same_stage
 from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
 from vj.errors import InputError
@@ -258,7 +259,14 @@ class Training:
     # --- the start ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> Learner:
-        """Load the positives, find the backgrounds, and resume from the checkpoint if there is one."""
+        """Get ready to train, and resume from the checkpoint if there is one."""
+        learner, checkpoint = self._prepare()
+        if checkpoint is not None:
+            self._restore(learner, checkpoint.load())
+        return learner
+
+    def _prepare(self) -> tuple[Learner, Checkpoint | None]:
+        """Load the positives, find the backgrounds, and find out what a checkpoint would have to agree with."""
         config = self.config
         self.notes.clear()
         for note in self.positives.notes:
@@ -289,9 +297,43 @@ class Training:
             }
             sizes = {"features": learner.n_features, "backgrounds": len(found)}
             self._checkpoint = Checkpoint(Path(config.output) / "checkpoint", config, data, **sizes)
-            self._restore(learner, self._checkpoint.load())
         self._saved = perf_counter()
-        return learner
+        return learner, self._checkpoint
+
+    def _start_after(self, stages: Sequence[Stage], reports: Sequence[StageReport]) -> bool:
+        """Begin after stages that were trained elsewhere, unless the checkpoint of this run agrees with them.
+
+        A checkpoint knows more than the stages, such as the negatives; one of another run is replaced. To be called
+        before the loop.
+
+        Parameters
+        ----------
+        stages : sequence of Stage
+            Of the features of this run; if empty, training begins with the first stage.
+        reports : sequence of StageReport
+            One for each of them.
+
+        Returns
+        -------
+        bool
+            Whether training begins after these stages.
+        """
+        with self._looping():
+            learner, checkpoint = self._prepare()
+            state = None
+            if checkpoint is not None:
+                try:
+                    state = checkpoint.load()
+                except InputError:
+                    checkpoint.clear()
+            agrees = state is not None and all(same_stage(a, b) for a, b in zip(state.stages, stages, strict=False))
+            if not agrees and stages:
+                harvest = Harvest(np.zeros((0, self.config.window[1], self.config.window[0]), dtype=np.uint8))
+                state = State(harvest, stages=list(stages), reports=list(reports))
+            self._learner = learner
+            self._restore(learner, state)
+            self._save()
+            return not agrees and bool(stages)
 
     def _restore(self, learner: Learner, state: State | None) -> None:
         if state is None:

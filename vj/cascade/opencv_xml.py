@@ -62,7 +62,7 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     InputError
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
-    path = locate(source)
+    path = resolve(source)
     return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=name_of(path), place=str(path))
 
 
@@ -71,7 +71,7 @@ def name_of(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
 
 
-def locate(source: str | os.PathLike[str]) -> Path:
+def resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere.
 
     Raises

@@ -69,7 +69,7 @@ def _calibrate(argv: Sequence[str] | None) -> int:
     from vj.errors import InputError
     from vj.tiers.score_calibration import FEW, SPLITS, fit_scores, held_out
 
-    source = opencv_xml.locate(args.cascade)
+    source = opencv_xml.resolve(args.cascade)
     cascade = opencv_xml.load(args.cascade)
     target = Path(args.output or (args.cascade if source == Path(args.cascade) else f"{args.cascade}.xml"))
     if args.plot:

@@ -62,7 +62,7 @@ _SHOWN = 400
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, 1 if some images or objects could not be used, 2 for bad input."""
-    return run(PROGRAM, _command, argv)
+    return run(PROGRAM, _command, argv, keeps=True)
 
 
 def _command(argv: Sequence[str] | None) -> int:

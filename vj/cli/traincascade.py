@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vj.cli._common import OK, run
+from vj.cli._common import INTERRUPTED, OK, run
 from vj.cli._opencv_options import Option, one_of, parse
 from vj.errors import InputError
 
@@ -60,7 +60,7 @@ _NAMES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 if there is a cascade, 2 for bad input, 130 if stopped before the first stage."""
-    return run("vj-traincascade", _command, argv)
+    return run("vj-traincascade", _command, argv, keeps=True)
 
 
 def _command(argv: Sequence[str] | None) -> int:
@@ -85,7 +85,7 @@ def _command(argv: Sequence[str] | None) -> int:
             log.line(note)
         cascade = _train(config, folder, log)
         if cascade is None:
-            return 130
+            return INTERRUPTED
         if options["baseFormatSave"]:
             from vj.cascade.opencv_xml import FORMATS, save
 
@@ -151,13 +151,13 @@ def _train(config: Any, folder: Path, log: Any) -> Any:
     from vj.cascade.opencv_xml import save
     from vj.cli.train import _ctrl_c
 
-    stages = read_run(folder, config)
-    if len(stages) >= config.stages:
-        log.line(f"{len(stages)} stages are there already, so many were asked for; nothing is trained")
-        cascade = cascade_of(config, stages)
-        save(cascade, folder / "cascade.xml")
-        return cascade
     with locked(folder), _ctrl_c() as checked:
+        stages = read_run(folder, config)
+        if len(stages) >= config.stages:
+            log.line(f"{len(stages)} stages are there already, so many were asked for; nothing is trained")
+            cascade = cascade_of(config, stages)
+            save(cascade, folder / "cascade.xml")
+            return cascade
         training = Training(config, progress=checked(log.progress))
 
         def write() -> None:
