@@ -1,3 +1,7 @@
+from .adapters import ChatSettings as ChatSettings
+from .adapters import chat_tier as chat_tier
+from .adapters import classifier_tier as classifier_tier
+from .adapters import command_tier as command_tier
 from .calibration import Calibration as Calibration
 from .calibration import Reliability as Reliability
 from .calibration import brier_score as brier_score
@@ -11,3 +15,5 @@ from .model import Tier as Tier
 from .model import TierError as TierError
 from .outcomes import Outcomes as Outcomes
 from .policy import Policy as Policy
+from .router import Router as Router
+from .router import average_gap_recovered as average_gap_recovered
