@@ -107,6 +107,23 @@ def test_the_threshold_moves_the_cost_in_one_direction(fitted):
     assert costs[0] > costs[-1]
 
 
+def test_a_policy_is_used_for_another_heavy_tier():
+    """The new tier answers as the old one did: everything stays as it was but the name and the price."""
+    outcomes = made()
+    policy, other = Policy.fit(outcomes, loss=0.02), made(300, seed=9)
+    moved = policy.renamed("large", "newer", COSTS["large"])
+    renamed = Outcomes(("small", "middle", "newer"), other.truth, other.labels, other.confidences, other.costs)
+    before, after = policy.replay(other), moved.replay(renamed)
+    assert after["asked"]["newer"] == before["asked"]["large"] > 0
+    assert (after["accuracy"], after["cost"]) == (before["accuracy"], before["cost"])
+    assert Policy.from_dict(json.loads(json.dumps(moved.to_dict()))).tiers == ("small", "middle", "newer")
+    for old, new in (("nobody", "x"), ("large", "small")):
+        with pytest.raises(InputError, match="expected a"):
+            policy.renamed(old, new, 1.0)
+    with pytest.raises(InputError, match="cost of zero or more"):
+        policy.renamed("large", "newer", -1.0)
+
+
 def test_a_budget_is_kept_on_the_rows_it_was_fitted_on():
     outcomes = made()
     policy = Policy.fit(outcomes, budget=1.0)

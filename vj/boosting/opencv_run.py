@@ -23,7 +23,7 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.boosting.samples import Windows, prepare
 from vj.boosting.search import Split
-from vj.boosting.stage import Stage, stage_limit
+from vj.boosting.stage import Stage, same_stage, stage_limit
 from vj.boosting.trees import WeakTree
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import HaarFeatures, feature_pool
@@ -261,7 +261,7 @@ def write_stages(folder: Path, cascade: Cascade, config: TrainingConfig) -> None
 
 def _holds(path: Path, stage: Stage, window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> bool:
     try:
-        return _same(_stages(read_stages([_first(path)], window, features))[0], stage)
+        return same_stage(_stages(read_stages([_first(path)], window, features))[0], stage)
     except InputError:
         return False
 

@@ -133,6 +133,34 @@ class Policy:
             raise InputError("expected one of threshold, budget, accuracy and loss, got more")
         return replace(self, threshold=float(threshold))
 
+    def renamed(self, old: str, new: str, cost: float) -> Policy:
+        """Use the policy with another tier in the place of one: a new model, another service.
+
+        What was learned about the old one's answers stands in for the new one's until there are outcomes to fit on.
+        Which queries are deferred depends mostly on the tiers asked before; the probabilities stated after the new tier
+        are the old one's. `curve` and `fit_report` no longer apply and are dropped.
+
+        Parameters
+        ----------
+        old, new : str
+        cost : float
+            Of the new tier.
+
+        Raises
+        ------
+        InputError
+            The policy has no tier of the old name, or one of the new name already.
+        """
+        if old not in self.tiers:
+            raise InputError(f"expected a tier among {', '.join(self.tiers)}, got {old!r}")
+        if new in self.tiers:
+            raise InputError(f"expected a name that the policy does not use, got {new!r}")
+        tiers = tuple(new if name == old else name for name in self.tiers)
+        paid = checked_cost(new, cost)
+        costs = tuple(paid if name == old else one for name, one in zip(self.tiers, self.costs, strict=True))
+        note = {"rows": 0, "note": f"fitted with {old}, used with {new}: accuracy and cost are not known"}
+        return replace(self, tiers=tiers, costs=costs, curve=(), fit_report=note)
+
     # Deciding, one query at a time.
 
     @property
@@ -167,13 +195,10 @@ class Policy:
             return only, self.probability(only, answer)
         state = tuple(sorted(answers))
         if self.plan.pooled and state in self.learned.weights:
-            p = np.array([[self.probability(k, answers[k]) for k in state]])
-            labels = np.array([[answers[k].label or f"\0{k}" for k in state]])
-            tables = self.learned.tables
-            logs, counted = pooling.features(tables, state, labels, p)
-            where = pooling.places(tables, labels)
-            pick, found = pooling.pooled(logs, counted, self.learned.weights[state], where)
-            return state[int(pick[0])], float(found[0])
+            members = [answers[k] for k in state]
+            stated = [self.probability(k, answer) for k, answer in zip(state, members, strict=True)]
+            pick, found = self._pool(state)([answer.label for answer in members], stated)
+            return state[pick], found
         if self.plan.pooled:
             # A state that the plan does not know, after a failure: the surest answer stands.
             each = {k: self.probability(k, answer) for k, answer in answers.items()}
@@ -216,6 +241,17 @@ class Policy:
         Arguments as for `next`; the threshold plays no part.
         """
         return [(j, curve.at(p, label) - p) for j, curve in self._from.get(state, ()) if j not in without]
+
+    def _pool(self, state: State) -> pooling.OnePool:
+        found = self._pools.get(state)
+        if found is None:
+            found = pooling.OnePool(self.learned.tables, state, self.learned.weights[state])
+            self._pools[state] = found
+        return found
+
+    @cached_property
+    def _pools(self) -> dict[State, pooling.OnePool]:
+        return {}
 
     @cached_property
     def _from(self) -> dict[State, list[tuple[int, Calibration]]]:
