@@ -31,6 +31,14 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
         tiers, needs = [*args.tiers_vision, "--yunet", args.yunet, *output], ""
         tiers += ["--dlib", args.dlib] if args.dlib else []
     steps.append(("tiers_vision", tiers, needs))
+    shots, needs = (
+        [],
+        "needs images with and without faces and a model: --accuracy DATASET --backgrounds DIR --yunet ...",
+    )
+    if args.accuracy and args.backgrounds and args.yunet:
+        faces = args.accuracy[0].partition(":")[0]
+        shots, needs = [faces, args.backgrounds, "--yunet", args.yunet, *output], ""
+    steps.append(("wakeup", shots, needs))
     text = [args.text, *output] if args.text else []
     steps.append(("speculative", text, "" if text else "needs a long text: --text FILE"))
     pair = [args.accuracy[0].partition(":")[0], "--yunet", args.yunet, *output] if args.accuracy and args.yunet else []
@@ -51,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="neural yardstick for --accuracy, and a tier")
     parser.add_argument("--tiers-vision", nargs=2, metavar=("FDDB", "WIDER"), help="labelled images for detector tiers")
+    parser.add_argument("--backgrounds", metavar="DIR", help="images without faces, to wake up from")
     parser.add_argument("--dlib", metavar="MODEL.dat", help="dlib's CNN as the heavy tier, about 30 minutes")
     parser.add_argument("--training", metavar="DIR", help="workload of the training benchmark")
     parser.add_argument("--text", metavar="FILE", help="a book, for the language models of speculative cascades")

@@ -11,7 +11,7 @@ from pictures import gray, photo
 from skimage import data
 
 from benchmarks import __main__ as everything
-from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed, training
+from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed, training, wakeup
 from vj.boosting.workers import Workers
 from vj.cascade.opencv_xml import load, save
 from vj.images import write_image
@@ -276,3 +276,19 @@ def test_groups_of_a_folder(place, capsys):
     (place / "empty").mkdir()
     assert groups.main([str(place / "empty")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_face_in_a_shot_is_noticed(monkeypatch):
+    monkeypatch.setattr(wakeup, "PARTS", (4, 6, 4))
+    background = wakeup.stretched(photo("coffee"))
+    faces = [wakeup.in_front(photo("astronaut"), background), background]
+    found = wakeup.measure(faces, [background, background], None)
+    assert (found["woken"], found["last_tier_alone"], found["false_wakes"], found["frames"]) == (0.5, 0.5, 0, 28)
+    assert (
+        0
+        < found["asked"]["frontalface"]
+        <= found["asked"]["frontalface, 12 stages"]
+        < found["asked"]["difference"]
+        == 1
+    )
+    assert "50 % (50 %)" in wakeup.table({"frontalface": found})

@@ -201,8 +201,9 @@ class Dlib:
         If dlib is not installed, or the file is no such model.
     """
 
-    framing: ClassVar[Framing] = Framing(1.25, 80)
-    """How regions are cut out for it: its CNN finds no faces below about 80 px."""
+    framing: ClassVar[Framing] = Framing(1.1, 88)
+    """How regions are cut out for it: its CNN finds no faces below about 80 px. Chosen on 49 images of WIDER FACE, by
+    average precision against time: 77.8 at 39.5 s, against 74.9 at 40.0 s for a context of 1.25 and boxes at 80 px."""
 
     def __init__(self, model: Any, *, calibration: ScoreCalibration | None = None) -> None:
         if isinstance(model, str):
