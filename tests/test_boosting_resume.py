@@ -199,6 +199,8 @@ def _set(*keys):
             table = table[key]
         table[last] = value
 
+    # What the test is called; the same in every process.
+    change.__name__ = " ".join(map(str, keys))
     return change
 
 
@@ -250,7 +252,7 @@ def _set(*keys):
         _set("recipe", 3),
         _set("data", None),
     ],
-    ids=str,
+    ids=lambda change: change.__name__[:60],
 )
 def test_what_no_run_can_have_written_is_refused_in_one_line(pictures, stopped, tmp_path, phase, change):
     folder = shutil.copytree(stopped / phase, tmp_path / "c")

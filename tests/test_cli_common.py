@@ -140,7 +140,10 @@ def interrupted(arguments, ready, **more):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, err, time.monotonic() - start
 
 
