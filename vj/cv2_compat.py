@@ -42,7 +42,7 @@ Image = npt.NDArray[Any]
 Empty = tuple[()]
 Rects = npt.NDArray[np.int32] | Empty
 Ints = npt.NDArray[np.int32] | Empty
-Floats = npt.NDArray[np.float64] | Empty
+Weights = npt.NDArray[np.float64] | Empty
 
 
 _P = ParamSpec("_P")
@@ -245,7 +245,7 @@ class CascadeClassifier:
         minSize: Sequence[int] | None = (0, 0),
         maxSize: Sequence[int] | None = (0, 0),
         outputRejectLevels: bool = False,
-    ) -> tuple[Rects, Ints, Floats]:
+    ) -> tuple[Rects, Ints, Weights]:
         """Find objects, the number of stages each passed, and the sum of the last.
 
         Parameters are those of `detectMultiScale`. With the default ``outputRejectLevels=False`` OpenCV fails as soon
