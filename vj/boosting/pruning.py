@@ -92,7 +92,7 @@ def prune(
     lost = 1 - float((positives >= limits[1]).all(axis=1).mean())
     return raised, (
         f"thresholds raised together: a window with contrast costs {after:.2f} features instead of {before:.2f}; "
-        f"{100 * lost:.1f} % of the held-out positives that were found are given up"
+        f"{100 * lost:.1f} % of the held-out positives that were found are lost; reports describe the raised stages"
     )
 
 

@@ -66,6 +66,8 @@ class Log:
                 f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
                 f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.1f} Mwindows/s), {left} left"
             )
+        elif step.kind == "pruning":
+            self.state(f"pruning: {step.scanned:,} background windows scanned" if step.scanned else "pruning")
         elif step.round is not None:
             r = step.round
             self.state(
