@@ -430,6 +430,19 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pi
     assert not list(out.rglob(".*"))
 
 
+def test_restart_leaves_a_run_in_python_alone(pictures, folder, tmp_path, capsys):
+    training = Training(
+        TrainingConfig.from_mapping(RECIPE), positives=pictures[0], backgrounds=pictures[1], output=tmp_path / "out"
+    )
+    loop = iter(training)
+    next(loop)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert main([*_arguments(folder, tmp_path / "out"), "--quiet", "--restart"]) == 2
+    assert f"in use by process {os.getpid()} on " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    loop.close()
+
+
 def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     out = tmp_path / "out"
     arguments = [*_arguments(folder, out), "--stages=100", "--max-false-alarm-rate=0.05"]

@@ -233,6 +233,8 @@ def test_memory_is_shared_with_what_is_there_already(monkeypatch):
     # Bins of the stage before are not counted twice.
     assert memory.memory_for_bins(500 << 20, 100 << 20) == 236 << 20
     assert memory.memory_for_bins(100 << 20, 0) == 16 << 20
+    # Sums and weights of the samples come on top.
+    assert memory.memory_for_bins(500 << 20, 0, 400_000) == (136 << 20) - 128 * 400_000
     monkeypatch.undo()
     resource = pytest.importorskip("resource")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)

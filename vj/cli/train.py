@@ -266,9 +266,10 @@ def _forget(folder: Path) -> None:
     """Remove the checkpoint and the results of an earlier run."""
     from vj.boosting.lock import NAME, locked
 
-    for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
-        (folder / name).unlink(missing_ok=True)
+    # A run that was started in Python holds this lock alone.
     with locked(folder / "checkpoint"):
+        for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
+            (folder / name).unlink(missing_ok=True)
         for path in (folder / "checkpoint").glob("*"):
             if path.name != NAME:
                 path.unlink(missing_ok=True)
