@@ -231,6 +231,8 @@ def test_memory_is_shared_with_what_is_there_already(monkeypatch):
     # Bins of the stage before are not counted twice.
     assert memory.memory_for_bins(500 << 20, 100 << 20) == 236 << 20
     assert memory.memory_for_bins(100 << 20, 0) == 16 << 20
+    # Sums and weights of the samples come on top.
+    assert memory.memory_for_bins(500 << 20, 0, 400_000) == (136 << 20) - 128 * 400_000
     monkeypatch.undo()
     assert 50 << 20 < memory._resident() < 1.1 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 

@@ -165,7 +165,7 @@ class Learner:
         self._hear(Progress("binning", len(state.stages)))
         groups = self._prepare(self.positives.windows[training]), self._prepare(state.harvest.windows)
         held_samples = self._prepare(self.positives.windows[held]) if len(held) else None
-        bins = memory_for_bins(self._memory, self._arena.size)
+        bins = memory_for_bins(self._memory, self._arena.size, sum(group.count for group in groups) + len(held))
         search = Search(self._table, groups, self._workers, bins, self._arena)
         result = train_stage(
             search, held_samples, config, trees=state.trees, chooser=self._chooser(), progress=self._round

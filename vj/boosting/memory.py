@@ -17,12 +17,14 @@ def memory_budget(limit_mb: int = 0) -> int:
     return free // 2 if free else 2 << 30
 
 
-# What a stage takes beside its bins once they are made: blocks that are not kept, pictures, plots at the end.
+# What a stage takes once its bins are made: tables of the fast search, images, plots at the end.
 _RESERVE = 64 << 20
 _LEAST = 16 << 20
+# Sums, weights and what is made of them, for each sample.
+_EACH = 128
 
 
-def memory_for_bins(budget: int, held: int) -> int:
+def memory_for_bins(budget: int, held: int, samples: int = 0) -> int:
     """Return the bytes that bins may take of a budget for the whole process.
 
     Parameters
@@ -31,6 +33,8 @@ def memory_for_bins(budget: int, held: int) -> int:
         Bytes that the process should stay within.
     held : int
         Bytes that it holds for bins already.
+    samples : int
+        Number of samples, whose sums and weights are still to be made.
 
     Returns
     -------
@@ -39,14 +43,12 @@ def memory_for_bins(budget: int, held: int) -> int:
         in any case: interpreter, compiler and samples alone take some 250 MB.
     """
     others = max(_resident() - held, 0)
-    return max(min(budget // 2, budget - others - _RESERVE), _LEAST)
+    return max(min(budget // 2, budget - others - _RESERVE - _EACH * samples), _LEAST)
 
 
 # What a run takes besides data from when its feature pool is made: compiler, compiled code, tables of the fast search.
 # Measured at 24x24: 130 MB (LBP) to 150 MB with kernels from the cache, 265 MB when they are compiled.
 _PROGRAM = 270 << 20
-# Sums, weights and what is made of them, for each sample.
-_EACH = 128
 
 
 @dataclass(frozen=True)
