@@ -96,8 +96,8 @@ class PositiveSource:
 
     path: str = _text("", "folder or file")
     format: str = _choice("auto", FORMATS, "how the objects are annotated; auto looks at the path")
-    crop: str = _choice("box", CROPS, "what is cut out for an object")
-    margin: float = _number(0.0, -0.4, 2.0, "added on each side of a box, as a fraction of its size")
+    crop: str = _choice("box", CROPS, "what is cut out")
+    margin: float = _number(0.0, -0.4, 2.0, "added on each side, fraction of the box")
     aspect: str = _choice("grow", ASPECTS, "how a box gets the window's aspect ratio")
     side: float = _number(
         2.66, 0.5, 8.0, "landmarks: side of the square, in units of about the distance between the eyes"
@@ -109,9 +109,9 @@ class PositiveSource:
         default_factory=dict, metadata={"type": dict, "help": "CSV: values that columns must have"}
     )
     classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
-    jitter: int = _integer(-1, -1, 1000, "jittered copies of each of its objects; -1: as for the run")
-    images: str = _text("", "folder that names in the annotations are relative to")
-    min_size: int = _integer(0, 0, 10000, "boxes with a side below this many pixels are left out")
+    jitter: int = _integer(-1, -1, 1000, "jittered copies per object; -1: as for the run")
+    images: str = _text("", "folder that annotated names are relative to")
+    min_size: int = _integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
     frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
     limit: int = _integer(0, 0, 10**9, "most objects taken, chosen at random; 0: all")
 
@@ -203,23 +203,23 @@ class TrainingConfig:
         1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all"
     )
     search: str = _choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
-    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of the features in the sample")
+    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample")
 
     mirror: bool = _flag(False, "add every positive mirrored")
     jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
-    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, as a fraction of the window")
-    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, as a fraction")
+    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
+    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
-    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, as a fraction")
+    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, fraction")
     detail: float = _number(
         1.0, 0.0, 1.0, "jitter: smallest size, in windows, that is resampled as the detector does; 0: antialiased"
     )
-    brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change of brightness in grey levels")
+    brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change in grey levels")
 
-    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales at which backgrounds are mined")
+    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales of mining")
     seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
     threads: int = _integer(0, 0, 1024, "threads; results do not depend on them; 0: one per core")
-    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within, in MB; 0: half of what is free")
+    memory_mb: int = _integer(0, 0, 10**7, "memory limit in MB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_images(group: Any) -> None:
     add = group.add_argument
-    add("--positives", action="append", metavar="PATH", help="the object: folder of crops, or annotations; repeatable")
+    add("--positives", action="append", metavar="PATH", help="the object: crops or annotations; repeatable")
     text = "images without it: folder, list, pattern; annotated: those of the positives around it; repeatable"
     add("--backgrounds", action="append", metavar="PATH", help=text)
     add("--format", metavar="NAME", help="format of the annotations, if not recognised")
@@ -113,7 +113,7 @@ def _add_run(group: Any) -> None:
     add("--output", metavar="PATH", help="folder for cascade, report, plots and checkpoints")
     add("--restart", action="store_true", help="drop the run that the output folder holds")
     add("--seed", type=int, metavar="N", help="seed of everything random [1]")
-    add("--threads", type=int, metavar="N", help="threads; results do not depend on them [one per core]")
+    add("--threads", type=int, metavar="N", help="results do not depend on it [one per core]")
     add(
         "--set",
         dest="settings",
