@@ -85,7 +85,7 @@ def make_labels(rng: mutants.Rng, only: str | None = None) -> Case:
     else:
         data = mutants.spoil_lines(rng, data)
     if rng.random() < 0.003:
-        data = data * int(2_000_000 / max(1, len(data)))
+        data = data * int(1_000_000 / max(1, len(data)))
     png = images()[0][1]
     return Case({spoilt: data, **{k: v for k, v in files.items() if k != spoilt}, "a.png": png, "b.png": png}, (name,))
 
