@@ -85,7 +85,7 @@ def make_labels(rng: mutants.Rng, only: str | None = None) -> Case:
     else:
         data = mutants.spoil_lines(rng, data)
     if rng.random() < 0.003:
-        data = data * int(2_000_000 / max(1, len(data)))
+        data = data * int(1_000_000 / max(1, len(data)))
     png = images()[0][1]
     return Case({spoilt: data, **{k: v for k, v in files.items() if k != spoilt}, "a.png": png, "b.png": png}, (name,))
 
@@ -125,7 +125,7 @@ def try_labels(case: Case, folder: Path) -> None:
 @cache
 def recipes() -> tuple[bytes, ...]:
     """Return recipes with every kind of value."""
-    plain = TrainingConfig.from_mapping({"positives": [{"path": "a"}], "backgrounds": ["b"]}, data="x")
+    plain = TrainingConfig.from_mapping({"positives": [{"path": "a"}], "backgrounds": ["b"]}, base="/pictures")
     every = plain.to_toml()
     tables = '\n[[positives]]\npath = "{data}/x.csv"\nwhere = { yaw = "-0.6..0.6" }\nclasses = ["face"]\njitter = 2\n'
     steps = 'window = "20x24"\nstages = 15\nmax_depth = [1, 1, 2]\nmin_hit_rate = [0.98, 0.99]\nmirror = true\n'

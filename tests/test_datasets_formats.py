@@ -7,6 +7,8 @@ import pytest
 
 from vj.datasets.backgrounds import find_backgrounds
 from vj.datasets.formats import FORMATS, read_labelled
+from vj.datasets.opencv_samples import parse_info_line
+from vj.datasets.reading import existing, number
 from vj.errors import InputError
 from vj.images import write_image
 
@@ -297,3 +299,39 @@ def test_an_xml_file_of_megabytes_is_no_annotation_of_one_image(folder):
     _write(folder / "Annotations" / "a.xml", "<annotation>" + "<a/>" * (1 << 20) + "</annotation>")
     with pytest.raises(InputError, match="at most 4194304 bytes"):
         read_labelled(folder / "Annotations")
+
+
+def slow_info_line(words):
+    """What the reader's one pass must find, tried from every place."""
+    for at in range(1, len(words)):
+        rest = words[at + 1 :]
+        if words[at].isdecimal() and len(rest) == 4 * int(words[at]) and all(number(word) is not None for word in rest):
+            return " ".join(words[:at]), rest
+    return None
+
+
+def test_info_lines_of_any_words_are_split_as_by_trying_every_place():
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(4000):
+        words = [str(word) for word in rng.choice(["0", "1", "2", "-3", "a", "1.5", "b.png"], rng.integers(0, 9))]
+        expected = slow_info_line(words)
+        assert parse_info_line(words) == expected, words
+        found += expected is not None
+    assert found > 300
+
+
+def test_a_line_of_a_million_words_is_read_in_one_pass():
+    """Trying every place took more than a minute for a tenth of it; a quadratic reader would not end here."""
+    words = ["a.png", *["2", "10", "12", "30", "38", "1", "2", "8", "9"] * 100_000, "x"]
+    assert parse_info_line(words) is None
+    name, boxes = parse_info_line([*words, str(100_000), *["1"] * 400_000])
+    assert len(boxes) == 400_000 and name.endswith("9 x")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".PNG", ".tiff"])
+def test_images_of_another_ending_are_found(tmp_path, ending):
+    (tmp_path / f"a.b{ending}").write_bytes(b"x")
+    assert existing(tmp_path / "a.b.gif") == tmp_path / f"a.b{ending}"
+    assert existing(tmp_path / "a.b") == tmp_path / f"a.b{ending}"
+    assert existing(tmp_path / "a") == tmp_path / "a"

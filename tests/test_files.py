@@ -87,3 +87,9 @@ def test_a_file_that_grows_is_read_up_to_the_limit():
     assert read_bounded(place, 1 << 20).startswith(b"Name:")
     with pytest.raises(InputError, match="at most 10 bytes, got more"):
         read_bounded(place, 10)
+
+
+def test_a_name_no_file_can_have_is_shown_by_its_beginning():
+    with pytest.raises(InputError) as raised:
+        read_bounded("x" * 9000, 9)
+    assert str(raised.value) == f"{'x' * 200}...: expected a readable file, got File name too long"

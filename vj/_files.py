@@ -36,7 +36,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     InputError
         If the file cannot be read, is not a regular file, or is larger.
     """
-    name = os.fspath(path)
+    name = _shown(path)
     # Without O_NONBLOCK, opening a pipe waits for a writer.
     no_wait = getattr(os, "O_NONBLOCK", 0)
     try:
@@ -56,6 +56,12 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     if len(data) > limit:
         raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got more")
     return data
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    """Return a path as messages show it: whole, unless no file can have so long a name."""
+    name = os.fspath(path)
+    return name if len(name) <= 4096 else f"{name[:200]}..."
 
 
 def _read(file: BinaryIO, most: int, expected: int) -> bytes:
