@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,6 @@ def _detect(argv: Sequence[str] | None) -> int:
     if args.annotate:
         Path(args.annotate).mkdir(parents=True, exist_ok=True)
         targets = _targets(paths, Path(args.annotate))
-    _compile(detector)
     done = failed = 0
     for path in paths:
         try:
@@ -133,20 +131,6 @@ def _detector(args: argparse.Namespace) -> Detector:
         suppression=args.suppression,
         threads=args.threads,
     )
-
-
-def _compile(detector: Detector) -> None:
-    """Run once on an empty image: cached kernels answer at once, new ones take seconds, and then it says so."""
-    import numpy as np
-
-    notice = threading.Timer(
-        1.5, _common.report, (PROGRAM, "compiling for this processor, once; the next start will be quick")
-    )
-    notice.daemon = True
-    notice.start()
-    width, height = detector.cascade.window
-    detector.detect(np.zeros((2 * height, 2 * width), dtype=np.uint8))
-    notice.cancel()
 
 
 def _check_sizes(args: argparse.Namespace) -> None:
