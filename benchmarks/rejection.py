@@ -50,7 +50,7 @@ def photos() -> dict[str, Any]:
     return found
 
 
-def survivors_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: float) -> list[int]:
+def hits_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: float) -> list[int]:
     """Windows that pass stages 1, 2, ... of a cascade as cv2's own detector finds them, cut off after each."""
     import cv2
 
@@ -133,7 +133,7 @@ def measure(cascades: list[str], pictures: list[Any], scale_factor: float, verif
         profiles[name], results[name] = {}, {}
         for rule in ("opencv", "grid"):
             profile = rejection_profile(cascade, pictures, scale_factor=scale_factor, rule=rule)
-            in_opencv = survivors_in_opencv(cascade, pictures, scale_factor) if verify and rule == "opencv" else None
+            in_opencv = hits_in_opencv(cascade, pictures, scale_factor) if verify and rule == "opencv" else None
             profiles[name][rule], results[name][rule] = profile, _figures(profile, in_opencv)
             print(f"{name}, {rule}: {profile.windows:,} windows, {profile.features_per_window:.2f} features each")
     return profiles, results

@@ -115,7 +115,8 @@ def _measure(args: argparse.Namespace, cascade: Cascade, images: list[Any]) -> t
     seconds = stage_seconds(cascade, timed, scale_factor=args.scale_factor, min_size=args.min_size)
     milliseconds = 1000 * seconds / len(timed)
     flat = f"{100 * profile.flat / profile.windows:.1f} % too flat to enter"
-    print(f"\n{len(images)} images, {profile.windows:,} windows ({args.rule} rule), {flat}")
+    count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+    print(f"\n{count}, {profile.windows:,} windows ({args.rule} rule), {flat}")
     print(f"{profile.features_per_window:.2f} features and {profile.weak_classifiers_per_window:.2f} ", end="")
     print(f"weak classifiers per window, {milliseconds.sum():.1f} ms per image on one thread")
     print(

@@ -669,10 +669,10 @@ def _vote(at, total, left, first, bases):
 
 
 @njit(cache=True, nogil=True)
-def _stump_bits(at, bases, norms, ends, base, limits):
+def _stump_bits(at, bases, norms, ends, base, bounds):
     """Run a stage of stumps on Haar-like features, sorted by kind, over a batch of vectors.
 
-    `ends` are the first node and those after the last of each kind, `base` is what every sum starts from, `limits` are
+    `ends` are the first node and those after the last of each kind, `base` is what every sum starts from, `bounds` are
     the sums at which a lane surely and perhaps passes. Returns the lanes that do, as two bit sets. A loop for each
     kind keeps everything in registers: 1.6 times as fast as one loop that branches.
     """
@@ -691,18 +691,18 @@ def _stump_bits(at, bases, norms, ends, base, limits):
     for node in range(ends[3], ends[4]):
         first = np.uintp(node) * RECORD
         total = _vote(at, total, _float_value(at, bases, norms, np.uintp(node), first), first, bases)
-    return _at_least(total, limits[0]), _at_least(total, limits[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
 
 
 @njit(cache=True, nogil=True)
-def _lbp_bits(at, bases, ends, base, limits):
+def _lbp_bits(at, bases, ends, base, bounds):
     """Run a stage of stumps on LBP features; see `_stump_bits`."""
     total = _fill(base, bases)
     for node in range(ends[0], ends[4]):
         first = np.uintp(node) * LBP_RECORD
         left = _lbp_inside(at.sums, at.records, first, bases)
         total = _add(total, _and(left, _fill(_int_at(at.records, first + LBP_DELTA), bases)))
-    return _at_least(total, limits[0]), _at_least(total, limits[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
 
 
 @njit(inline="always")
@@ -731,7 +731,7 @@ def _branch(at, total, left, node, slot, delta, top, last, bases):
 
 
 @njit(cache=True, nogil=True)
-def _tree_bits(at, bases, norms, segments, base, limits, lbp, nodes):
+def _tree_bits(at, bases, norms, segments, base, bounds, lbp, nodes):
     """Run a stage of `nodes` nodes of trees over a batch of vectors; see `_stump_bits`.
 
     A segment holds the nodes of one depth, sorted by kind. A node votes, like a stump, for the lanes that reach it and
@@ -777,7 +777,7 @@ def _tree_bits(at, bases, norms, segments, base, limits, lbp, nodes):
             left = _float_value(at, bases, norms, np.uintp(node), first)
             delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
             total = _branch(at, total, left, node, slot, delta, top, last, bases)
-    return _at_least(total, limits[0]), _at_least(total, limits[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
 
 
 @njit(cache=True, nogil=True)
@@ -831,7 +831,7 @@ def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, 
     e = tables.ends[segments[0]]
     ends = (e[0], e[1], e[2], e[3], e[4])
     base = tables.bases[stage]
-    limits = (tables.high[stage], tables.low[stage])
+    bounds = (tables.high[stage], tables.low[stage])
     lbp = tables.lbp
     stumps = segments[1] - segments[0] == 1
     width = np.uintp(LANES)
@@ -844,11 +844,11 @@ def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, 
         starts = (members[0] * width, members[1] * width, members[2] * width, members[3] * width)
         block = _load_floats(at_norms, starts)
         if not stumps:
-            sure, maybe = _tree_bits(at, bases, block, segments, base, limits, lbp, nodes)
+            sure, maybe = _tree_bits(at, bases, block, segments, base, bounds, lbp, nodes)
         elif lbp:
-            sure, maybe = _lbp_bits(at, bases, ends, base, limits)
+            sure, maybe = _lbp_bits(at, bases, ends, base, bounds)
         else:
-            sure, maybe = _stump_bits(at, bases, block, ends, base, limits)
+            sure, maybe = _stump_bits(at, bases, block, ends, base, bounds)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):
             vector = vectors[b + k]
@@ -881,7 +881,7 @@ def _count_features(sums, vectors, vector_bases, n, norms, entering, stage, tabl
     nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
     at = _addresses(sums, tables, scratch)
     at_norms = _address(norms)
-    limits = (tables.high[stage], tables.low[stage])
+    bounds = (tables.high[stage], tables.low[stage])
     width = np.uintp(LANES)
     features = 0
     for b in range(0, n, BATCH):
@@ -899,7 +899,7 @@ def _count_features(sums, vectors, vector_bases, n, norms, entering, stage, tabl
                 np.uintp(vectors[k[3]]) * width,
             )
             block = _load_floats(at_norms, starts)
-            _tree_bits(at, bases, block, segments, tables.bases[stage], limits, tables.lbp, nodes)
+            _tree_bits(at, bases, block, segments, tables.bases[stage], bounds, tables.lbp, nodes)
             for node in range(nodes):
                 # Roots are nobody's children: nothing is stored for them.
                 features += _count(np.uint32(_int_at(at.scratch, np.uintp(node))) & here)
