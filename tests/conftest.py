@@ -46,6 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_notice_of_compiling() -> None:
+    """Which test compiles a kernel first is chance; the notice has a test of its own, in a process of its own."""
+    from vj.cli import _common
+
+    _common.announces = False
+
+
 def pytest_unconfigure() -> None:
     if _own_cache:
         shutil.rmtree(os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)

@@ -11,7 +11,8 @@ from pictures import gray, photo
 
 import vj
 from vj.cascade.calibration import MAX_KNOTS, ScoreCalibration, put_into
-from vj.cascade.opencv_xml import parse, to_xml
+from vj.cascade.new_xml import to_xml
+from vj.cascade.opencv_xml import parse
 from vj.cascade.stock import find
 from vj.cli import calibrate, detect
 from vj.errors import InputError

@@ -12,7 +12,8 @@ from scans import depths, scan
 
 import vj
 from vj.cascade import opencv_xml, stock
-from vj.cascade.opencv_xml import parse, to_xml
+from vj.cascade.new_xml import to_xml
+from vj.cascade.opencv_xml import parse
 from vj.errors import InputError
 from vj.scanning.scanner import Scanner
 

@@ -96,8 +96,48 @@ def test_the_first_run_says_that_it_compiles(folder, tmp_path):
     fresh = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     first = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
     second = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
-    assert "compiling for this processor" in first.stderr
+    assert first.stderr.count("compiling for this processor") == 1
     assert first.stdout == second.stdout
+    assert second.stderr == ""
+
+
+def test_a_first_run_in_training_says_so_too(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "vj.cli.train",
+        "--positives",
+        "skimage:faces",
+        "--window",
+        "12x12",
+        "--stages",
+        "1",
+    ]
+    command += ["--backgrounds", "skimage:backgrounds", "--output", str(tmp_path / "out"), "--features", "lbp"]
+    fresh = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    told = ""
+    with subprocess.Popen(command, env=fresh, stderr=subprocess.PIPE, text=True) as running:
+        while "compiling" not in told and (line := running.stderr.readline()):
+            told += line
+        running.kill()
+    assert told.count("vj-train: compiling for this processor") == 1
+
+
+def test_quiet_commands_do_not_say_that_they_compile(monkeypatch, capsys):
+    from vj._system import on_compile
+    from vj.cli import _common
+
+    def command(argv):
+        for call in on_compile:
+            call()
+        return 0
+
+    monkeypatch.setattr(_common, "announces", True)
+    assert _common.run("vj-any", command, ["--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert _common.run("vj-any", command, []) == 0
+    assert capsys.readouterr().err.startswith("vj-any: compiling")
+    on_compile.clear()
 
 
 @pytest.mark.parametrize("case", ["two folders", "ending", "hard link", "symbolic link"])

@@ -13,15 +13,16 @@ from cascades import random_cascade
 
 from vj.cascade import opencv_xml
 from vj.cascade.file_storage import read_tree
+from vj.cascade.new_xml import to_xml
 from vj.cascade.old_xml import to_old_xml
 from vj.cascade.storage_node import MAX_BYTES
 from vj.errors import InputError
 
-SMALL = opencv_xml.to_xml(opencv_xml.load("frontalface")).encode()
+SMALL = to_xml(opencv_xml.load("frontalface")).encode()
 
 
 def same(a: object, b: object) -> bool:
-    return opencv_xml.to_xml(a) == opencv_xml.to_xml(b)  # type: ignore[arg-type]
+    return to_xml(a) == to_xml(b)  # type: ignore[arg-type]
 
 
 def cascade(data: bytes) -> object:
@@ -150,8 +151,8 @@ def stored(data: bytes, path: Path) -> Path:
 
 CASCADES = {
     "packaged": SMALL,
-    "trees, tilted": opencv_xml.to_xml(random_cascade(1, kind="all", nodes=(1, 2, 4))).encode(),
-    "LBP": opencv_xml.to_xml(random_cascade(2, kind="lbp", nodes=(1, 3))).encode(),
+    "trees, tilted": to_xml(random_cascade(1, kind="all", nodes=(1, 2, 4))).encode(),
+    "LBP": to_xml(random_cascade(2, kind="lbp", nodes=(1, 3))).encode(),
     "old layout": to_old_xml(random_cascade(3, kind="all", nodes=(1, 2))).encode(),
 }
 

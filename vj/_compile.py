@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numba
 from numba.core import caching
 
+from vj._system import on_compile
 from vj.errors import CacheWarning
 
 _said = threading.Event()
@@ -154,11 +155,15 @@ class _Cache(caching.FunctionCache):
             )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # whatever a spoilt file makes pickle raise
             self._forget()
-            return None
+        if found is None:
+            while on_compile:
+                on_compile.pop()()
+        return found
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         found = super()._load_overload(sig, target_context)

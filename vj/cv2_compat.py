@@ -27,7 +27,8 @@ from vj._files import is_file, read_bounded, write_text
 from vj.cascade import stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.model import Cascade
-from vj.cascade.opencv_xml import from_tree, is_old, name_of, resolve, to_xml
+from vj.cascade.new_xml import to_xml
+from vj.cascade.opencv_xml import from_tree, is_old, name_of, resolve
 from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.detector import Detector
 from vj.errors import InputError

@@ -29,7 +29,8 @@ from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import HaarFeatures, feature_pool
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures, lbp_pool
 from vj.cascade.model import Cascade
-from vj.cascade.opencv_xml import read_stages, stage_lines
+from vj.cascade.new_xml import stage_lines
+from vj.cascade.opencv_xml import read_stages
 from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.errors import InputError
 

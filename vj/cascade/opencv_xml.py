@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -25,7 +24,8 @@ from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
-from vj.cascade.old_xml import decimal, feature_xml, to_old_xml
+from vj.cascade.new_xml import to_xml
+from vj.cascade.old_xml import to_old_xml
 from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.errors import InputError
 
@@ -429,7 +429,8 @@ def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMAT
     path : str or path
     format : str
         ``opencv-cascade-classifier``, or ``opencv-haar-classifier`` for programs that read only the layout before it,
-        such as jsfeat and tracking.js; that one holds Haar-like features only, and no provenance.
+        such as jsfeat and tracking.js; that one holds Haar-like features only, and neither provenance
+        nor calibration.
 
     Raises
     ------
@@ -444,73 +445,3 @@ def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMAT
     if format not in FORMATS:
         raise InputError(f"expected format as one of {', '.join(FORMATS)}, got {format!r}")
     write_text(path, to_xml(cascade) if format == FORMATS[0] else to_old_xml(cascade))
-
-
-def to_xml(cascade: Cascade) -> str:
-    """Return a cascade as the text of an OpenCV cascade file (its current layout)."""
-    lbp = isinstance(cascade.features, LbpFeatures)
-    out = ['<?xml version="1.0"?>', "<opencv_storage>", '<cascade type_id="opencv-cascade-classifier">']
-    out += [
-        "  <stageType>BOOST</stageType>",
-        f"  <featureType>{'LBP' if lbp else 'HAAR'}</featureType>",
-        f"  <height>{cascade.window[1]}</height>",
-        f"  <width>{cascade.window[0]}</width>",
-        f"  <stageParams><maxWeakCount>{int(cascade.stage_sizes.max())}</maxWeakCount></stageParams>",
-        f"  <featureParams><maxCatCount>{256 if lbp else 0}</maxCatCount></featureParams>",
-        f"  <stageNum>{cascade.n_stages}</stageNum>",
-        "  <stages>",
-    ]
-    for s in range(cascade.n_stages):
-        out += ["    <_>", *stage_lines(cascade, s), "    </_>"]
-    out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
-    if cascade.provenance:
-        out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
-    if cascade.calibration is not None:
-        out += calibration.to_lines(cascade.calibration)
-    return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
-
-
-def stage_lines(cascade: Cascade, stage: int) -> Iterator[str]:
-    """Yield the lines of one stage, which refer to the cascade's features by number."""
-    trees = range(int(cascade.stage_starts[stage]), int(cascade.stage_starts[stage + 1]))
-    yield f"      <maxWeakCount>{len(trees)}</maxWeakCount>"
-    yield f"      <stageThreshold>{decimal(cascade.stage_thresholds[stage])}</stageThreshold>"
-    yield "      <weakClassifiers>"
-    for tree in trees:
-        yield from _tree_lines(cascade, tree)
-    yield "      </weakClassifiers>"
-
-
-def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
-    first, last = int(cascade.tree_starts[tree]), int(cascade.tree_starts[tree + 1])
-    nodes = []
-    for n in range(first, last):
-        words = [str(c) for c in cascade.node_children[n]] + [str(cascade.node_features[n])]
-        if len(cascade.node_subsets):
-            words += [str(w) for w in cascade.node_subsets[n]]
-        else:
-            words.append(decimal(cascade.node_thresholds[n]))
-        nodes.append(" ".join(words))
-    leaves = " ".join(decimal(v) for v in cascade.leaves[first + tree : last + tree + 1])
-    return [
-        "        <_>",
-        f"          <internalNodes>{' '.join(nodes)}</internalNodes>",
-        f"          <leafValues>{leaves}</leafValues></_>",
-    ]
-
-
-def _feature_lines(cascade: Cascade) -> Iterator[str]:
-    features = cascade.features
-    if isinstance(features, LbpFeatures):
-        for rect in features.rects.tolist():
-            yield f"    <_><rect>{' '.join(map(str, rect))}</rect></_>"
-        return
-    for index in range(len(features)):
-        yield f"    <_>{feature_xml(features, index)}</_>"
-
-
-def _provenance_lines(provenance: dict[str, str]) -> Iterator[str]:
-    for key, value in provenance.items():
-        tag = re.sub(r"\W", "_", key, flags=re.ASCII)
-        text = escape(" ".join(str(value).split()), {'"': "&quot;", "'": "&apos;"})
-        yield f'    <{tag}>"{text}"</{tag}>'

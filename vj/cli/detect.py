@@ -97,7 +97,6 @@ def _detect(argv: Sequence[str] | None) -> int:
     if args.annotate:
         Path(args.annotate).mkdir(parents=True, exist_ok=True)
         targets = _targets(paths, Path(args.annotate))
-    _compile(detector)
     done = failed = 0
     for path in paths:
         try:
@@ -132,15 +131,6 @@ def _detector(args: argparse.Namespace) -> Detector:
         suppression=args.suppression,
         threads=args.threads,
     )
-
-
-def _compile(detector: Detector) -> None:
-    """Run once on an empty image: cached kernels answer at once, new ones take seconds, and then it says so."""
-    import numpy as np
-
-    width, height = detector.cascade.window
-    with _common.compiling(PROGRAM):
-        detector.detect(np.zeros((2 * height, 2 * width), dtype=np.uint8))
 
 
 def _check_sizes(args: argparse.Namespace) -> None:
