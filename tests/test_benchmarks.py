@@ -1,6 +1,7 @@
 """The benchmarks run on small input, their files say where they come from, and README shows what the files hold."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -228,10 +229,10 @@ def test_blocks_of_a_readme_are_made_from_result_files(place):
     assert readme.rendered(new, images) == new
 
 
-@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_pages_show_what_the_result_files_hold(page):
     text = page.read_text(encoding="utf-8")
-    assert "<!-- benchmark: " in text
+    assert re.search("<!-- (benchmark|summary): ", text)
     assert readme.rendered(text) == text, "run: python -m benchmarks.readme"
 
 

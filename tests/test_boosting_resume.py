@@ -16,7 +16,6 @@ from skimage import data
 
 import vj
 import vj.boosting.run as training
-from vj.boosting.positives import positives_from_arrays
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.cli.train import main
@@ -56,10 +55,10 @@ def _run(pictures, folder, stop=None, **changes):
 
     run = Training(
         config,
-        positives=positives_from_arrays(pictures[0], config),
+        positives=pictures[0],
         backgrounds=pictures[1],
         progress=progress,
-        checkpoint=folder,
+        output=folder,
     )
     list(run)
     return run, steps
@@ -124,7 +123,7 @@ def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
 )
 def test_a_spoilt_checkpoint_is_refused_in_one_line(pictures, tmp_path, spoil):
     _run(pictures, tmp_path / "c", stages=1)
-    path = tmp_path / "c/state.json"
+    path = tmp_path / "c/checkpoint/state.json"
     path.write_text(spoil(path.read_text()))
     with pytest.raises(InputError, match="checkpoint") as error:
         _run(pictures, tmp_path / "c", stages=1)
@@ -134,7 +133,7 @@ def test_a_spoilt_checkpoint_is_refused_in_one_line(pictures, tmp_path, spoil):
 def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
     """In containers process ids recur: names made of them let a resumed run overwrite the array of the state."""
     _run(pictures, tmp_path / "c", stages=1)
-    (path,) = (tmp_path / "c").glob("negatives-*.npy")
+    (path,) = (tmp_path / "c/checkpoint").glob("negatives-*.npy")
     assert str(os.getpid()) not in path.name.split("-")
     for content in (b"", path.read_bytes()[:-1] + b"x"):
         path.write_bytes(content)
@@ -193,6 +192,31 @@ def test_killed_at_random_points(folder, tmp_path):
     assert not [p for p in out.rglob("*") if p.name.endswith(".tmp") and p.parent == out]
 
 
+def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pictures, folder, tmp_path, capsys):
+    assert main([*_arguments(folder, tmp_path / "whole"), "--quiet"]) == 0
+    out = tmp_path / "out"
+    process = _start(_arguments(folder, out))
+    while process.poll() is None and not (out / "checkpoint/state.json").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        before = sorted(p.name for p in out.rglob("*"))
+        for extra in ([], ["--restart"], ["--stages=1"]):
+            assert main([*_arguments(folder, out), "--quiet", *extra]) == 2
+            error = capsys.readouterr().err
+            assert f"in use by process {process.pid} on " in error
+            assert error.count("\n") == 1
+        assert sorted(p.name for p in out.rglob("*")) == before
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on "):
+            _run(pictures, out)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.communicate()
+    assert process.returncode == 0
+    assert (out / "cascade.xml").read_bytes() == (tmp_path / "whole/cascade.xml").read_bytes()
+    assert not list(out.rglob(".*"))
+
+
 def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     out = tmp_path / "out"
     arguments = [*_arguments(folder, out), "--stages=100", "--max-false-alarm-rate=0.05"]
@@ -204,7 +228,7 @@ def test_ctrl_c_leaves_the_finished_stages(folder, tmp_path):
     assert process.returncode == 0, error.decode()
     assert b"Traceback" not in error
     assert 1 <= vj.load(out / "cascade.xml").n_stages < 100
-    assert b"the same command goes on from there" in error
+    assert b"the same command resumes after them" in error
 
 
 def test_restart_forgets_the_earlier_run(folder, tmp_path, capsys):

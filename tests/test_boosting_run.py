@@ -37,7 +37,7 @@ def photos():
 
 def _train(faces, photos, **changes):
     config = TrainingConfig.from_mapping({**BASE, **changes})
-    run = Training(config, positives=positives_from_arrays(faces, config), backgrounds=photos)
+    run = Training(config, positives=faces, backgrounds=photos)
     return run, list(run)
 
 
@@ -49,7 +49,7 @@ def _train(faces, photos, **changes):
         {"features": "all", "stages": 2},
         {"max_depth": 2, "boosting": "real"},
         {"boosting": "discrete", "holdout": 0.0, "search": "exact"},
-        {"boosting": "logit", "weight_trim_rate": 0.95},
+        {"boosting": "gentle", "weight_trim_rate": 0.95},
         {"window": "10x14", "features": "core", "stages": 2},
     ],
     ids=lambda c: "-".join(map(str, c.values())) or "gentle",
@@ -103,7 +103,7 @@ def test_backgrounds_used_up_end_the_training_in_a_sentence(faces):
     config = TrainingConfig.from_mapping({**BASE, "stages": 30})
     run = Training(
         config,
-        positives=positives_from_arrays(faces, config),
+        positives=faces,
         backgrounds=[data.gravel()[:40, :40]],
         progress=lambda p: notes.append(p.text) if p.kind == "note" else None,
     )
@@ -119,7 +119,7 @@ def test_the_overall_target_ends_the_training(faces, photos):
     config = TrainingConfig.from_mapping({**BASE, "stages": 9, "overall_false_alarm_rate": 0.3})
     run = Training(
         config,
-        positives=positives_from_arrays(faces, config),
+        positives=faces,
         backgrounds=photos,
         progress=lambda p: (notes.append(p.text), steps.append(p)),
     )
@@ -156,7 +156,7 @@ def test_flat_positives_are_left_out_and_counted(faces):
 
 def test_no_cascade_before_the_first_stage(faces, photos):
     config = TrainingConfig.from_mapping(BASE)
-    run = Training(config, positives=positives_from_arrays(faces, config), backgrounds=photos)
+    run = Training(config, positives=faces, backgrounds=photos)
     with pytest.raises(InputError, match="at least one trained stage"):
         _ = run.cascade
 
@@ -167,7 +167,7 @@ def test_pruning_makes_windows_cheaper_and_loses_its_share(faces, photos):
     config = TrainingConfig.from_mapping({**BASE, "pruning": 0.1})
     run = Training(
         config,
-        positives=positives_from_arrays(faces, config),
+        positives=faces,
         backgrounds=photos,
         progress=lambda step: notes.append(step.text) if step.kind == "note" else None,
     )

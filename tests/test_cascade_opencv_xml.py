@@ -112,11 +112,41 @@ def test_the_old_layout_is_read(nodes):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("nodes", [(1,), (1, 2, 4)])
+def test_the_old_layout_is_written(nodes, tmp_path):
+    for seed in range(5):
+        cascade = random_cascade(seed, kind="all", nodes=nodes)
+        path = tmp_path / "old.xml"
+        vj.save(cascade, path, format="opencv-haar-classifier")
+        # The hand-written layout above is the independent twin; a second round changes nothing.
+        assert vj.load(path) == parse(old_layout(cascade).encode())
+        again = tmp_path / "again.xml"
+        vj.save(vj.load(path), again, format="opencv-haar-classifier")
+        assert again.read_bytes() == path.read_bytes()
+
+
+def test_what_cannot_be_written_is_refused_before_a_file_is_touched(tmp_path):
+    path = tmp_path / "c.xml"
+    path.write_text("old")
+    with pytest.raises(InputError, match="Haar-like features for opencv-haar-classifier, got lbp"):
+        vj.save(random_cascade(0, kind="lbp"), path, format="opencv-haar-classifier")
+    with pytest.raises(InputError, match="one of opencv-cascade-classifier, opencv-haar-classifier, got 'json'"):
+        vj.save(random_cascade(0), path, format="json")
+    with pytest.raises(InputError, match=r"ends in .xml, got .gz"):
+        vj.save(random_cascade(0), tmp_path / "c.xml.gz")
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.opencv4
-def test_the_old_layout_is_read_as_opencv_reads_it(tmp_path):
+@pytest.mark.parametrize("written", ["by hand", "by save"])
+def test_the_old_layout_is_read_as_opencv_reads_it(written, tmp_path):
     cascade = random_cascade(3, kind="all", nodes=(1, 2, 3))
     path = tmp_path / "old.xml"
-    path.write_text(old_layout(cascade))
+    if written == "by hand":
+        path.write_text(old_layout(cascade))
+    else:
+        vj.save(cascade, path, format="opencv-haar-classifier")
     image = gray("camera", (60, 50))
     cv2.setNumThreads(1)
     theirs = np.array(cv2.CascadeClassifier(str(path)).detectMultiScale(image, 1.2, 0)).reshape(-1, 4)
@@ -166,20 +196,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 VALID = to_xml(random_cascade(0, kind="all", nodes=(1, 2)))
 ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
 HOSTILE = {
-    "nothing": ("", "in XML, got"),
-    "text": ("hello", "in XML, got"),
-    "truncated": (VALID[: len(VALID) // 2], "in XML, got"),
+    "nothing": ("", "in XML, YAML or JSON, got"),
+    "text": ("hello", "in XML, YAML or JSON, got"),
+    "truncated": (VALID[: len(VALID) // 2], "in XML, YAML or JSON, got"),
     "another kind": ("<html><body/></html>", "expected <opencv_storage>"),
     "no cascade": ("<opencv_storage><matrix/></opencv_storage>", "without featureType or size"),
     "HOG": (VALID.replace("HAAR", "HOG"), "HAAR or LBP, got 'HOG'"),
     "not boosted": (VALID.replace("BOOST", "TREE"), "BOOST, got 'TREE'"),
-    "entities": (ENTITIES + VALID.split("?>", 1)[1].replace("BOOST", "&b;"), "without a document type"),
+    "entities": (ENTITIES + VALID.split("?>", 1)[1].replace("BOOST", "&b;"), "got a document type or entities"),
     "no stages": (re.sub(r"<stages>.*</stages>", "<stages></stages>", VALID, flags=re.S), "1 to 1000 stages, got 0"),
     "many stages": (re.sub(r"<stages>", "<stages>" + "<_/>" * 1001, VALID), "1 to 1000 stages, got"),
     "many elements": (VALID.replace("<stages>", "<stages>" + "<_/>" * 600_000), "more than 500000 elements"),
     "endless list": (re.sub(r"<leafValues>", "<leafValues>" + "1 " * 140_000, VALID), "characters in one element"),
     "endless number": (re.sub(r"<stageThreshold>", "<stageThreshold>" + "1" * 270_000, VALID), "characters in one"),
-    "deep nesting": ("<opencv_storage>" + "<a>" * 100_000 + "</a>" * 100_000 + "</opencv_storage>", "got <a> without"),
+    "deep nesting": ("<opencv_storage>" + "<a>" * 100_000 + "</a>" * 100_000 + "</opencv_storage>", "or 50 levels"),
     "NaN threshold": (re.sub(r"<stageThreshold>[^<]*", "<stageThreshold>nan", VALID), "finite stage_thresholds"),
     "huge leaf": (re.sub(r"<leafValues>\S+", "<leafValues>1e99", VALID), "finite leaves"),
     "huge integer": (re.sub(r"<width>\d+", "<width>" + "9" * 30, VALID), "integers of 32 bits"),

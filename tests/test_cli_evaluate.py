@@ -7,9 +7,14 @@ import pytest
 from cascades import random_cascade
 from pictures import photo
 
-from vj.cascade.opencv_xml import save
+from vj.cascade.opencv_xml import load, save
 from vj.cli import evaluate, inspect
+from vj.datasets.formats import read_labelled
+from vj.detector import Detector
+from vj.evaluation.measure import Rules, as_figures, measurable, run_detector
+from vj.evaluation.measure import evaluate as evaluation
 from vj.images import write_image
+from vj.tiers import Regions
 
 
 @pytest.fixture
@@ -41,6 +46,31 @@ def test_evaluate_writes_all_it_is_asked_for(place, capsys):
     assert "model-false-positives.png" in {p.name for p in (out / "errors").iterdir()}
 
 
+def test_evaluate_measures_a_detector_on_the_regions_of_another(place, capsys):
+    """The same cascade looks again at what it proposed, so nothing that it did not find before can appear."""
+    model = str(place / "model.xml")
+    options = ["--dataset", str(place / "set"), "--min-size", "30", "--json", str(place / "r.json")]
+    assert evaluate.main([model, f"{model}+{model}", *options]) == 0
+    capsys.readouterr()
+    alone, both = json.loads((place / "r.json").read_text())["detectors"]
+    assert both["name"] == "model + model"
+    assert "weak_classifiers_per_window" in alone and "weak_classifiers_per_window" not in both
+    # As from Python.
+    images = read_labelled(place / "set")
+    settings = {"min_size": 30, "min_neighbors": 1}
+    detector = Regions(*(Detector(load(model), **settings) for _ in range(2)))
+    again = evaluation("x", list(run_detector(measurable(detector), images)), Rules())
+    assert as_figures(again)["detections"] == both["detections"]
+
+
+def test_a_file_with_a_plus_in_its_name_is_one_detector(place, capsys):
+    (place / "a+b.xml").write_bytes((place / "model.xml").read_bytes())
+    assert (
+        evaluate.main([str(place / "a+b.xml"), "--dataset", str(place / "set"), "--json", str(place / "r.json")]) == 0
+    )
+    assert json.loads((place / "r.json").read_text())["detectors"][0]["name"] == "a+b"
+
+
 def test_a_picture_that_cannot_be_read_is_told_and_the_rest_measured(place, capsys):
     rows = [*json.loads((place / "set" / "annotations.json").read_text()), {"file": "gone.png", "faces": []}]
     (place / "set" / "annotations.json").write_text(json.dumps(rows))
@@ -61,6 +91,11 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_rest_measured(place, caps
         ["model.xml", "--dataset", "set", "--min-height", "500"],
         ["model.xml", "--dataset", "model.xml"],
         ["yunet:model.xml", "--dataset", "set"],
+        ["yunet@2:model.xml", "--dataset", "set"],
+        ["yunet@half:model.xml", "--dataset", "set"],
+        ["dlib:nowhere.dat", "--dataset", "set"],
+        ["model.xml+", "--dataset", "set"],
+        ["model.xml+nowhere.xml", "--dataset", "set"],
     ],
     ids=" ".join,
 )

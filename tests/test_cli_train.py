@@ -13,8 +13,8 @@ import pytest
 from skimage import data
 
 import vj
+from vj.boosting.output import Output
 from vj.boosting.recipe import TrainingConfig
-from vj.cli._training_output import Output
 from vj.cli.train import main
 
 SMALL = [
@@ -111,15 +111,15 @@ def test_a_ctrl_c_that_python_ignores_still_stops(pictures, tmp_path, monkeypatc
 
     original = Output.write
 
-    def write(self, training):
-        original(self, training)
-        if len(training.stages) == 1:
+    def write(self, cascade, *others):
+        original(self, cascade, *others)
+        if cascade.n_stages == 1:
             Finalized()
 
     monkeypatch.setattr(Output, "write", write)
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     assert main([*_arguments(pictures, tmp_path / "out"), "--stages", "9"]) == 0
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command resumes after them" in capsys.readouterr().err
     assert vj.load(tmp_path / "out/cascade.xml").n_stages == 1
 
 

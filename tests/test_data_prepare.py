@@ -58,17 +58,19 @@ def test_the_manifest_can_be_used():
         assert entry["title"]
         assert entry["licence"]
         for file in entry["files"]:
-            assert ("wheel" in file) != ("url" in file)
+            assert sum(kind in file for kind in ("wheel", "sdist", "url")) == 1
             assert file["take"]
             assert file.get("url", "https:").startswith("https:")
             digits = {"sha256": 64, "sha1": 40, "md5": 32}
             given = {kind: file[kind] for kind in digits if kind in file}
-            # A file without a hash says why there is none.
-            assert bool(given) != bool(file.get("unhashed"))
             assert all(len(value) == digits[kind] for kind, value in given.items())
-            if "wheel" in file:
-                assert file["sha256"]
-                assert file["name"].split("-")[0].lower() == file["wheel"].split("==")[0].lower()
+            package = file.get("wheel", file.get("sdist"))
+            # One name for each platform cannot have one hash; pip checks such a file against the index. Any other file
+            # without a hash says why.
+            assert given or (package and "*" in file["name"]) or file["unhashed"]
+            if package:
+                assert "sha256" in file or "*" in file["name"]
+                assert file["name"].split("-")[0].lower() == package.split("==")[0].lower().replace("-", "_")
 
 
 def test_crops_and_pictures(tmp_path):
@@ -85,6 +87,20 @@ def test_crops_and_pictures(tmp_path):
     # Again: the same, in place of the old.
     prepare.prepare("crops", tmp_path / "out", tmp_path, known)
     assert len(list((tmp_path / "out/crops/images").iterdir())) == 2
+
+
+def test_a_library_stays_importable_and_its_model_lies_beside_it(tmp_path):
+    """The wheel's name depends on the platform, so the manifest has a star in it."""
+    wheel = _zip(tmp_path / "lib-1-cp311.whl", {"vj_test_lib/__init__.py": b"x = 1", "lib-1.dist-info/METADATA": b""})
+    models = _tar(tmp_path / "models.tar.gz", {"models-1/data/net.dat": b"net", "models-1/other.dat.txt": b""})
+    files = [
+        {"wheel": "lib==1", "name": "lib-1-*.whl", "take": ["vj_test_lib/*"]},
+        {"sdist": "models==1", "name": models.name, "take": ["*/net.dat"]},
+    ]
+    hint = prepare.prepare("lib", tmp_path / "out", tmp_path, {"lib": {"convert": "library", "files": files}})
+    assert wheel.is_file() and hint == f"PYTHONPATH={tmp_path}/out/lib, {tmp_path}/out/lib/net.dat"
+    found = sorted(p.relative_to(tmp_path / "out/lib").as_posix() for p in (tmp_path / "out/lib").rglob("*"))
+    assert found == ["net.dat", "vj_test_lib", "vj_test_lib/__init__.py"]
 
 
 @pytest.mark.parametrize(

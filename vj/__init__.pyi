@@ -1,7 +1,13 @@
 from ._version import __version__ as __version__
+from .boosting.positives import Positives as Positives
+from .boosting.progress import Progress as Progress
 from .boosting.progress import StageReport as StageReport
+from .boosting.recipe import PositiveSource as PositiveSource
 from .boosting.recipe import TrainingConfig as TrainingConfig
+from .boosting.run import Training as Training
+from .boosting.run import TrainingResult as TrainingResult
 from .boosting.run import train as train
+from .boosting.stage import Round as Round
 from .cascade.model import Cascade as Cascade
 from .cascade.opencv_xml import load as load
 from .cascade.opencv_xml import save as save

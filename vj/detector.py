@@ -38,11 +38,14 @@ class Detections:
         See `Detector`.
     neighbors : ndarray of int32, shape (n,)
         Raw hits that were merged into each box.
+    probabilities : ndarray of float64, shape (n,), or None
+        That each box is an object, by the cascade's calibration; None if it has none.
     """
 
     boxes: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float64]
     neighbors: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         for name, dtype, tail in (("boxes", np.int32, (4,)), ("scores", np.float64, ()), ("neighbors", np.int32, ())):
@@ -51,9 +54,28 @@ class Detections:
                 raise InputError(f"expected {name} of shape {(len(self.boxes), *tail)}, got {array.shape}")
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+        if self.probabilities is not None:
+            p = np.array(self.probabilities, dtype=np.float64, order="C")
+            if p.shape != self.scores.shape or not ((p >= 0) & (p <= 1)).all():
+                raise InputError(f"expected {len(self)} probabilities from 0 to 1, got others in shape {p.shape}")
+            p.setflags(write=False)
+            object.__setattr__(self, "probabilities", p)
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def at_least(self, probability: float) -> Detections:
+        """Return those detections whose probability is at least this.
+
+        Raises
+        ------
+        InputError
+            If there are no probabilities to go by.
+        """
+        if self.probabilities is None:
+            raise InputError("expected detections with probabilities, got a cascade without calibration")
+        keep = self.probabilities >= probability
+        return Detections(self.boxes[keep], self.scores[keep], self.neighbors[keep], self.probabilities[keep])
 
 
 class Candidates(NamedTuple):
@@ -241,7 +263,8 @@ class Detector:
         else:
             groups = suppress_groups(found.boxes, self.min_neighbors, self.suppression, margins)
         boxes, kept = clip_boxes(groups.boxes, gray.shape)
-        return Detections(boxes, groups.evidence[kept], groups.counts[kept])
+        scores, calibration = groups.evidence[kept], self.cascade.calibration
+        return Detections(boxes, scores, groups.counts[kept], None if calibration is None else calibration(scores))
 
     def candidates(self, image: npt.NDArray[Any]) -> Candidates:
         """Return the raw hits in a picture, before they are grouped; see `detect`."""
@@ -316,10 +339,14 @@ class Detector:
             for level, parts in tasks:
                 yield level, [run((level, *band)) for band in parts]
             return
-        with ThreadPoolExecutor(self.threads) as pool:
+        pool = ThreadPoolExecutor(self.threads)
+        try:
             running = [(level, [pool.submit(run, (level, *band)) for band in parts]) for level, parts in tasks]
             for level, futures in running:
                 yield level, [future.result() for future in futures]
+        finally:
+            # After Ctrl-C, what has not begun is left out.
+            pool.shutdown(cancel_futures=True)
 
 
 def bands(level: Level) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The one exception for input that cannot be used."""
+"""The one exception for input that cannot be used, and the one warning."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The message is one line and names what was expected and what came; the command line prints it as it is.
     """
+
+
+class CacheWarning(UserWarning):
+    """Says that compiled code cannot be kept where it usually is; nothing else is affected."""

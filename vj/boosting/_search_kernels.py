@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from vj._compile import njit
 
-@numba.njit(cache=True, nogil=True)
+
+@njit(cache=True, nogil=True)
 def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
     """Add the weights of four features' bins at once.
 
@@ -25,7 +26,7 @@ def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
         h3[np.uintp(b3[s])] += w
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
     """Loss of every cut from the sums left of it, see `REGRESSION`; infinite where one side has no weight.
 
@@ -54,7 +55,7 @@ def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any
             out[k] = -gain if a[k] * right_a > 0 else np.inf
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) -> tuple[float, int]:
     """Best cut of 256 cells taken in `order`: returns (loss, how many cells go left), the lowest cut among equals."""
     a, b, losses = sums[0], sums[1], sums[2]
@@ -73,7 +74,7 @@ def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) 
     return best, edge
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _sort_codes(hist_a: Any, hist_b: Any, criterion: int, order: Any) -> None:
     """Order the codes of an LBP feature by their mean response, unseen codes last, equal ones by code."""
     response = np.empty(256, dtype=np.float64)
@@ -86,7 +87,7 @@ def _sort_codes(hist_a: Any, hist_b: Any, criterion: int, order: Any) -> None:
     order[:] = np.argsort(response, kind="mergesort")
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def search(
     bins_a: Any, bins_b: Any, rows: Any, weights: Any, criterion: int, lbp: bool, losses: Any, edges: Any
 ) -> None:
@@ -118,7 +119,7 @@ def search(
             losses[f], edges[f] = _best_edge(hist_a[f - first], hist_b[f - first], criterion, order, sums)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def code_order(bins_a: Any, bins_b: Any, weights: Any, criterion: int, order: Any) -> None:
     """Order of the codes of one LBP feature, as `search` found it; bins (1, n)."""
     width_a = bins_a.shape[1]

@@ -18,7 +18,7 @@ from vj.datasets.labelled import FRONTAL, LabelledImage, Wanted, require_attribu
 from vj.datasets.opencv_samples import read_vec
 from vj.datasets.packaged import FACES, packaged_faces
 from vj.errors import InputError
-from vj.images import list_images, read_gray
+from vj.images import list_images, read_gray, to_gray
 
 # What shows an object: a part of an image file, a whole one (no region), or a ready window.
 _Object = tuple[Path, Region | None] | Windows
@@ -45,13 +45,23 @@ class Positives:
     names: tuple[str, ...] = ()
 
 
-def positives_from_arrays(windows: Windows, config: TrainingConfig) -> Positives:
-    """Augment ready crops (n, h, w) as the configuration says; each may be larger than the window."""
-    array = np.asarray(windows)
-    if array.dtype != np.uint8 or array.ndim != 3 or not len(array):
-        raise InputError(f"expected positives as uint8 of shape (n, h, w), got {array.dtype} of shape {array.shape}")
-    region = _whole(array.shape[1:], 0.0)
-    copies = [_copies(crop, region, config, index) for index, crop in enumerate(array)]
+def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
+    """Return crops in the window's size, with the copies that the configuration asks for.
+
+    Parameters
+    ----------
+    crops : sequence of ndarray of uint8, shape (h, w) or (h, w, 3)
+        Or one array of shape (n, h, w); each shows one object and nothing else, in any size.
+    config : TrainingConfig
+
+    Returns
+    -------
+    Positives
+    """
+    if not len(crops):
+        raise InputError("expected positives, got none")
+    grays = [to_gray(crop) for crop in crops]
+    copies = [_copies(gray, _whole(gray.shape, 0.0), config, index) for index, gray in enumerate(grays)]
     return _collect(copies, config, [])
 
 

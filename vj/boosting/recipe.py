@@ -155,6 +155,9 @@ class TrainingConfig:
     memory_mb: int = _integer(0, 0, 10**7, "memory to stay within; 0: half of what is free")
 
     def __post_init__(self) -> None:
+        given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}
+        for name, value in _resolved(given, Path(), None).items():
+            object.__setattr__(self, name, value)
         _check_fields(self, "")
         width, height = self.window
         if not (8 <= width <= 128 and 8 <= height <= 128):
@@ -214,6 +217,10 @@ class TrainingConfig:
         values = dict(_resolved(table, Path(base), data))
         values.update(_resolved(override or {}, Path(), data))
         return cls(**values)
+
+    def replaced(self, override: Mapping[str, Any]) -> TrainingConfig:
+        """Return the configuration with other values; their relative paths start from the working directory."""
+        return dataclasses.replace(self, **_resolved(override, Path(), None))
 
     def of_stage(self, index: int) -> TrainingConfig:
         """Return the configuration with the values of stage `index` in place of lists."""
@@ -287,7 +294,8 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
 
 
 def _number_of(item: Any, value: Any) -> Any:
-    """Take a whole number where a real one is wanted."""
+    """Take a whole number where a real one is wanted, and NumPy's numbers as plain ones."""
+    value = value.item() if hasattr(value, "item") else value
     return float(value) if item.metadata["type"] is float and type(value) is int else value
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +18,12 @@ from vj.boosting.build import build_cascade
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, Checkpoint, State, fingerprint
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
+from vj.boosting.inputs import BackgroundsGiven, PositivesGiven, Recipe, gather
+from vj.boosting.lock import locked
 from vj.boosting.memory import memory_budget, memory_for_bins
 from vj.boosting.mining import Harvest, Miner
-from vj.boosting.positives import Positives, load_positives
+from vj.boosting.output import Output
+from vj.boosting.positives import Positives, load_positives, positives_from_arrays
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.pruning import cost_of_window, pruned_thresholds, stage_sums
 from vj.boosting.recipe import TrainingConfig
@@ -29,7 +35,6 @@ from vj.boosting.workers import Workers
 from vj.cascade.haar import HaarFeatures, feature_pool
 from vj.cascade.lbp import LbpFeatures, lbp_pool
 from vj.cascade.model import Cascade
-from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.errors import InputError
 
 CHECKPOINT_SECONDS = 30.0
@@ -42,138 +47,261 @@ _PRUNING_WINDOWS = 100_000
 _CHUNK = 4096
 
 
-class Training:
-    """A run of the trainer; iterate over it to train, stage by stage.
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run came to.
 
     Parameters
     ----------
+    cascade : Cascade
+    reports : tuple of StageReport
+        One for each stage of the cascade.
     config : TrainingConfig
-    positives : Positives, optional
-        Ready windows; by default those that the configuration names.
-    backgrounds : sequence of ndarray of uint8 or path, optional
-        By default those that the configuration names.
+        All settings of the run.
+    notes : tuple of str
+        What the run had to say, such as why it ended before the last stage asked for.
+    """
+
+    cascade: Cascade
+    reports: tuple[StageReport, ...]
+    config: TrainingConfig
+    notes: tuple[str, ...]
+
+
+class Training:
+    """A training run, stage by stage: iterate over it to train.
+
+    The loop may be left and entered again, also after an exception or Ctrl-C in the middle of a stage: training
+    resumes where it stopped. With an output folder it resumes in another process, too.
+
+    Parameters
+    ----------
+    recipe : path or TrainingConfig, optional
+        A TOML file or a configuration; without one, settings start from their defaults.
+    positives : ndarray of uint8, sequence of ndarray, path, or sequence of path or `PositiveSource`, optional
+        The objects: crops as an array of shape (n, h, w) or a list of arrays (h, w) or (h, w, 3) BGR, in any size; or
+        folders and files to read them from. By default those of the recipe.
+    backgrounds : ndarray of uint8, sequence of ndarray or path, or path, optional
+        Images without the object: an array of shape (n, h, w), a list of images, or files, folders, lists and
+        patterns. By default those of the recipe.
     progress : callable, optional
-        Called with a `Progress` within stages.
-    checkpoint : path, optional
-        Folder for checkpoints. If it holds one of the same recipe and pictures, the run goes on from there, and ends
-        with the very cascade that an uninterrupted run ends with.
+        Called with a `Progress` at every step within stages.
+    **settings
+        Any field of `TrainingConfig`, in place of the recipe's. `output` names a folder that then holds the cascade,
+        reports, plots and a checkpoint: a run of the same settings and data resumes from it and ends with the very
+        cascade of an uninterrupted run.
 
     Attributes
     ----------
-    stages : list of Stage
-    reports : list of StageReport
-    negatives : ndarray of uint8, shape (n, height, width)
-        Negatives of the stage at hand, or those that the last stage let through.
-    finished : bool
-        Whether there is nothing left to train.
+    config : TrainingConfig
+        The settings, recipe and keywords together.
+    notes : list of str
+        What the run has said so far, such as why it ended.
+
+    Raises
+    ------
+    InputError
+        When it is made, for a bad recipe, setting or array, or for no data; in the loop, for data that cannot be read
+        or an output folder that belongs to another run.
+
+    See Also
+    --------
+    train : Runs to the end in one call.
+
+    Examples
+    --------
+    >>> training = vj.Training(positives="faces/", backgrounds="photos/", stages=12)  # doctest: +SKIP
+    >>> for report in training:  # doctest: +SKIP
+    ...     print(report.index, report.hit_rate, report.false_alarm_rate)
+    >>> vj.save(training.cascade, "cascade.xml")  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        config: TrainingConfig,
+        recipe: Recipe | None = None,
         *,
-        positives: Positives | None = None,
-        backgrounds: Sequence[npt.NDArray[np.uint8] | str | os.PathLike[str]] | None = None,
+        positives: PositivesGiven | None = None,
+        backgrounds: BackgroundsGiven | None = None,
         progress: Callable[[Progress], None] | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        **settings: Any,
     ) -> None:
-        self.config = config
-        self.features = _pool(config)
-        self.finished = False
+        self._inputs = gather(recipe, positives, backgrounds, settings)
+        self.config = config = self._inputs.config
+        self.notes: list[str] = []
+        self._features = _pool(config)
         self._state = State(MINING, np.zeros((0, config.window[1], config.window[0]), dtype=np.uint8))
         self._tell = progress or (lambda _: None)
-        self._table: FeatureTable = feature_table(self.features, config.window)
-        self._tilted = isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
+        self._table: FeatureTable = feature_table(self._features, config.window)
+        self._tilted = isinstance(self._features, HaarFeatures) and bool(self._features.tilted.any())
         self._workers = Workers(config.threads)
         self._neighbours: Neighbours | None = None
         self._memory, self._arena = memory_budget(config.memory_mb), Arena()
-        self._given = positives, backgrounds
-        self._place = checkpoint
+        self._output = Output(config)
         self._checkpoint: Checkpoint | None = None
+        self._opened = self._busy = self._unwritten = False
+        self._lock, self._loops = ExitStack(), 0
+        # Reports that the loop has yielded, or that a checkpoint held.
+        self._yielded = 0
         self._saved = self._begun = perf_counter()
 
     @property
-    def stages(self) -> list[Stage]:
-        """Finished stages."""
-        return self._state.stages
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self._state.phase == FINISHED
 
     @property
-    def reports(self) -> list[StageReport]:
-        """Reports of the finished stages."""
-        return self._state.reports
-
-    @property
-    def negatives(self) -> npt.NDArray[np.uint8]:
-        """Negatives of the stage at hand, or those that the last stage let through."""
-        return self._state.negatives
+    def reports(self) -> tuple[StageReport, ...]:
+        """Reports of the stages trained so far; after pruning, of the stages as they were raised."""
+        return tuple(self._state.reports)
 
     @property
     def cascade(self) -> Cascade:
-        """The cascade of the stages trained so far."""
-        if not self.stages:
+        """The cascade of the stages trained so far.
+
+        Raises
+        ------
+        InputError
+            If there is no stage yet.
+        """
+        if not self._stages:
             raise InputError("expected at least one trained stage, got none")
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
-        return build_cascade(self.config.window, self.features, self.stages, provenance)
+        return build_cascade(self.config.window, self._features, self._stages, provenance)
 
-    def hardest_negatives(self, n: int) -> npt.NDArray[np.uint8]:
-        """Return the negatives that pass all stages with the highest last sums, at most `n`, the hardest first."""
-        if not self.stages or not len(self.negatives):
-            return self.negatives[:0]
-        sums = self.stages[-1].sums(self._table, self._prepare(self.negatives))
-        return self.negatives[np.argsort(-sums, kind="stable")[:n]]
+    @property
+    def negatives(self) -> npt.NDArray[np.uint8]:
+        """Negatives of the stage at hand, at the end those that pass all stages; shape (n, height, width)."""
+        return self._state.negatives
+
+    @cached_property
+    def positives(self) -> Positives:
+        """The positives as windows, with their copies; they are read when first asked for."""
+        self._tell(Progress("positives", 0))
+        crops = self._inputs.crops
+        if crops is not None:
+            return positives_from_arrays(crops, self.config)
+        return load_positives(self.config, self._workers)
+
+    @cached_property
+    def held_out(self) -> npt.NDArray[np.bool_]:
+        """Which positives boosting never sees; shape (n,). Copies of one object are held out together."""
+        groups = np.unique(self.positives.groups)
+        rng = np.random.default_rng((self.config.seed, 4))
+        out = rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
+        return np.isin(self.positives.groups, out)
 
     def held_out_names(self) -> list[str]:
-        """Return the pictures of the positives that boosting never sees, each once: faces to measure groups on."""
+        """Return the image files of the held-out positives, each once."""
         names = self.positives.names
         numbers = np.unique(self.positives.groups[self.held_out])
         return list(dict.fromkeys(names[k] for k in numbers if names and names[k]))
 
-    def forget(self) -> None:
-        """Remove the run's checkpoint."""
-        if self._checkpoint is not None:
-            self._checkpoint.clear()
+    def hardest_negatives(self, n: int) -> npt.NDArray[np.uint8]:
+        """Return the negatives that pass all stages with the highest last sums, at most `n`, the hardest first."""
+        if not self._stages or not len(self.negatives):
+            return self.negatives[:0]
+        sums = self._stages[-1].sums(self._table, self._prepare(self.negatives))
+        return self.negatives[np.argsort(-sums, kind="stable")[:n]]
+
+    def result(self) -> TrainingResult:
+        """Return what has been trained so far.
+
+        Raises
+        ------
+        InputError
+            If there is no stage yet; the message says why if training has ended.
+        """
+        if self.finished and not self._stages:
+            why = f": {self.notes[-1]}" if self.notes else ""
+            raise InputError(f"expected samples that make at least one stage, got none{why}")
+        return TrainingResult(self.cascade, self.reports, self.config, tuple(self.notes))
+
+    def write(self) -> None:
+        """Write the stages trained so far to the output folder, if there is one; the loop does so by itself."""
+        if self._stages:
+            self._output.write(self.cascade, self.reports, self.positives, self.held_out_names())
 
     def __iter__(self) -> Iterator[StageReport]:
         """Train; yields the report of each stage as it is finished, not of those restored from a checkpoint."""
+        with self._looping():
+            while self._advance():
+                self._yielded += 1
+                yield self._state.reports[self._yielded - 1]
+
+    @contextmanager
+    def _looping(self) -> Iterator[None]:
+        """Hold the checkpoint's lock, the threads and the memory for bins as long as any loop is not left."""
+        if not self._loops and self.config.output:
+            # One run for a checkpoint: two would delete each other's arrays.
+            self._lock.enter_context(locked(Path(self.config.output) / "checkpoint"))
+        self._loops += 1
         try:
-            self._open()
-            while not self.finished:
-                report = self._stage()
-                self.finished = report is None or len(self.stages) == self.config.stages
-                if self.finished:
-                    self._prune()
-                    self._state.phase = FINISHED
-                self._save()
-                if report is not None:
-                    yield report
+            yield
         finally:
-            self._workers.close()
-            self._arena = Arena()
+            self._loops -= 1
+            if not self._loops:
+                self._workers.close()
+                self._arena = Arena()
+                self._lock.close()
+
+    def _advance(self) -> bool:
+        """Train until there is a report to yield; False if there is none left."""
+        if self._busy:
+            raise InputError("expected one loop over a training at a time, got a second one while a stage is trained")
+        self._busy = True
+        try:
+            if not self._opened:
+                self._open()
+            if self._unwritten:
+                self._write()
+            while self._yielded == len(self._state.reports) and not self.finished:
+                self._step()
+        finally:
+            self._busy = False
+        return self._yielded < len(self._state.reports)
+
+    def _step(self) -> None:
+        """Train a stage; after the last one, prune and finish."""
+        wanted = self.config.stages
+        ended = len(self._stages) == wanted or not self._stage()
+        if ended or len(self._stages) == wanted:
+            self._prune()
+            self._state.phase = FINISHED
+        self._unwritten = True
+        self._save()
+        self._write()
+
+    def _write(self) -> None:
+        """Write what there is now to the output folder."""
+        self.write()
+        if self.finished and self._stages:
+            self._output.finish(self.cascade, self.reports, self.positives, self.hardest_negatives(200))
+        elif self.finished and self._checkpoint is not None:
+            # Nothing came of it, so nothing stays.
+            self._checkpoint.clear()
+        self._unwritten = False
+
+    @property
+    def _stages(self) -> list[Stage]:
+        return self._state.stages
 
     def _note(self, text: str) -> None:
-        self._tell(Progress("note", len(self.stages), text=text))
+        self.notes.append(text)
+        self._tell(Progress("note", len(self._stages), text=text))
 
     # --- what is there at the start -----------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Load positives, find backgrounds, and go on from the checkpoint if there is one."""
+        """Load positives, find backgrounds, and resume from the checkpoint if there is one."""
         config = self.config
-        given, backgrounds = self._given
-        self._tell(Progress("positives", 0))
-        self.positives = given if given is not None else load_positives(config, self._workers)
+        self.notes.clear()
         for note in self.positives.notes:
             self._note(note)
-        found = find_backgrounds(config.backgrounds) if backgrounds is None else Backgrounds(list(backgrounds))
-        if not len(found):
-            raise InputError("expected backgrounds, got none")
+        found = self._inputs.backgrounds()
         lbp = config.features == "lbp"
         self._miner = Miner(
             found, config.window, self._workers, seed=config.seed, scale_factor=config.scale_factor, lbp=lbp
         )
-        groups = np.unique(self.positives.groups)
-        rng = np.random.default_rng((config.seed, 4))
-        out = rng.choice(groups, int(config.holdout * len(groups)), replace=False)
-        self.held_out = np.isin(self.positives.groups, out)
         self._alive = np.ones(len(self.positives.windows), dtype=np.bool_)
         n = int(self.held_out.sum())
         hit_rate = config.of_stage(0).min_hit_rate
@@ -182,11 +310,12 @@ class Training:
                 f"{n} positives held out are too few to set a hit rate of {hit_rate} on; "
                 f"training positives are counted with them"
             )
-        if self._place is not None:
+        if config.output:
             data = {"positives": fingerprint([self.positives.windows]), "backgrounds": fingerprint(found.items)}
-            self._checkpoint = Checkpoint(self._place, config, data)
+            self._checkpoint = Checkpoint(Path(config.output) / "checkpoint", config, data)
             self._restore(self._checkpoint.load())
         self._begun = self._saved = perf_counter()
+        self._opened, self._unwritten = True, self.finished
 
     def _restore(self, state: State | None) -> None:
         if state is None:
@@ -194,10 +323,10 @@ class Training:
         self._state = state
         self._miner.visits, self._miner.unreadable = state.visits, state.unreadable
         for stage in state.stages:
-            self._lose_positives(stage)
-        self.finished = state.phase == FINISHED
+            self._alive = self._still_alive(stage)
+        self._yielded = len(state.reports)
         trees = f" and {len(state.trees)} weak classifiers of the next" if state.trees else ""
-        self._note(f"going on after {len(state.stages)} stages{trees}")
+        self._note(f"resuming after {len(state.stages)} stages{trees}")
 
     def _save(self) -> None:
         """Write a checkpoint now."""
@@ -216,7 +345,7 @@ class Training:
 
     def _prune(self) -> None:
         """Raise all stage thresholds together; part of the last step, so that a run is pruned once or not at all."""
-        share, stages = self.config.pruning, self.stages
+        share, stages = self.config.pruning, self._stages
         found = self.positives.windows[self._alive & self.held_out]
         if not share or not stages or not len(found):
             return
@@ -229,7 +358,7 @@ class Training:
         costs = [sum(len(tree.splits) for tree in stage.trees) for stage in stages]
         thresholds = pruned_thresholds([stage.threshold for stage in stages], costs, sums[0], sums[1], share)
         self._state.stages = [replace(stage, threshold=t) for stage, t in zip(stages, thresholds, strict=True)]
-        limits = [np.array([limit(stage.threshold) for stage in kind]) for kind in (stages, self.stages)]
+        limits = [np.array([limit(stage.threshold) for stage in kind]) for kind in (stages, self._stages)]
         before, after = (cost_of_window(costs, sums[1], one) for one in limits)
         lost = 1 - float((sums[0] >= limits[1]).all(axis=1).mean())
         self._note(
@@ -239,17 +368,17 @@ class Training:
 
     # --- one stage ----------------------------------------------------------------------------------------------------
 
-    def _stage(self) -> StageReport | None:
-        """Train the next stage; None if the training ends before it."""
-        config = self.config.of_stage(len(self.stages))
+    def _stage(self) -> bool:
+        """Train the next stage; False if training ends before it."""
+        config = self.config.of_stage(len(self._stages))
         training = self._choose_positives()
         held = np.flatnonzero(self._alive & self.held_out)
         if len(training) < 2:
             self._note("training ends: fewer than two positives are left; more positives or a higher min_hit_rate help")
-            return None
+            return False
         if self._state.phase == MINING and not self._refill():
-            return None
-        self._tell(Progress("binning", len(self.stages)))
+            return False
+        self._tell(Progress("binning", len(self._stages)))
         groups = self._prepare(self.positives.windows[training]), self._prepare(self._state.negatives)
         held_samples = self._prepare(self.positives.windows[held]) if len(held) else None
         bins = memory_for_bins(self._memory, self._arena.size)
@@ -259,15 +388,16 @@ class Training:
         )
         if result is None:
             self._note("training ends: no feature tells positives and negatives apart")
-            return None
+            return False
         stage, last = result
         if last.false_alarm_rate >= 1.0:
             self._note(
                 f"training ends: {last.weak_count} weak classifiers reject nothing at a hit rate of "
                 f"{config.min_hit_rate}; a lower min_hit_rate or cleaner positives help"
             )
-            return None
-        return self._accept(stage, last, groups[1], (len(training), len(held)))
+            return False
+        self._accept(stage, last, groups[1], (len(training), len(held)))
+        return True
 
     def _prepare(self, windows: npt.NDArray[np.uint8]) -> Samples:
         return prepare(windows, tilted=self._tilted)
@@ -276,33 +406,33 @@ class Training:
         """For the fast search: the candidates of each search, each with a seed of its own."""
         if self.config.search == "exact":
             return None
-        near = self._neighbours = self._neighbours or Neighbours(self.features)
-        seed, share, n = (self.config.seed, 6, len(self.stages)), self.config.search_share, len(self._table)
+        near = self._neighbours = self._neighbours or Neighbours(self._features)
+        seed, share, n = (self.config.seed, 6, len(self._stages)), self.config.search_share, len(self._table)
         return lambda round: lambda search: FastCandidates(near, n, share, (*seed, round, search))
 
     def _round(self, done: Round, trees: tuple[WeakTree, ...]) -> None:
         self._state.trees = trees
         self._save_if_due()
-        self._tell(Progress("round", len(self.stages), round=done))
+        self._tell(Progress("round", len(self._stages), round=done))
 
     def _choose_positives(self) -> npt.NDArray[np.int64]:
         """Positives of the next stage: a random choice of those that are left and not held out."""
         left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
-        if len(left) < wanted and not self.stages:
+        if len(left) < wanted and not self._stages:
             self._note(f"{wanted} positives a stage were asked for, {len(left)} are there; all of them are used")
         if len(left) <= wanted:
             return left
-        rng = np.random.default_rng((self.config.seed, 5, len(self.stages)))
+        rng = np.random.default_rng((self.config.seed, 5, len(self._stages)))
         return np.sort(rng.choice(left, wanted, replace=False))
 
     def _refill(self) -> bool:
         """Add newly mined negatives to those of the last stage that still pass; False if training ends."""
-        config, index, state = self.config, len(self.stages), self._state
-        cascade = self.cascade if self.stages else None
+        config, index, state = self.config, len(self._stages), self._state
+        cascade = self.cascade if self._stages else None
         expected = 1.0
-        if self.reports:
-            expected = self.reports[-1].acceptance_ratio * self.reports[-1].false_alarm_rate
+        if self._state.reports:
+            expected = self._state.reports[-1].acceptance_ratio * self._state.reports[-1].false_alarm_rate
         kept = state.negatives[: state.kept]
         wanted = config.negatives_per_stage - len(kept)
         harvest = Harvest(
@@ -333,7 +463,7 @@ class Training:
 
     def _enough(self, harvest: Harvest, found: int) -> bool:
         config = self.config
-        if self.stages and harvest.scanned and harvest.acceptance < config.overall_false_alarm_rate:
+        if self._stages and harvest.scanned and harvest.acceptance < config.overall_false_alarm_rate:
             self._note(
                 f"training ends: {harvest.acceptance:.1e} of the background windows pass, "
                 f"the overall_false_alarm_rate asked for is {config.overall_false_alarm_rate:.1e}"
@@ -347,11 +477,11 @@ class Training:
             self._note(f"{text}; the stage is trained with them, more backgrounds would help")
         return True
 
-    def _accept(self, stage: Stage, last: Round, negatives: Samples, positives: tuple[int, int]) -> StageReport:
+    def _accept(self, stage: Stage, last: Round, negatives: Samples, positives: tuple[int, int]) -> None:
         """Keep the stage; drop the positives it loses and the negatives it rejects."""
         state = self._state
         report = StageReport(
-            index=len(self.stages),
+            index=len(self._stages),
             weak_classifiers=last.weak_count,
             threshold=float(stage.threshold),
             hit_rate=last.hit_rate,
@@ -366,49 +496,58 @@ class Training:
             seconds=state.seconds + perf_counter() - self._begun,
         )
         kept = state.negatives[stage.sums(self._table, negatives) >= limit(stage.threshold)]
-        self._lose_positives(stage)
-        self._state = State(
-            MINING, kept, kept=len(kept), stages=[*state.stages, stage], reports=[*state.reports, report]
-        )
+        alive = self._still_alive(stage)
+        after = State(MINING, kept, kept=len(kept), stages=[*state.stages, stage], reports=[*state.reports, report])
+        # Nothing runs between the two: an interrupt finds the stage accepted or not begun.
+        self._alive, self._state = alive, after
         self._begun = perf_counter()
-        return report
 
-    def _lose_positives(self, stage: Stage) -> None:
-        alive = np.flatnonzero(self._alive)
+    def _still_alive(self, stage: Stage) -> npt.NDArray[np.bool_]:
+        """Return which positives pass `stage`, too; shape (n,)."""
+        result = self._alive.copy()
+        alive = np.flatnonzero(result)
         for first in range(0, len(alive), _CHUNK):
             part = alive[first : first + _CHUNK]
             samples = self._prepare(self.positives.windows[part])
-            self._alive[part] = stage.sums(self._table, samples) >= limit(stage.threshold)
+            result[part] = stage.sums(self._table, samples) >= limit(stage.threshold)
+        return result
 
 
 def train(
-    config: TrainingConfig,
+    recipe: Recipe | None = None,
     *,
-    positives: Positives | None = None,
-    backgrounds: Sequence[npt.NDArray[np.uint8] | str | os.PathLike[str]] | None = None,
+    positives: PositivesGiven | None = None,
+    backgrounds: BackgroundsGiven | None = None,
     progress: Callable[[Progress], None] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> Training:
-    """Train a cascade.
+    **settings: Any,
+) -> TrainingResult:
+    """Train a cascade, to the end.
 
     Parameters
     ----------
-    config, positives, backgrounds, progress, checkpoint
-        As for `Training`.
+    recipe, positives, backgrounds, progress, **settings
+        As for `Training`; `output` names a folder for the results, from which an interrupted call resumes.
 
     Returns
     -------
-    Training
-        Iterate over it to train: it yields a `StageReport` for each stage; its ``cascade`` is what has been trained.
+    TrainingResult
+
+    Raises
+    ------
+    InputError
+        For input that cannot be used, or samples that do not make a single stage.
 
     Examples
     --------
-    >>> run = train(TrainingConfig.from_toml("recipe.toml"))  # doctest: +SKIP
-    >>> for report in run:  # doctest: +SKIP
-    ...     print(report.index, report.hit_rate, report.false_alarm_rate)
-    >>> vj.save(run.cascade, "cascade.xml")  # doctest: +SKIP
+    >>> result = vj.train("recipe.toml", output="out")  # doctest: +SKIP
+    >>> result.reports[-1].hit_rate  # doctest: +SKIP
+    0.9975
+    >>> vj.Detector(result.cascade).detect(image)  # doctest: +SKIP
     """
-    return Training(config, positives=positives, backgrounds=backgrounds, progress=progress, checkpoint=checkpoint)
+    training = Training(recipe, positives=positives, backgrounds=backgrounds, progress=progress, **settings)
+    for _ in training:
+        pass
+    return training.result()
 
 
 def _pool(config: TrainingConfig) -> HaarFeatures | LbpFeatures:

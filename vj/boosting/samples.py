@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from vj._compile import njit
 
 TILE = 256
 """Samples in a tile."""
@@ -108,7 +109,7 @@ def _tilted_entries(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     return np.ascontiguousarray(out[:, pad : pad + width + 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _fill_upright(pixels: Any, width: int, height: int, out: Any) -> None:
     """Integral images of one tile: pixels (height * width, TILE) into out (entries, TILE), whose first row is 0."""
     line = np.zeros(TILE, dtype=np.int32)

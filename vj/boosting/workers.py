@@ -16,6 +16,8 @@ R = TypeVar("R")
 class Workers:
     """A pool of threads; what it computes does not depend on how many there are.
 
+    Threads start with the first work and again with the first after `close`.
+
     Parameters
     ----------
     threads : int
@@ -24,7 +26,13 @@ class Workers:
 
     def __init__(self, threads: int = 0) -> None:
         self.threads = threads or processors()
-        self._pool = ThreadPoolExecutor(self.threads)
+        self._running: ThreadPoolExecutor | None = None
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._running is None:
+            self._running = ThreadPoolExecutor(self.threads)
+        return self._running
 
     def spread(self, work: Callable[[int, int], Any], n: int, block: int = 1024) -> None:
         """Call ``work(first, last)`` over ranges of at most `block` that cover ``range(n)``."""
@@ -47,4 +55,6 @@ class Workers:
 
     def close(self) -> None:
         """Stop the threads; work not begun is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._running is not None:
+            self._running.shutdown(wait=True, cancel_futures=True)
+            self._running = None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.errors import InputError
@@ -52,6 +53,8 @@ class Cascade:
         What the cascade is called in reports.
     provenance : dict
         Where it came from: free text by key.
+    calibration : ScoreCalibration, optional
+        From the score of a detection to the probability that it is an object.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class Cascade:
     leaves: npt.NDArray[np.float32]
     name: str = "cascade"
     provenance: dict[str, str] = field(default_factory=dict)
+    calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         dtypes: dict[str, Any] = {
@@ -143,10 +147,12 @@ class Cascade:
             node_thresholds=self.node_thresholds[:nodes],
             node_subsets=self.node_subsets[:nodes],
             leaves=self.leaves[: nodes + trees],
+            # Scores are those of the last stage.
+            calibration=self.calibration if n_stages == self.n_stages else None,
         )
 
     def __eq__(self, other: object) -> bool:
-        """Whether both decide alike: everything equal to the bit but name and provenance."""
+        """Whether both decide alike: everything equal to the bit but name, provenance and calibration."""
         if not isinstance(other, Cascade):
             return NotImplemented
         return (

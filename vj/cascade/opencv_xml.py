@@ -1,7 +1,8 @@
-"""The model's file format: OpenCV's cascade XML, read and written.
+"""The model's file format: OpenCV's cascade files, read and written.
 
-Both layouts are read: the one of OpenCV's current detector (``opencv-cascade-classifier``, Haar and LBP) and the one
-before it (``opencv-haar-classifier``), whose stage trees are flattened to a chain in file order as OpenCV does.
+XML, YAML and JSON are read, compressed or not (`vj.cascade.file_storage`); XML is written. Both layouts are read and
+written: the one of OpenCV's current detector (``opencv-cascade-classifier``, Haar and LBP) and the one before it
+(``opencv-haar-classifier``), whose stage trees are flattened to a chain in file order as OpenCV does.
 A file is hostile until proven otherwise: its size is bounded, document types and entities are refused, and nothing
 leaves this module that `Cascade` has not validated.
 """
@@ -19,20 +20,15 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from vj._files import read_bounded, write_text
-from vj.cascade import stock
+from vj.cascade import calibration, stock
+from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
+from vj.cascade.old_xml import decimal, feature_xml, to_old_xml
+from vj.cascade.storage_node import MAX_BYTES
 from vj.errors import InputError
 
-MAX_BYTES = 16 * 1024 * 1024
-"""Largest file read; the largest cascade known to be in use has 2.7 MB."""
-MAX_ELEMENTS = 500_000
-"""Most XML elements read: about 100 MB of memory; the largest cascade known to be in use has 85,000."""
-MAX_ATTRIBUTES = 10_000
-"""Most XML attributes read; a cascade has one or two. A million and a half took 9.5 s to read."""
-MAX_TEXT = 1 << 18
-"""Most characters in one element: a tree of 10,000 nodes. Fifteen million numbers took 24 s and 1.3 GB to read."""
 MAX_STAGES = 1000
 """Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
 
@@ -50,9 +46,10 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     Parameters
     ----------
     source : str or path
-        An XML file written by this package, by OpenCV's trainers or by their converters; or the name of a cascade
-        that `vj.cascade.stock.find` knows, such as ``frontalface`` or ``frontalface_alt2``. By default the packaged
-        face cascade, which is also the default of every command.
+        A file written by this package, by OpenCV's trainers or by their converters: XML, YAML or JSON, compressed by
+        gzip or not, recognised by its contents; or the name of a cascade that `vj.cascade.stock.find` knows, such as
+        ``frontalface`` or ``frontalface_alt2``. By default the packaged face cascade, which is also the default of
+        every command.
 
     Returns
     -------
@@ -64,11 +61,12 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     InputError
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
-    path = _resolve(source)
-    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=path.stem, place=str(path))
+    path = resolve(source)
+    stem = Path(path.stem) if path.suffix.lower() == ".gz" else path
+    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=stem.stem, place=str(path))
 
 
-def _resolve(source: str | os.PathLike[str]) -> Path:
+def resolve(source: str | os.PathLike[str]) -> Path:
     """Return the path meant: a plain word that is no file is a name."""
     path = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
@@ -77,7 +75,7 @@ def _resolve(source: str | os.PathLike[str]) -> Path:
 
 
 def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Cascade:
-    """Read a cascade from the bytes of an XML file.
+    """Read a cascade from the bytes of a file.
 
     Parameters
     ----------
@@ -92,43 +90,11 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
     InputError
         If the bytes do not hold a valid cascade.
     """
-    # Imported here: the parser is not needed by those who hold a Cascade already.
-    import xml.etree.ElementTree as ElementTree
-
-    import defusedxml
-    import defusedxml.ElementTree
-
-    class Builder(ElementTree.TreeBuilder):
-        left, attributes_left = MAX_ELEMENTS, MAX_ATTRIBUTES
-
-        def start(self, tag: Any, attrs: Any, /) -> Any:
-            self.left -= 1
-            self.attributes_left -= len(attrs)
-            if self.left < 0:
-                raise ValueError(f"more than {MAX_ELEMENTS} elements")
-            if self.attributes_left < 0:
-                raise ValueError(f"more than {MAX_ATTRIBUTES} attributes")
-            return super().start(tag, attrs)
-
-    try:
-        parser = defusedxml.ElementTree.DefusedXMLParser(target=Builder(), forbid_dtd=True)
-        parser.feed(data)
-        root = parser.close()
-        longest = max(len(element.text or "") for element in root.iter())
-        if longest > MAX_TEXT:
-            raise ValueError(f"{longest} characters in one element, at most {MAX_TEXT} are read")
-    except defusedxml.DefusedXmlException:
-        raise InputError(f"{place}: expected an XML file without a document type or entities") from None
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{place}: expected an OpenCV cascade in XML, got {_one_line(error)}") from None
+    root = read_tree(data, place=place)
     try:
         return _read_root(root, name)
     except (_FormatError, InputError) as error:
         raise InputError(f"{place}: {error}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -210,7 +176,8 @@ def _read_new(node: Any, name: str) -> Cascade:
             _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
         tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
-    return tables.cascade(window, features, name=name, provenance=_read_provenance(node))
+    more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
+    return tables.cascade(window, features, name=name, **more)
 
 
 def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
@@ -299,7 +266,7 @@ def _read_old(node: Any, name: str) -> Cascade:
             tables.end_tree()
         tables.end_stage(_one(_floats(_text(stage, "stage_threshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
     table = _haar_table(features, str)
-    return tables.cascade((size[0], size[1]), table, name=name)
+    return tables.cascade((size[0], size[1]), table, name=name, calibration=calibration.read_element(node))
 
 
 def _read_old_child(tables: _Tables, item: Any, side: str, n_leaves: int, place: str) -> tuple[int, int]:
@@ -376,20 +343,34 @@ def _read_provenance(node: Any) -> dict[str, str]:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def save(cascade: Cascade, path: str | os.PathLike[str]) -> None:
+FORMATS = ("opencv-cascade-classifier", "opencv-haar-classifier")
+"""Layouts that `save` writes."""
+
+
+def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMATS[0]) -> None:
     """Write a cascade as XML that OpenCV's `CascadeClassifier` reads; the file appears whole or not at all.
 
     Parameters
     ----------
     cascade : Cascade
     path : str or path
+    format : str
+        ``opencv-cascade-classifier``, or ``opencv-haar-classifier`` for programs that read only the layout before it,
+        such as jsfeat and tracking.js; that one holds Haar-like features only, and no provenance.
 
     Raises
     ------
+    InputError
+        If the format is another, cannot hold the cascade, or the name promises something else than XML.
     OSError
         If the file cannot be written.
     """
-    write_text(path, to_xml(cascade))
+    suffix = Path(path).suffix.lower()
+    if suffix in (".yml", ".yaml", ".json", ".gz"):
+        raise InputError(f"{os.fspath(path)}: expected a name that ends in .xml, got {suffix}")
+    if format not in FORMATS:
+        raise InputError(f"expected format as one of {', '.join(FORMATS)}, got {format!r}")
+    write_text(path, to_xml(cascade) if format == FORMATS[0] else to_old_xml(cascade))
 
 
 def to_xml(cascade: Cascade) -> str:
@@ -411,7 +392,7 @@ def to_xml(cascade: Cascade) -> str:
         out += [
             "    <_>",
             f"      <maxWeakCount>{len(trees)}</maxWeakCount>",
-            f"      <stageThreshold>{_decimal(cascade.stage_thresholds[s])}</stageThreshold>",
+            f"      <stageThreshold>{decimal(cascade.stage_thresholds[s])}</stageThreshold>",
             "      <weakClassifiers>",
             *(line for t in trees for line in _tree_lines(cascade, t)),
             "      </weakClassifiers></_>",
@@ -419,12 +400,9 @@ def to_xml(cascade: Cascade) -> str:
     out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
     if cascade.provenance:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
+    if cascade.calibration is not None:
+        out += calibration.to_lines(cascade.calibration)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
-
-
-def _decimal(value: Any) -> str:
-    """Nine significant digits: enough for every float32 to come back as it was."""
-    return f"{float(value):.8e}"
 
 
 def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
@@ -435,9 +413,9 @@ def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
         if len(cascade.node_subsets):
             words += [str(w) for w in cascade.node_subsets[n]]
         else:
-            words.append(_decimal(cascade.node_thresholds[n]))
+            words.append(decimal(cascade.node_thresholds[n]))
         nodes.append(" ".join(words))
-    leaves = " ".join(_decimal(v) for v in cascade.leaves[first + tree : last + tree + 1])
+    leaves = " ".join(decimal(v) for v in cascade.leaves[first + tree : last + tree + 1])
     return [
         "        <_>",
         f"          <internalNodes>{' '.join(nodes)}</internalNodes>",
@@ -451,13 +429,8 @@ def _feature_lines(cascade: Cascade) -> Iterator[str]:
         for rect in features.rects.tolist():
             yield f"    <_><rect>{' '.join(map(str, rect))}</rect></_>"
         return
-    for rects, weights, tilted in zip(features.rects.tolist(), features.weights, features.tilted, strict=True):
-        parts = "".join(
-            f"<_>{' '.join(map(str, rect))} {_decimal(weight)}</_>"
-            for rect, weight in zip(rects, weights, strict=True)
-            if weight != 0
-        )
-        yield f"    <_><rects>{parts}</rects><tilted>{int(tilted)}</tilted></_>"
+    for index in range(len(features)):
+        yield f"    <_>{feature_xml(features, index)}</_>"
 
 
 def _provenance_lines(provenance: dict[str, str]) -> Iterator[str]:

@@ -1,82 +1,18 @@
-"""What ``vj-train`` shows while it works and what it leaves behind."""
+"""What ``vj-train`` shows while it works."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import os
 import sys
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-
-from vj._files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from vj.boosting.progress import Progress, StageReport
     from vj.boosting.recipe import TrainingConfig
-    from vj.boosting.run import Training
-
-# Positives on their contact sheet.
-_SHOWN = 400
 
 # Seconds between two lines about the same work when not on a terminal.
 _LOG_SECONDS = 10.0
-
-
-class Output:
-    """The folder of a run.
-
-    After every stage it holds ``cascade.xml``, ``report.jsonl`` (a line for each stage) and ``recipe.toml`` as
-    resolved, at the end plots and contact sheets, too.
-    """
-
-    def __init__(self, folder: Path, config: TrainingConfig) -> None:
-        self.folder, self._config = folder, config
-        self.cascade = folder / "cascade.xml"
-
-    def write(self, training: Training) -> None:
-        """Write what the stages so far came to."""
-        from vj.cascade.opencv_xml import save
-        from vj.datasets.sheets import contact_sheet
-        from vj.images import write_image
-
-        if not self.cascade.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / "recipe.toml", self._config.to_toml())
-            # From first to last: neighbours are copies of one face.
-            windows = training.positives.windows
-            shown = windows[:: -(-len(windows) // _SHOWN)]
-            write_image(self.folder / "positives.png", contact_sheet(shown))
-            if names := training.held_out_names():
-                # Names as the file system has them, which need not be UTF-8.
-                write_bytes(self.folder / "held_out.txt", b"".join(os.fsencode(name) + b"\n" for name in names))
-        save(training.cascade, self.cascade)
-        lines = [json.dumps(dataclasses.asdict(report)) for report in training.reports]
-        write_text(self.folder / "report.jsonl", "\n".join([*lines, ""]))
-
-    def finish(self, training: Training) -> None:
-        """Draw what was learnt."""
-        import numpy as np
-
-        from vj.datasets.sheets import contact_sheet
-        from vj.images import write_image
-        from vj.plotting import plot_features, plot_stages
-
-        mean = np.rint(training.positives.windows.mean(axis=0)).astype(np.uint8)
-        plot_features(self.folder / "features.png", training.cascade, mean)
-        reports = training.reports
-        cost = np.cumsum([r.weak_classifiers * r.acceptance_ratio for r in reports])
-        plot_stages(
-            self.folder / "stages.png",
-            [r.hit_rate for r in reports],
-            [r.false_alarm_rate for r in reports],
-            cost.tolist(),
-        )
-        hardest = training.hardest_negatives(200)
-        if len(hardest):
-            write_image(self.folder / "hard-negatives.png", contact_sheet(hardest))
 
 
 class Log:

@@ -28,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Find objects in images. Prints one line of JSON for each image: "
-        '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors"}]}.',
+        '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors", '
+        '"probability"}]}; the probability only if the cascade has a calibration (see vj-calibrate).',
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
     parser.add_argument(
@@ -44,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         default=3,
         metavar="N",
         help="report a box if more than N raw hits agree on it (default: 3)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_common.probability,
+        metavar="P",
+        help="keep detections with a probability of at least P, 0 to 1; needs a cascade with a calibration",
     )
     parser.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object: 24 or 24x32")
     parser.add_argument("--max-size", type=_common.size, metavar="SIZE", help="largest object: 200 or 200x300")
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse larger images before decoding them (default: 200000000)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each processor)")
+    _common.add_version(parser)
     return parser
 
 
@@ -70,6 +78,11 @@ def _detect(argv: Sequence[str] | None) -> int:
     from vj.images import draw_boxes, write_image
 
     detector = _detector(args)
+    if args.threshold is not None and detector.cascade.calibration is None:
+        raise InputError(
+            f"--threshold: expected a cascade with a calibration, got {detector.cascade.name} without one; "
+            "vj-calibrate makes it from labelled pictures"
+        )
     paths = _images(args.images)
     targets: dict[Path, Path] = {}
     if args.annotate:
@@ -80,6 +93,8 @@ def _detect(argv: Sequence[str] | None) -> int:
     for path in paths:
         try:
             found, image = _run(detector, path, args.max_pixels)
+            if args.threshold is not None:
+                found = found.at_least(args.threshold)
             if path in targets:
                 write_image(targets[path], draw_boxes(image, found.boxes))
         except InputError as error:
@@ -197,15 +212,14 @@ def _run(detector: Detector, path: Path, max_pixels: int) -> tuple[Detections, A
 
 
 def _record(path: Path, image: Any, found: Detections) -> dict[str, Any]:
-    return {
-        "image": str(path),
-        "width": int(image.shape[1]),
-        "height": int(image.shape[0]),
-        "detections": [
-            {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
-            for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
-        ],
-    }
+    rows: list[dict[str, Any]] = [
+        {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
+        for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
+    ]
+    if found.probabilities is not None:
+        for row, p in zip(rows, found.probabilities, strict=True):
+            row["probability"] = round(float(p), 4)
+    return {"image": str(path), "width": int(image.shape[1]), "height": int(image.shape[0]), "detections": rows}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``vj-evaluate``: how good are cascades on labelled pictures."""
+"""``vj-evaluate``: how good are cascades, and other detectors, on labelled images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vj._files import write_text
-from vj.cli import _common
+from vj.cli import _common, _detectors, _labels
 
 if TYPE_CHECKING:
-    from vj.datasets.labelled import LabelledImage, Wanted
+    from vj.datasets.labelled import LabelledImage
     from vj.evaluation.measure import Detect, Evaluation, ImageRun, WindowCost
 
 PROGRAM = "vj-evaluate"
-FORMATS = ("annotations", "coco", "voc", "yolo", "csv", "info", "wider", "fddb", "mitcmu")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,31 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Measure cascades on labelled pictures: recall at counts of false positives, average precision, "
-        "time. Each detection, in order of score, takes at most one face; ignored faces count neither way.",
+        description="Measure cascades and other detectors on labelled images: recall at counts of false positives, "
+        "average precision, time. Each detection, in order of score, takes at most one face; ignored faces count "
+        "neither way.",
     )
     parser.add_argument(
         "cascades",
         nargs="*",
-        metavar="CASCADE",
-        help="a file, a name such as frontalface_alt2, or yunet:MODEL.onnx (default: the cascade of this package)",
+        metavar="DETECTOR",
+        help=f"{_detectors.NAMES} (default: the cascade of this package)",
     )
-    data = parser.add_argument_group("labels")
-    data.add_argument("--dataset", required=True, metavar="PATH", help="annotation file or folder")
-    data.add_argument("--format", choices=FORMATS, help="of the annotations (default: told from the file)")
-    data.add_argument(
-        "--class", dest="classes", action="append", metavar="NAME", help="objects to measure; may be repeated"
-    )
-    data.add_argument("--images", metavar="DIR", help="folder that picture names are relative to")
-    data.add_argument(
-        "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
-    )
-    data.add_argument("--min-height", type=float, metavar="PX", help="ignore lower faces")
-    for name in ("blur", "occlusion", "pose", "invalid"):
-        data.add_argument(f"--max-{name}", type=int, metavar="CODE", help=f"ignore faces with a higher {name} code")
-    data.add_argument("--iou", type=float, default=0.5, metavar="T", help="overlap that makes a match (default: 0.5)")
-    data.add_argument("--align", action="store_true", help="fit one shift and scale for each detector's boxes first")
+    _common.add_version(parser)
+    _labels.add_options(parser)
     run = parser.add_argument_group("detection")
+    run.add_argument("--align", action="store_true", help="fit one shift and scale for each detector's boxes first")
     run.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
     run.add_argument(
         "--min-neighbors",
@@ -75,21 +63,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    from vj.datasets.formats import read_labelled
     from vj.evaluation.measure import Rules, evaluate
 
     for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot) if f)):
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
-    pictures = read_labelled(args.dataset, args.format, args.images, classes=args.classes or ())
-    rules = Rules(_wanted(args), args.iou, args.align)
+    images = _labels.read(args)
+    rules = Rules(_labels.wanted(args), args.iou, args.align)
     detectors = [_detector(given, args) for given in args.cascades or [_default()]]
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
     for name, detect, cost in detectors:
-        runs = list(_progress(name, detect, pictures))
+        runs = list(_progress(name, detect, images))
         failed |= {str(run.image.path): run.error for run in runs if run.error}
-        results.append(evaluate(_distinct(name, results), runs, rules, cost(pictures) if cost else None))
+        results.append(evaluate(_distinct(name, results), runs, rules, cost(images) if cost else None))
         if args.errors:
             _write_errors(Path(args.errors), results[-1], [run.image.path for run in runs if run.found is not None])
     for message in failed.values():
@@ -104,39 +91,25 @@ def _default() -> str:
     return stock.DEFAULT
 
 
-def _wanted(args: argparse.Namespace) -> Wanted:
-    from dataclasses import replace
-
-    from vj.datasets.labelled import FRONTAL, Wanted
-
-    names = ("min_height", "max_blur", "max_occlusion", "max_pose", "max_invalid")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return replace(FRONTAL if args.frontal else Wanted(), **given)
-
-
 def _detector(
     given: str, args: argparse.Namespace
 ) -> tuple[str, Detect, Callable[[list[LabelledImage]], WindowCost] | None]:
-    """Name, detector and, for a cascade, what tells the cost of a window."""
-    from vj.cascade.opencv_xml import load
-    from vj.evaluation.measure import cascade_detector, window_cost, yunet_detector
+    """Name, detector and, for a cascade, what reports the cost of a window."""
+    from vj.evaluation.measure import measurable, window_cost
 
-    if given.startswith("yunet:"):
-        return "YuNet", yunet_detector(given.removeprefix("yunet:")), None
-    cascade = load(given)
     settings: dict[str, Any] = {
         "scale_factor": args.scale_factor,
         "min_neighbors": args.min_neighbors,
-        "min_size": args.min_size or cascade.window,
+        "min_size": args.min_size,
         "stride": args.stride,
         "suppression": args.suppression,
         "threads": args.threads,
     }
-    return (
-        cascade.name.removeprefix("haarcascade_"),
-        cascade_detector(cascade, **settings),
-        lambda pictures: window_cost(cascade, pictures, **settings),
-    )
+    name, detector, cascade = _detectors.named_detector(given, settings)
+    if cascade is None:
+        return name, measurable(detector), None
+    own = settings | {"min_size": args.min_size or cascade.window}
+    return name, measurable(detector), lambda images: window_cost(cascade, images, **own)
 
 
 def _distinct(name: str, results: list[Evaluation]) -> str:
@@ -145,16 +118,16 @@ def _distinct(name: str, results: list[Evaluation]) -> str:
     return next(candidate for candidate in names if candidate not in taken)
 
 
-def _progress(name: str, detect: Detect, pictures: list[LabelledImage]) -> Iterator[ImageRun]:
+def _progress(name: str, detect: Detect, images: list[LabelledImage]) -> Iterator[ImageRun]:
     from tqdm import tqdm
 
     from vj.evaluation.measure import run_detector
 
     yield from tqdm(
-        run_detector(detect, pictures),
+        run_detector(detect, images),
         name,
-        len(pictures),
-        unit="picture",
+        len(images),
+        unit="image",
         leave=False,
         disable=not sys.stderr.isatty(),
     )

@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Look inside a cascade. With pictures: how many windows enter, pass and are rejected at each "
         "stage, how many features that takes for each window, and the time each stage adds.",
     )
+    _common.add_version(parser)
     parser.add_argument("cascade", metavar="CASCADE", help="a file, or a name such as frontalface_alt2")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="a picture, or a folder of them")
     parser.add_argument(

@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Decide from recorded answers which model to ask first and when to ask a costlier one. FILE.csv "
         "(or .csv.gz) has the columns truth, then TIER.label and TIER.confidence (0 to 1) for each tier.",
     )
+    _common.add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     fit = commands.add_parser("fit", help="choose base tier, order and thresholds; write a policy")
     _inputs(fit)

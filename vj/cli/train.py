@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vj._version import __version__
-from vj.cli._common import INTERRUPTED, OK, run
+from vj.cli._common import INTERRUPTED, OK, add_version, run
 from vj.errors import InputError
 
 DEMO = """
@@ -44,7 +43,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 if there is a cascade, 2 for bad input, 130 if stopped before the first stage."""
-    return run("vj-train", _command, argv)
+    return run("vj-train", _command, argv, keeps=True)
 
 
 def _command(argv: Sequence[str] | None) -> int:
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="PATH", help="what {data} stands for in the paths of the recipe")
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run in the output folder")
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    parser.add_argument("--version", action="version", version=f"vj {__version__}")
+    add_version(parser)
     _add_options(parser.add_argument_group("settings"), TrainingConfig, "", {"positives", "backgrounds", "window"})
     own = parser.add_argument_group("pictures")
     own.add_argument("--positives", action="append", metavar="PATH", help="folder or file; may be repeated")
@@ -156,33 +155,27 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("expected backgrounds (--backgrounds PATH, a recipe or --demo), got none")
     if not config.output:
         raise InputError("expected a folder for the results (--output PATH), got none")
+    from vj.boosting.lock import locked
     from vj.boosting.run import Training
     from vj.cli._screening import screened
-    from vj.cli._training_output import Log, Output
+    from vj.cli._training_output import Log
 
     folder = Path(config.output)
-    if arguments.restart:
-        _forget(folder)
-    with Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
+    # Held from before anything is removed until the last plot is written.
+    with locked(folder), Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
+        if arguments.restart:
+            _forget(folder)
         backgrounds = screened(config, log) if config.screen_backgrounds else None
-        training = Training(
-            config, backgrounds=backgrounds, progress=checked(log.progress), checkpoint=folder / "checkpoint"
-        )
-        output = Output(folder, config)
+        training = Training(config, backgrounds=backgrounds, progress=checked(log.progress))
         try:
             for report in training:
-                output.write(training)
                 log.stage(report)
         except KeyboardInterrupt:
-            return _interrupted(training, output, log)
-        if not training.stages:
-            training.forget()
-            raise InputError("expected samples that make at least one stage, got none: see the notes above")
-        output.write(training)
-        output.finish(training)
-        log.line(f"{len(training.stages)} stages in {output.cascade}")
+            return _interrupted(training, log)
+        result = training.result()
+        log.line(f"{len(result.reports)} stages in {folder / 'cascade.xml'}")
         if arguments.demo:
-            _show(training.cascade, folder, log)
+            _show(result.cascade, folder, log)
     return OK
 
 
@@ -217,25 +210,29 @@ def _ctrl_c() -> Iterator[Callable[[Callable[[Any], None]], Callable[[Any], None
         signal.signal(signal.SIGINT, before)
 
 
-def _interrupted(training: Any, output: Any, log: Any) -> int:
-    """Leave the finished stages behind."""
-    if not training.stages:
+def _interrupted(training: Any, log: Any) -> int:
+    """Leave the finished stages in the output folder."""
+    if not training.reports:
         log.line("stopped before the first stage was finished; there is no cascade yet")
         return INTERRUPTED
-    output.write(training)
+    training.write()
     log.line(
-        f"stopped; {output.cascade} holds the {len(training.stages)} finished stages, "
-        f"the same command goes on from there"
+        f"stopped; {Path(training.config.output) / 'cascade.xml'} holds the {len(training.reports)} finished stages, "
+        f"the same command resumes after them"
     )
     return OK
 
 
 def _forget(folder: Path) -> None:
     """Remove the checkpoint and the results of an earlier run."""
+    from vj.boosting.lock import NAME, locked
+
     for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
         (folder / name).unlink(missing_ok=True)
-    for path in (folder / "checkpoint").glob("*"):
-        path.unlink(missing_ok=True)
+    with locked(folder / "checkpoint"):
+        for path in (folder / "checkpoint").glob("*"):
+            if path.name != NAME:
+                path.unlink(missing_ok=True)
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:

@@ -67,7 +67,18 @@ def run_detector(detect: Detect, images: Iterable[LabelledImage]) -> Iterator[Im
 
 def cascade_detector(cascade: Cascade, **settings: Any) -> Detect:
     """Return a cascade as a detector to be measured; settings as for `vj.Detector`."""
-    detector = Detector(cascade, **settings)
+    return measurable(Detector(cascade, **settings))
+
+
+def measurable(detector: Any) -> Detect:
+    """Return a detector so that `run_detector` takes it.
+
+    Parameters
+    ----------
+    detector : object
+        Whatever has ``detect(image)`` and returns `vj.Detections`: `vj.Detector`, `vj.tiers.Regions`,
+        `vj.tiers.Escalating`, `vj.tiers.YuNet`, ...
+    """
 
     def detect(image: npt.NDArray[np.uint8]) -> Found:
         found = detector.detect(image)

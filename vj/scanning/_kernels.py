@@ -23,9 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+
+from vj._compile import njit
 
 LANES = 8
 BATCH = 4

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from vj._compile import njit
 from vj._types import Boxes
 
 EPSILON = 0.2

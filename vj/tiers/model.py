@@ -129,6 +129,44 @@ class Tier:
             getattr(run, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
         )
 
+    @classmethod
+    def from_detector(cls, detector: Any, name: str | None = None, cost: float | None = None) -> Tier:
+        """Make a tier of a detector: its queries are images, its values `vj.Detections`.
+
+        The confidence is `vj.tiers.detectors.confidence`, for which detections need probabilities (see
+        ``vj-calibrate``) or scores from 0 to 1; the label is the number of detections that are more likely than not.
+
+        Parameters
+        ----------
+        detector : ImageDetector
+            `vj.Detector`, or anything else with ``detect(image)`` that returns `vj.Detections`. A
+            ``cv2.FaceDetectorYN`` and dlib's detectors are adapted: see `vj.tiers.as_detector`.
+        name : str, optional
+            By default that of the cascade, or of the class.
+        cost : float, optional
+            See the class.
+
+        Raises
+        ------
+        InputError
+            If it is no detector, or a cascade without a calibration.
+        """
+        from vj.tiers.detectors import Dlib, as_detector, clipped, confidence, own_probabilities
+
+        adapted = as_detector(detector)
+        cascade = getattr(adapted, "cascade", None)
+        if cascade is not None and cascade.calibration is None:
+            raise InputError(
+                f"expected a cascade with a calibration, got {cascade.name} without one; vj-calibrate makes it"
+            )
+
+        def run(image: Any) -> Answer:
+            found = adapted.detect(image)
+            rated = clipped(found) if isinstance(adapted, Dlib) else found
+            return Answer(found, confidence(rated), str(int((own_probabilities(rated) > 0.5).sum())))
+
+        return cls(name or getattr(cascade, "name", None) or type(adapted).__name__, run, cost)
+
     def __repr__(self) -> str:
         return f"Tier({self.name!r}, cost={'measured' if self.cost is None else self.cost})"
 

@@ -1,0 +1,157 @@
+"""What the READMEs tell people to type works: the main one's commands and Python are run, the others' are parsed."""
+
+import importlib
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from cascades import random_cascade
+
+from benchmarks import charts
+from vj.cascade.opencv_xml import save
+from vj.datasets.formats import FORMATS, read_labelled
+from vj.images import write_image
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "training/README.md", "data/README.md", "benchmarks/README.md")
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+# Training is kept short; everything else runs as it stands.
+SHORTER = {"vj-train": ["--stages", "2", "--max-weak-count", "5"]}
+
+
+def _commands(page: str) -> list[list[str]]:
+    """Every `vj-...` command of a page, in fenced and in indented blocks, without its comment."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / page).read_text(encoding="utf-8"))
+    return [shlex.split(line, comments=True) for line in re.findall(r"^(?: {4})?(vj-[a-z]+ .*)$", text, re.MULTILINE)]
+
+
+def _python(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with everything that the main README names."""
+    place = tmp_path_factory.mktemp("user")
+    astronaut = np.ascontiguousarray(skimage.data.astronaut()[:300, :, ::-1])
+    write_image(place / "photo.jpg", astronaut)
+    for name in ("photos", "faces"):
+        (place / name).mkdir()
+    for name in ("coffee", "chelsea", "rocket"):
+        image = getattr(skimage.data, name)()[:300, :400, ::-1]
+        write_image(place / "photos" / f"{name}.png", np.ascontiguousarray(image))
+    for k, face in enumerate(skimage.data.lfw_subset()[:100]):
+        write_image(place / "faces" / f"{k:03}.png", np.rint(255 * face).astype(np.uint8))
+    # A face, and a box without one, so that there is an error to show.
+    (place / "labels.csv").write_text("file,x,y,w,h\nphoto.jpg,176,67,96,96\nphotos/chelsea.png,5,5,60,60\n")
+    save(random_cascade(9), place / "mine.xml")
+    return place
+
+
+def test_commands_of_the_main_readme_run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    commands = _commands("README.md")
+    assert {command[0] for command in commands} >= {"vj-detect", "vj-train", "vj-inspect", "vj-evaluate"}
+    for command in commands:
+        if any("frontalface_" in word for word in command) and not _stock():
+            continue
+        module, function = SCRIPTS[command[0]].split(":")
+        done = getattr(importlib.import_module(module), function)([*command[1:], *SHORTER.get(command[0], [])])
+        assert done == 0, f"{shlex.join(command)}\n{capsys.readouterr().err}"
+    assert (folder / "out" / "cascade.xml").is_file()
+    assert list((folder / "plots").glob("*.png"))
+    assert not _stock() or list((folder / "errors").iterdir())
+
+
+def _stock() -> bool:
+    """Whether OpenCV's cascades are on this machine; opencv-python 5 brings none."""
+    from vj.cascade.stock import find
+    from vj.errors import InputError
+
+    try:
+        find("frontalface_alt2")
+    except InputError:
+        return False
+    return True
+
+
+def test_python_of_the_main_readme_runs(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    from vj.images import read_gray
+
+    names = {"gray": read_gray("photo.jpg")}
+    for code in _python("README.md"):
+        if "haarcascade_frontalface_default" in code and not _stock():
+            continue
+        exec(compile(code, "README.md", "exec"), names)
+    assert len(names["found"].boxes) == 1
+    if _stock():
+        assert len(names["boxes"]) >= 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_options_that_exist(page):
+    for command in _commands(page):
+        module = importlib.import_module(SCRIPTS[command[0]].split(":")[0])
+        try:
+            module._parser().parse_args(command[1:])
+        except SystemExit as stop:
+            pytest.fail(f"{page}: {shlex.join(command)}: exit {stop.code}")
+
+
+@pytest.mark.parametrize("page", [*PAGES, "vj/README.md", ".github/CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"]+)", text):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in slugs, f"{page}: {link}"
+
+
+FILES = {
+    "csv": "boxes.csv",
+    "info": "info.dat",
+    "coco": "boxes.json",
+    "voc": "cat.xml",
+    "yolo": "labels/cat.txt",
+    "annotations": "annotations.json",
+    "wider": "wider.txt",
+    "fddb": "fddb.txt",
+    "mitcmu": "mitcmu.txt",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_examples_are_read_without_naming_the_format(name, tmp_path):
+    (text,) = re.findall(rf"```{name}\n(.*?)```", (ROOT / "data/README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "cat.jpg", np.zeros((300, 451, 3), np.uint8))
+    (tmp_path / FILES[name]).write_text(text)
+    source = tmp_path if name in ("yolo", "annotations") else tmp_path / FILES[name]
+    classes = ["cat"] if name == "csv" else ["0"] if name == "yolo" else []
+    found = read_labelled(source, classes=classes)
+    assert found[0].path.name == "cat.jpg"
+    x, y, width, height = found[0].boxes[0]
+    if name == "mitcmu":  # made from landmarks
+        assert abs(x + width / 2 - 211) < 5
+    else:
+        assert np.allclose([x, y, width, height], [143, 75, 150, 145], atol=3)
+
+
+@pytest.mark.parametrize("theme", charts.THEMES)
+@pytest.mark.parametrize("name", charts.CHARTS)
+def test_charts_show_what_the_result_files_hold(name, theme):
+    data, _ = charts.CHARTS[name]
+    assert charts.drawn_from(charts.chart_path(name, theme)) == data(), "run: python -m benchmarks.charts"
