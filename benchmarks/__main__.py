@@ -26,6 +26,8 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
         steps.append(("accuracy", [], "needs labelled pictures: --accuracy DATASET"))
     training = [args.training, *output] if args.training else []
     steps.append(("training", training, "" if training else "needs its workload: --training DIR"))
+    outcomes = [args.outcomes, *output] if args.outcomes else []
+    steps.append(("tiers", outcomes, "" if outcomes else "needs recorded answers: --outcomes FOLDER"))
     tiers, needs = [], "needs two sets of labelled images and a model: --tiers-vision FDDB WIDER --yunet MODEL.onnx"
     if args.tiers_vision and args.yunet:
         tiers, needs = [*args.tiers_vision, "--yunet", args.yunet, *output], ""
@@ -58,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         "--accuracy", action="append", metavar="DATASET[:frontal]", help="labelled pictures; may be given again"
     )
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="neural yardstick for --accuracy, and a tier")
+    parser.add_argument("--outcomes", metavar="FOLDER", help="recorded answers for model cascades")
     parser.add_argument("--tiers-vision", nargs=2, metavar=("FDDB", "WIDER"), help="labelled images for detector tiers")
     parser.add_argument("--backgrounds", metavar="DIR", help="images without faces, to wake up from")
     parser.add_argument("--dlib", metavar="MODEL.dat", help="dlib's CNN as the heavy tier, about 30 minutes")

@@ -203,6 +203,63 @@ def test_too_few_rows_ask_the_best_tier_alone_and_say_so():
     assert "20" in policy.fit_report["note"]
 
 
+def _odd(kind):
+    """Outcomes that are allowed but strange."""
+    base = made(400, seed=12)
+    truth, labels, confidences, costs = base.truth, base.labels, base.confidences, base.costs
+    if kind == "one class":
+        truth, labels = np.full(400, "a"), np.full((400, 3), "a")
+    elif kind == "never right":
+        labels = np.full((400, 3), "none of them")
+    elif kind == "ties":
+        confidences = np.full((400, 3), 0.5)
+    elif kind == "no answers of one tier":
+        labels, confidences = labels.copy(), confidences.copy()
+        labels[:, 1], confidences[:, 1] = "", 0.0
+    elif kind == "all free":
+        costs = np.zeros(3)
+    elif kind == "every label its own":
+        truth = np.array([f"t{i}" for i in range(400)])
+        labels = np.where(labels == base.truth[:, None], truth[:, None], "wrong")
+    return Outcomes(base.tiers, truth, labels, confidences, costs)
+
+
+@pytest.mark.parametrize(
+    "kind", ["one class", "never right", "ties", "no answers of one tier", "all free", "every label its own"]
+)
+def test_strange_outcomes_give_a_policy_that_costs_no_more_than_the_best(kind):
+    outcomes = _odd(kind)
+    for goal in ({"loss": 0.01}, {"budget": float(outcomes.costs.max())}):
+        policy = Policy.fit(outcomes, **goal)
+        report = policy.replay(outcomes)
+        assert report["cost"] <= report["best_cost"] + (4.0 if "budget" in goal else 0.0)
+        assert report["accuracy"] >= report["best_accuracy"] - 0.03
+        assert (report["saved"] is None) == (report["best_cost"] == 0)
+        assert np.isfinite(policy.fit_report["gained_interval"]).all()
+        assert Policy.from_dict(json.loads(json.dumps(policy.to_dict()))).threshold == policy.threshold
+
+
+@pytest.mark.parametrize("rows", [1, 10, 99])
+def test_with_few_rows_a_policy_says_that_it_cannot_tell(rows):
+    policy = Policy.fit(made(rows), loss=0.01)
+    assert policy.plan.rule == "single"
+    assert policy.fit_report["note"].startswith(f"{rows} rows are too few to tell")
+    low, high = policy.fit_report["gained_interval"]
+    assert high - low > 0.2
+    assert "too few rows to tell" in Policy.fit(made(120), loss=0.01).fit_report["note"]
+
+
+def test_the_interval_narrows_with_the_rows():
+    width = []
+    for rows in (200, 3200):
+        report = Policy.fit(made(rows).select(["small", "large"]), budget=2.0).fit_report
+        assert report["rows"] == rows
+        assert f"{rows} rows" in report["note"]
+        width.append(report["gained_interval"][1] - report["gained_interval"][0])
+    # Four times as narrow for sixteen times the rows.
+    assert 2.5 < width[0] / width[1] < 6
+
+
 def test_a_broken_tier_leaves_the_best_answer_so_far(fitted):
     other = made(200, seed=5)
 
