@@ -148,7 +148,7 @@ class YuNet:
         colour = image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
         height, width = colour.shape[:2]
         size = _suited(width * self.scale, height * self.scale) if self.scale < 1 else (width, height)
-        colour = _shrunk(colour, size)
+        colour = shrunk(colour, size)
         with self._lock:
             self._model.setInputSize(size)
             rows = self._model.detect(colour)[1]
@@ -169,7 +169,7 @@ def _suited(width: float, height: float) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _shrunk(image: Image, size: tuple[int, int]) -> Image:
+def shrunk(image: Image, size: tuple[int, int]) -> Image:
     """Shrink an image by bilinear interpolation, by at most a half at a time so that every pixel counts.
 
     That takes a tenth of the time of averaging over areas: 0.06 instead of 0.55 ms from 450x363 to 224x181.

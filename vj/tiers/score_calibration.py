@@ -14,7 +14,7 @@ from vj.evaluation.measure import Evaluation
 from vj.tiers.calibration import Reliability, brier_score, expected_calibration_error, isotonic, reliability
 
 FEW = 30
-"""With fewer true or fewer false detections than this the curve is a rough one, and its error cannot be told."""
+"""With fewer true or fewer false detections than this the curve is a rough one, and its error is not known."""
 
 SPLITS = 10
 """Times that the images are split into halves to measure the error."""

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
-from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities
+from vj.tiers.chips import only
+from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities, shrunk
 
 WAKE, SLEEP = "wake", "sleep"
 
@@ -66,7 +67,7 @@ class Motion:
         import cv2
 
         size = (max(1, image.shape[1] // self.cell), max(1, image.shape[0] // self.cell))
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        small = shrunk(image, size)
         gray = (small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)).astype(np.int16)
         last = self._last
         if last is not None and last.shape == gray.shape:
@@ -305,8 +306,7 @@ def _looked(look: Look, image: Image) -> tuple[Detections | None, str]:
         keep = own_probabilities(found) >= look.least
     except InputError as error:
         return None, str(error)
-    p = None if found.probabilities is None else found.probabilities[keep]
-    return Detections(found.boxes[keep], found.scores[keep], found.neighbors[keep], p), ""
+    return only(found, np.flatnonzero(keep).tolist()), ""
 
 
 def nothing() -> Detections:
