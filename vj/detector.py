@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._system import processors
-from vj._types import Boxes, Floats, Gray, Size
+from vj._types import Boxes, Counts, Floats, Gray, Size
 from vj.cascade.model import Cascade
 from vj.detections import Detections as Detections
 from vj.errors import InputError
@@ -22,7 +22,6 @@ from vj.scanning.planes import Planes, Workspace, layout
 from vj.scanning.pyramid import Level, levels
 from vj.scanning.scanner import Scanner
 
-Counts = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 BAND_PIXELS = 1 << 19

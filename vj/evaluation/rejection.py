@@ -9,12 +9,11 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Gray
+from vj._types import Counts, Gray
 from vj.cascade.model import Cascade
 from vj.detector import Cost, Detector
 from vj.errors import InputError
 
-Counts = npt.NDArray[np.int64]
 Rule = Literal["grid", "opencv"]
 
 
