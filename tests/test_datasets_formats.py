@@ -335,3 +335,10 @@ def test_images_of_another_ending_are_found(tmp_path, ending):
     assert existing(tmp_path / "a.b.gif") == tmp_path / f"a.b{ending}"
     assert existing(tmp_path / "a.b") == tmp_path / f"a.b{ending}"
     assert existing(tmp_path / "a") == tmp_path / "a"
+
+
+def test_a_yaml_file_of_a_megabyte_is_no_list_of_names(folder):
+    _write(folder / "data.yaml", "names:\n" + "".join(f"  {k}: face\n" for k in range(100_000)))
+    _write(folder / "labels" / "a.txt", "0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(InputError, match="at most 131072 bytes"):
+        read_labelled(folder)

@@ -16,7 +16,8 @@ from vj.errors import InputError
 from vj.images import list_images, read_gray
 
 NAMES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml", "data.yml")
-_MAX_YAML = 1 << 20
+# A thousand names take 30 KB; PyYAML needs 6 s for a megabyte.
+_MAX_YAML = 1 << 17
 
 
 def read(source: Path, images: Path | None = None) -> list[LabelledImage]:
