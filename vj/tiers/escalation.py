@@ -44,9 +44,9 @@ class Outcome:
 class Escalation:
     """Asks the base tier, defers as the policy says, and returns the answer that stands.
 
-    A tier that raises, gives an invalid answer or takes too long counts as failed for that query. If another has answered, the
-    best answer so far stands and `Outcome.failures` says why; if the base tier fails, the most expensive other
-    tier of the policy is asked in its place.
+    A tier that raises, gives an invalid answer or takes too long counts as failed for that query. If another has
+    answered, the best answer so far stands and `Outcome.failures` says why; if the base tier fails, the most expensive
+    other tier of the policy is asked in its place.
 
     Parameters
     ----------
