@@ -198,7 +198,7 @@ class ChatSettings:
         From the text of an answer to its label, see `Answer`; by default the text without space around it. For
         multiple choice ``lambda text: text.strip()[:1]``.
     time_limit : float
-        Seconds.
+        Seconds without anything from the server; `Escalation` limits the whole call.
     body : mapping
         Further fields of the request, such as ``{"max_tokens": 1}``.
     """

@@ -180,7 +180,7 @@ class Calibration:
         Raises
         ------
         InputError
-            A key is missing, or a curve is none.
+            A key is missing, or a curve does not rise.
         """
         try:
             rows = plain["rows"]

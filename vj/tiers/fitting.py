@@ -114,7 +114,7 @@ CurvePoint = tuple[float, float, float, float]
 
 
 class Found(NamedTuple):
-    """What a search comes to."""
+    """Result of a search."""
 
     plan: Plan
     threshold: float
@@ -248,8 +248,8 @@ class _Sums:
 def optimism(points: Points, goal: Goal, margin: Floats, seed: int) -> float:
     """Return by how much a choice looks better on the rows that made it than it is: the winner's curse.
 
-    The bootstrap's estimate (Efron 1983): the choice is made again on resampled rows, and what it comes to there is
-    compared with what it comes to on all rows. For a loss that is the difference to the best single tier.
+    The bootstrap's estimate (Efron 1983): the choice is repeated on resampled rows, and its accuracy there is
+    compared with its accuracy on all rows; for a loss, the difference to the best single tier.
     """
     rng = np.random.default_rng(seed)
     blocks = len(points.rows)

@@ -33,7 +33,7 @@ class Policy:
     Parameters
     ----------
     tiers : tuple of str
-        Those it was fitted on, including the ones it leaves out.
+        Those it was fitted on, including those that it never asks.
     costs : tuple of float
         Of each.
     plan : Plan
