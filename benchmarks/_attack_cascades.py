@@ -26,6 +26,8 @@ from vj.cascade.model import Cascade
 from vj.cascade.opencv_xml import parse, to_xml
 from vj.errors import InputError
 from vj.images import read_bgr
+from vj.scanning.planes import layout
+from vj.scanning.pyramid import levels
 from vj.scanning.scanner import Scanner
 
 MAX_PIXELS = 20_000_000
@@ -134,10 +136,8 @@ def make_cascade(rng: mutants.Rng) -> Case:
 
 def try_cascade(case: Case, folder: Path) -> None:
     cascade = vj.load(folder / "cascade.xml")
-    scanner = Scanner(cascade)
     for k, image in enumerate(scenes()):
-        stride = 1 + k % 2
-        compare(scanner.scan(image, stride), *scanner.depths(image, stride), cascade.n_stages, stride)
+        compare(cascade, image, 1 + k % 2)
     vj.Detector(cascade, threads=1, min_neighbors=1).detect(scenes()[0])
     vj.save(cascade, folder / "again.xml")
     again = vj.load(folder / "again.xml")
@@ -145,15 +145,24 @@ def try_cascade(case: Case, folder: Path) -> None:
         raise Wrong("a cascade that reads back as another one")
 
 
-def compare(scan: Any, depth: Any, sums: Any, n_stages: int, stride: int) -> None:
-    """Compare the lane scan with the plain one, window by window."""
-    ys, xs = np.nonzero(depth == n_stages)
-    entered = [int((depth >= s).sum()) for s in range(n_stages)]
+def compare(cascade: vj.Cascade, image: Any, stride: int) -> None:
+    """Compare the lane scan of an image at its own scale with the plain one, window by window."""
+    height, width = image.shape
+    if width < cascade.window[0] or height < cascade.window[1]:
+        return
+    scanner = Scanner(cascade)
+    level = levels((width, height), cascade.window, 2.0, stride=stride)[0]
+    planes = level.planes(image, (0, level.rows), layout(width, stride, cascade.has_tilted))
+    scan, count = (find(planes, level.rows, level.columns, False) for find in (scanner.scan, scanner.count))
+    depth, sums = scanner.depths(planes, level.rows, level.columns)
+    ys, xs = np.nonzero(depth == cascade.n_stages)
+    entered = [int((depth >= s).sum()) for s in range(cascade.n_stages)]
     if not (
         np.array_equal(scan.xs, xs * stride)
         and np.array_equal(scan.ys, ys * stride)
         and np.array_equal(scan.sums, sums[ys, xs])
-        and scan.entered.tolist() == entered
+        and count.entered.tolist() == entered
+        and count.hits == len(xs)
     ):
         raise Wrong("the lane scan differs from the plain one")
 

@@ -6,7 +6,6 @@ import vj
 from benchmarks import _attack_cascades, _attack_labels, _attack_runs
 from benchmarks._cases import Target
 from vj.cascade.opencv_xml import parse
-from vj.scanning.scanner import Scanner
 
 TARGETS = {
     "cascades": Target(_attack_cascades.make_cascade, _attack_cascades.try_cascade, 0.25),
@@ -25,8 +24,7 @@ def make_seeds() -> None:
     _attack_runs.checkpoints(), _attack_runs.parsers(), _attack_runs.command_files()
     for data in one.cascades()[0]:
         cascade = parse(data)
-        scanner = Scanner(cascade)
         for stride in (1, 2):
-            one.compare(scanner.scan(scenes[0], stride), *scanner.depths(scenes[0], stride), cascade.n_stages, stride)
+            one.compare(cascade, scenes[0], stride)
         vj.Detector(cascade, threads=1, min_neighbors=1).detect(scenes[0])
     one.quick_detector().detect(scenes[0])

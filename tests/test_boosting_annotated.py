@@ -41,7 +41,7 @@ class AllPass:
     class cascade:
         has_tilted = False
 
-    def scan_planes(self, planes, rows, columns, skip):
+    def scan(self, planes, rows, columns, skip):
         ys, xs = np.divmod(np.arange(rows * columns), columns)
 
         class Result:
