@@ -26,6 +26,8 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
         steps.append(("accuracy", [], "needs labelled pictures: --accuracy DATASET"))
     training = [args.training, *output] if args.training else []
     steps.append(("training", training, "" if training else "needs its workload: --training DIR"))
+    outcomes = [args.outcomes, *output] if args.outcomes else []
+    steps.append(("tiers", outcomes, "" if outcomes else "needs recorded answers: --outcomes FOLDER"))
     tiers, needs = [], "needs two sets of labelled images and a model: --tiers-vision FDDB WIDER --yunet MODEL.onnx"
     if args.tiers_vision and args.yunet:
         tiers, needs = [*args.tiers_vision, "--yunet", args.yunet, *output], ""
@@ -43,6 +45,8 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
     steps.append(("speculative", text, "" if text else "needs a long text: --text FILE"))
     pair = [args.accuracy[0].partition(":")[0], "--yunet", args.yunet, *output] if args.accuracy and args.yunet else []
     steps.append(("speculative_frames", pair, "" if pair else "needs --accuracy DATASET and --yunet MODEL.onnx"))
+    attack = [args.robustness, *output] if args.robustness else []
+    steps.append(("robustness", attack, "" if attack else "takes an hour: --robustness FOLDER for what it keeps"))
     missing = "is not in this clone"
     return [
         (name, argv, why or ("" if importlib.util.find_spec(f"benchmarks.{name}") else missing))
@@ -56,11 +60,13 @@ def main(argv: list[str] | None = None) -> int:
         "--accuracy", action="append", metavar="DATASET[:frontal]", help="labelled pictures; may be given again"
     )
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="neural yardstick for --accuracy, and a tier")
+    parser.add_argument("--outcomes", metavar="FOLDER", help="recorded answers for model cascades")
     parser.add_argument("--tiers-vision", nargs=2, metavar=("FDDB", "WIDER"), help="labelled images for detector tiers")
     parser.add_argument("--backgrounds", metavar="DIR", help="images without faces, to wake up from")
     parser.add_argument("--dlib", metavar="MODEL.dat", help="dlib's CNN as the heavy tier, about 30 minutes")
     parser.add_argument("--training", metavar="DIR", help="workload of the training benchmark")
     parser.add_argument("--text", metavar="FILE", help="a book, for the language models of speculative cascades")
+    parser.add_argument("--robustness", metavar="FOLDER", help="attack the readers; what fails is kept there")
     parser.add_argument("--output", default=str(_runner.RESULTS), metavar="DIR", help="where results go")
     parser.add_argument("--list", action="store_true", help="say what would run, and stop")
     args = parser.parse_args(argv)

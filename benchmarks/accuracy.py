@@ -19,6 +19,7 @@ from benchmarks import _runner
 from vj.cascade.opencv_xml import load
 from vj.datasets.formats import FORMATS, read_labelled
 from vj.datasets.labelled import FRONTAL, Wanted
+from vj.detector import Detector
 from vj.errors import InputError
 from vj.evaluation import report
 from vj.evaluation.bootstrap import interval
@@ -31,7 +32,6 @@ from vj.evaluation.measure import (
     cascade_detector,
     evaluate,
     run_detector,
-    window_cost,
     yunet_detector,
 )
 from vj.images import to_gray
@@ -84,8 +84,8 @@ def measure(
         name = cascade.name.removeprefix("haarcascade_") + (", suppressed" if suppressed else "")
         own = settings | {"min_size": cascade.window} | (SUPPRESSED if suppressed else {})
         detect = cascade_detector(cascade, **own)
-        cost = window_cost(cascade, pictures, **own)
-    result = evaluate(name, list(run_detector(detect, pictures)), rules, cost)
+        cost = Detector(cascade, **own).cost
+    result = evaluate(name, list(run_detector(detect, pictures, cost)), rules)
     figures = as_figures(result)
     figures["interval"] = {
         "average_precision": interval(result, lambda c: c.average_precision),

@@ -50,7 +50,7 @@ def photos() -> dict[str, Any]:
     return found
 
 
-def survivors_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: float) -> list[int]:
+def hits_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: float) -> list[int]:
     """Windows that pass stages 1, 2, ... of a cascade as cv2's own detector finds them, cut off after each."""
     import cv2
 
@@ -79,7 +79,7 @@ def _figures(profile: RejectionProfile, in_opencv: list[int] | None) -> dict[str
                 "rejected": int(e - p),
                 "features": int(f),
             }
-            for n, e, p, f in zip(profile.stage_sizes, profile.entered, profile.passed, profile.evaluated, strict=True)
+            for n, e, p, f in zip(profile.stage_sizes, profile.entered, profile.passed, profile.features, strict=True)
         ],
     }
     if in_opencv is not None:
@@ -117,7 +117,7 @@ def stages(profile: RejectionProfile) -> str:
     rows = [
         [k + 1, n, f"{e:,}", f"{e - p:,}", f"{100 * (e - p) / e:.1f} %" if e else "", f"{f / profile.windows:.3f}"]
         for k, (n, e, p, f) in enumerate(
-            zip(profile.stage_sizes, profile.entered, profile.passed, profile.evaluated, strict=True)
+            zip(profile.stage_sizes, profile.entered, profile.passed, profile.features, strict=True)
         )
     ]
     return _runner.table(["stage", "weak", "windows in", "rejected", "rejected", "features/window"], rows)
@@ -133,7 +133,7 @@ def measure(cascades: list[str], pictures: list[Any], scale_factor: float, verif
         profiles[name], results[name] = {}, {}
         for rule in ("opencv", "grid"):
             profile = rejection_profile(cascade, pictures, scale_factor=scale_factor, rule=rule)
-            in_opencv = survivors_in_opencv(cascade, pictures, scale_factor) if verify and rule == "opencv" else None
+            in_opencv = hits_in_opencv(cascade, pictures, scale_factor) if verify and rule == "opencv" else None
             profiles[name][rule], results[name][rule] = profile, _figures(profile, in_opencv)
             print(f"{name}, {rule}: {profile.windows:,} windows, {profile.features_per_window:.2f} features each")
     return profiles, results

@@ -192,9 +192,9 @@ def in_order(planes: Planes, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an integral image with its columns in order."""
     height, width = planes.image.shape
     columns = np.arange(width + 1)
-    if planes.odd:
-        columns = (columns >> 1) + (columns & 1) * planes.odd
-    return plane[np.arange(height + 1)[:, None] * planes.row_stride + columns]
+    if planes.layout.odd:
+        columns = (columns >> 1) + (columns & 1) * planes.layout.odd
+    return plane[np.arange(height + 1)[:, None] * planes.layout.row_stride + columns]
 
 
 def process() -> dict[str, Any]:

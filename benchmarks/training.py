@@ -45,7 +45,7 @@ WINDOW = (24, 24)
 ROUND_SAMPLES = 7000
 SMALL = (
     *("--window=24x24", "--stages=5", "--positives-per-stage=1000", "--negatives-per-stage=2000"),
-    *("--min-hit-rate=0.995", "--max-false-alarm-rate=0.5", "--holdout=0.09", "--threads=2", "--seed=1"),
+    *("--min-hit-rate=0.995", "--max-false-alarm-rate=0.5", "--set=holdout=0.09", "--threads=2", "--seed=1"),
 )
 
 # opencv_traincascade 3.4.18 on the same workload, two cores of a machine of the same kind, measured once.
@@ -131,7 +131,7 @@ def _split(folder: Path, workers: Workers, k: int, splits: int) -> dict[str, Any
 
 def _mine(pictures: Any, cascade: Any, count: int, workers: Workers) -> Any:
     miner = Miner(Backgrounds(pictures), WINDOW, workers, seed=5, scale_factor=1.1, lbp=False)
-    return miner.mine(cascade, count, 0.0).windows(WINDOW)
+    return miner.mine(cascade, count, 0.0).windows
 
 
 def rounds(folder: Path, workers: Workers) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def rounds(folder: Path, workers: Workers) -> dict[str, Any]:
     positives: Positives = positives_from_arrays(faces, jitter)
     backgrounds = find_backgrounds([str(folder / "bg.txt")])
     miner = Miner(backgrounds, WINDOW, workers, seed=5, scale_factor=1.1, lbp=False)
-    windows = positives.windows[:ROUND_SAMPLES], miner.mine(None, ROUND_SAMPLES, 1.0).windows(WINDOW)
+    windows = positives.windows[:ROUND_SAMPLES], miner.mine(None, ROUND_SAMPLES, 1.0).windows
     features = feature_pool(WINDOW, "basic")
     table, near = feature_table(features, WINDOW), Neighbours(features)
     groups = prepare(windows[0]), prepare(windows[1])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import csv
 import fnmatch
+import gzip
 import hashlib
 import http.client
+import json
 import lzma
 import shutil
 import subprocess
@@ -35,6 +37,7 @@ from vj.datasets.crops import region_of_landmarks
 from vj.datasets.formats import read_labelled
 from vj.datasets.labelled import LabelledImage
 from vj.errors import InputError
+from vj.tiers import Outcomes
 
 HERE = Path(__file__).resolve().parent
 MAX_UNPACKED = 40 << 30
@@ -204,6 +207,22 @@ def unpack(archive: Path, folder: Path, take: list[str]) -> list[Path]:
     return written
 
 
+def gather(given: Path, folder: Path, wanted: list[dict[str, Any]]) -> list[Path]:
+    """Copy from a folder of loose files those that would be taken out of the archives; return the copies."""
+    if not given.is_dir() or any((given / file["name"]).is_file() for file in wanted):
+        return []
+    patterns = [pattern for file in wanted for pattern in file["take"]]
+    copies = []
+    for path in sorted(given.rglob("*")):
+        inner = path.relative_to(given).as_posix()
+        if path.is_file() and any(fnmatch.fnmatchcase(f"./{inner}", pattern) for pattern in patterns):
+            target = folder / inner
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            copies.append(target)
+    return copies
+
+
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     """Name, size and opener of each regular file."""
     with _intact(archive):
@@ -308,6 +327,95 @@ def wider(folder: Path, files: list[Path]) -> str:
     return _settle(folder, read_labelled(source, "wider"))
 
 
+def outcomes(folder: Path, files: list[Path]) -> str:
+    """Lay out recorded answers for `vj-tiers`: FrugalML's folders of services, RouteLLM's tables of two models."""
+    fresh = folder / ".made"
+    fresh.mkdir()
+    made = []
+    for meta in sorted(path for path in files if path.name == "meta.csv"):
+        name = meta.parent.name.removeprefix("mlserviceperformance_").lower()
+        try:
+            found = _services(meta)
+        except (OSError, ValueError, IndexError) as error:
+            raise InputError(f"{meta.parent.name}: expected FrugalML's files of a set, got {error}") from None
+        found.write(fresh / f"{name}.csv.gz")
+        costs = dict(zip(found.tiers, found.costs.tolist(), strict=True))
+        (fresh / f"{name}.costs.json").write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
+        made.append(name)
+    prompts = _prompts(files, fresh / "prompts.csv.gz")
+    if not made and not prompts:
+        raise InputError("expected meta.csv of FrugalML's sets or RouteLLM's responses, got neither")
+    for path in folder.iterdir():
+        if path != fresh:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in fresh.iterdir():
+        path.rename(folder / path.name)
+    fresh.rmdir()
+    first = made[0] if made else "NAME"
+    return (
+        f"{len(made)} sets of recorded answers, {prompts} prompts: "
+        f"vj-tiers curve {{}}/{first}.csv.gz --costs {{}}/{first}.costs.json"
+    )
+
+
+def _services(meta: Path) -> Outcomes:
+    """Read one of FrugalML's sets: index, service and cost of 10,000 calls in meta.csv; a file for each column."""
+    with meta.open(newline="", encoding="utf-8-sig") as file:
+        services = [row for row in csv.reader(file) if row][1:]
+    services.sort(key=lambda row: float(row[2]))
+
+    def column(index: str, what: str) -> list[str]:
+        return (meta.parent / f"Model{index}_{what}.txt").read_text(encoding="utf-8").split()
+
+    truth = [_plain_label(text) for text in column(services[0][0], "TrueLabel")]
+    labels, confidences = [], []
+    for index, *_ in services:
+        labels.append([_plain_label(text) for text in column(index, "PredictedLabel")])
+        sure = np.array(column(index, "Confidence"), dtype=np.float64)
+        # Face++ (index 1) answers in percent; FrugalML's own reader divides it by 100 as well.
+        confidences.append(sure / 100 if index == "1" else sure)
+    if len({len(truth), *map(len, labels), *map(len, confidences)}) > 1:
+        raise ValueError(f"columns of {sorted({len(truth), *map(len, labels), *map(len, confidences)})} rows")
+    names, costs = tuple(row[1] for row in services), np.array([float(row[2]) / 10_000 for row in services])
+    return Outcomes(names, np.array(truth), np.array(labels).T, np.array(confidences).T, costs)
+
+
+def _plain_label(text: str) -> str:
+    """`3.000e+00` is class 3."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return str(int(value)) if value.is_integer() else text
+
+
+def _prompts(files: list[Path], target: Path) -> int:
+    """Gather RouteLLM's tables: whether Mixtral-8x7B and GPT-4 answer each prompt correctly; return the prompts."""
+    spoilt = set()
+    for path in files:
+        if path.name == "contaminated_prompts.jsonl":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            spoilt |= {json.loads(line)["eval_prompt"] for line in lines if line.strip()}
+    rows = []
+    for path in sorted(path for path in files if path.suffix == ".csv" and path.name != "meta.csv"):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            weak = next((c for c in columns if "mixtral-8x7b" in c.lower()), None)
+            strong = next((c for c in columns if "gpt-4" in c.lower()), None)
+            if "prompt" not in columns or weak is None or strong is None:
+                raise InputError(f"{path.name}: expected columns prompt, Mixtral-8x7B and GPT-4, got {columns[:4]}")
+            kind, _, group = path.stem.partition("_")
+            for row in reader:
+                if row["prompt"] not in spoilt:
+                    right = [int(row[c].strip().lower() in ("true", "1", "1.0")) for c in (weak, strong)]
+                    rows.append([kind, "" if group == "responses" else group, row["prompt"], *right])
+    if rows:
+        with gzip.open(target, "wt", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["set", "group", "prompt", "weak", "strong"], *rows])
+    return len(rows)
+
+
 CONVERT: dict[str, Callable[[Path, list[Path]], str]] = {
     "crops": crops,
     "pictures": pictures,
@@ -316,6 +424,7 @@ CONVERT: dict[str, Callable[[Path, list[Path]], str]] = {
     "eyes": eyes,
     "fddb": fddb,
     "wider": wider,
+    "outcomes": outcomes,
 }
 
 
@@ -397,8 +506,9 @@ def prepare(name: str, to: Path, given: Path | None = None, known: dict[str, Any
     work = to / f".{name}.part"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        files = []
-        for file in entry["files"]:
+        # Loose files may be given as well as the archives; what a folder of them lacks is left out.
+        files = gather(given, work, entry["files"]) if entry.get("loose") and given is not None else []
+        for file in entry["files"] if not files else []:
             archive = obtain(file, to / "archives", given)
             work.mkdir(parents=True, exist_ok=True)
             files += unpack(archive, work, file["take"])

@@ -69,6 +69,24 @@ def random_cascade(seed, *, kind="basic", nodes=(1,), window=(8, 9), stages=4, f
     )
 
 
+def stump_cascade(window, features, stages):
+    """A cascade of stumps on Haar-like features, from (features, thresholds, leaves, stage threshold) of each stage."""
+    sizes = [len(used) for used, *_ in stages]
+    n = sum(sizes)
+    return Cascade(
+        window=window,
+        features=features,
+        stage_starts=np.concatenate([[0], np.cumsum(sizes)]),
+        stage_thresholds=[limit for *_, limit in stages],
+        tree_starts=np.arange(n + 1),
+        node_features=np.concatenate([used for used, *_ in stages]),
+        node_children=np.tile([0, -1], (n, 1)),
+        node_thresholds=np.concatenate([thresholds for _, thresholds, *_ in stages]),
+        node_subsets=np.zeros((0, 8)),
+        leaves=np.concatenate([np.ravel(leaves) for _, _, leaves, _ in stages]),
+    )
+
+
 def _fits(features, window):
     try:
         features.check(window)

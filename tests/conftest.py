@@ -5,6 +5,7 @@ Imported before any test module, and so before numba is: a stale cache must not 
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "packaging: builds the wheel; the same whatever OpenCV is installed")
+    # A shell without job control starts background processes with Ctrl-C ignored, and whatever they start inherits it:
+    # tests that send one would wait for ever.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "opencv4" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_notice_of_compiling() -> None:
+    """Which test compiles a kernel first is chance; the notice has a test of its own, in a process of its own."""
+    from vj.cli import _common
+
+    _common.announces = False
 
 
 def pytest_unconfigure() -> None:

@@ -127,6 +127,30 @@ def group(boxes, min_neighbors, eps=0.2):
     return [members for members in classes if len(members) > min_neighbors]
 
 
+def group_rectangles(boxes, min_neighbors, eps=0.2):
+    """Boxes and counts as OpenCV's groupRectangles returns them, step by step from its description."""
+    import numpy as np
+
+    if min_neighbors <= 0:
+        return [list(box) for box in boxes], [1] * len(boxes)
+    means, counts = [], []
+    for members in group(boxes, min_neighbors, eps):
+        share = np.float32(1) / np.float32(len(members))
+        means.append([round(float(np.float32(sum(b[k] for b in members)) * share)) for k in range(4)])
+        counts.append(len(members))
+    kept = []
+    for i, (x, y, w, h) in enumerate(means):
+        swallowed = False
+        for j, (left, top, width, height) in enumerate(means):
+            dx, dy = round(width * eps), round(height * eps)
+            inside = x >= left - dx and y >= top - dy
+            inside = inside and x + w <= left + width + dx and y + h <= top + height + dy
+            swallowed |= i != j and inside and (counts[j] > max(3, counts[i]) or counts[i] < 3)
+        if not swallowed:
+            kept.append(i)
+    return [means[i] for i in kept], [counts[i] for i in kept]
+
+
 def suppress(boxes, scores, limit):
     """Greedy non-maximum suppression, box by box."""
     kept = []
@@ -252,23 +276,20 @@ def lbp_code(rect, pixels):
 
 
 def split_loss(boosting, left, right):
-    """Loss of a split; `left` and `right` are lists of (label 1 or -1, weight, response) of the samples there."""
+    """Loss of a split; `left` and `right` are lists of (label 1 or -1, weight) of the samples there."""
     loss = 0.0
     for side in (left, right):
-        a = sum(w for y, w, _ in side if y > 0)
-        b = sum(w for y, w, _ in side if y < 0)
-        if sum(w for _, w, _ in side) == 0:
+        a = sum(w for y, w in side if y > 0)
+        b = sum(w for y, w in side if y < 0)
+        if sum(w for _, w in side) == 0:
             return float("inf")
         if boosting == "gentle":
             mean = (a - b) / (a + b)
-            loss += sum(w * (y - mean) ** 2 for y, w, _ in side)
+            loss += sum(w * (y - mean) ** 2 for y, w in side)
         elif boosting == "discrete":
             loss += min(a, b)
-        elif boosting == "real":
-            loss += (a * b) ** 0.5
         else:
-            mean = sum(w * z for _, w, z in side) / sum(w for _, w, _ in side)
-            loss += sum(w * (z - mean) ** 2 for _, w, z in side)
+            loss += (a * b) ** 0.5
     return loss
 
 

@@ -11,7 +11,7 @@ from pictures import gray, photo
 from skimage import data
 
 from benchmarks import __main__ as everything
-from benchmarks import _runner, accuracy, groups, parity, readme, rejection, speed, training, wakeup
+from benchmarks import _runner, accuracy, groups, packages, parity, readme, rejection, speed, training, wakeup
 from vj.boosting.workers import Workers
 from vj.cascade.opencv_xml import load, save
 from vj.images import write_image
@@ -100,6 +100,19 @@ def test_rejection_says_so_if_opencv_differs():
 
 
 @pytest.mark.opencv4
+@pytest.mark.opencv4
+def test_packages_that_give_something_else_are_told(place, capsys, monkeypatch):
+    """A package of our own in place of one from the index: equal, different, failing and finding nothing."""
+    (place / "own-1").mkdir()
+    (place / "own-1/own.py").write_text("import cv2\nkind = cv2.CascadeClassifier.__module__\n")
+    monkeypatch.setattr(packages, "RUNS", {"OpenCV 4": ("", False), "OpenCV 4, drop-in": ("force", False)})
+    expected = {"[1]": "equal", "kind": "DIFFERS", "1 // (kind == 'cv2')": "FAILS (ZeroDivisionError", "[]": "DIFFERS"}
+    for line, word in expected.items():
+        monkeypatch.setattr(packages, "PROBES", {"own==1": ((), f"from own import kind\nout = {line}")})
+        assert packages.main(["--folder", str(place)]) == (word != "equal")
+        assert f"OpenCV 4, drop-in: {word}" in capsys.readouterr().out
+
+
 def test_parity_of_a_cascade_and_what_it_says_of_another(place, capsys, monkeypatch):
     """The file written and the file read differ in one threshold: that must show in the table and the exit code."""
     monkeypatch.setattr(parity, "pictures", lambda: {"photo": photo("astronaut")[:120, 150:300].copy()})

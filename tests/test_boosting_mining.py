@@ -1,15 +1,20 @@
 """Mining finds what the detector's scan finds, the same for any number of threads."""
 
+import itertools
+from dataclasses import replace
+
 import naive
 import numpy as np
 import pytest
+from cascades import stump_cascade
 from skimage import data
 
-from vj.boosting.mining import Harvest, Miner
+import vj
+from vj.boosting import mining
+from vj.boosting.mining import Miner
 from vj.boosting.samples import has_contrast
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
-from vj.cascade.model import StumpStage, stump_cascade
 from vj.datasets.backgrounds import Backgrounds
 
 WINDOW = (12, 10)
@@ -19,11 +24,7 @@ WINDOW = (12, 10)
 def cascade():
     """Two stages of one stump each: an edge and a line, which some windows of a photo pass."""
     features = feature_pool(WINDOW, "basic").take([500, 4000])
-    stages = [
-        StumpStage(np.array([k], np.int32), np.array([t], np.float32), np.array([[-1, 1]], np.float32), 0.0)
-        for k, t in enumerate((0.02, 0.01))
-    ]
-    return stump_cascade(WINDOW, features, stages)
+    return stump_cascade(WINDOW, features, [([k], [t], [[-1, 1]], 0.0) for k, t in enumerate((0.02, 0.01))])
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +42,18 @@ def test_mined_windows_pass_the_cascade(cascade, pictures):
     mined = _miner(pictures).mine(cascade, 60, 1e-9)
     assert mined.found == 60
     assert not mined.exhausted
-    assert all(naive.window_depth(cascade, window)[0] == cascade.n_stages for window in mined.windows(WINDOW))
-    assert 0 < mined.accepted <= mined.scanned
+    assert all(naive.window_depth(cascade, window)[0] == cascade.n_stages for window in mined.windows)
+    assert 0 < mined.hits <= mined.scanned
 
 
 def test_threads_change_nothing_and_seeds_do(cascade, pictures):
     runs = []
     for threads, seed in ((1, 1), (3, 1), (2, 2)):
         miner = _miner(pictures, threads, seed)
-        first, second = miner.mine(cascade, 40, 0.1), miner.mine(cascade, 40, 0.1)
-        windows = np.concatenate([first.windows(WINDOW), second.windows(WINDOW)])
-        runs.append((windows, first.scanned, second.scanned, miner.visits))
+        first = miner.mine(cascade, 40, 0.1)
+        second = miner.mine(cascade, 40, 0.1, first.next_stage(first.windows[:0]))
+        windows = np.concatenate([first.windows, second.windows])
+        runs.append((windows, first.scanned, second.scanned, second.visits))
     assert np.array_equal(runs[0][0], runs[1][0])
     assert runs[0][1:] == runs[1][1:]
     assert not np.array_equal(runs[0][0], runs[2][0])
@@ -63,23 +65,23 @@ def test_used_up_backgrounds_end_it(cascade, pictures):
     assert mined.exhausted
     assert 0 < mined.found < 10**6
     # Later passes are mirrored and shifted in scale: few windows come twice.
-    windows = mined.windows(WINDOW)
+    windows = mined.windows
     assert len(np.unique(windows, axis=0)) > 0.8 * len(windows)
 
 
 def test_without_a_cascade_any_window_with_contrast_will_do(pictures):
     mined = _miner(pictures).mine(None, 300, 1.0)
     assert mined.found == 300
-    assert has_contrast(mined.windows(WINDOW)).all()
+    assert has_contrast(mined.windows).all()
 
 
 def test_unusable_pictures_are_noted_once_and_left_out(cascade, pictures, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     miner = _miner([*pictures, tmp_path / "broken.png", tmp_path / "missing.png"])
-    miner.mine(cascade, 10**6, 1.0)
-    assert sorted(miner.unreadable) == [3, 4, 5]
-    assert "broken.png" in miner.unreadable[4]
-    assert "60x5" in miner.unreadable[3]
+    unreadable = miner.mine(cascade, 10**6, 1.0).unreadable
+    assert sorted(unreadable) == [3, 4, 5]
+    assert "broken.png" in unreadable[4]
+    assert "60x5" in unreadable[3]
 
 
 def test_only_unusable_pictures(cascade, tmp_path):
@@ -99,14 +101,31 @@ def test_mining_goes_on_after_an_interruption(cascade, pictures):
         seen = []
 
         def note(harvest, stop=stop, seen=seen):
-            seen.append(Harvest(list(harvest.parts), harvest.first_visit, harvest.scanned, harvest.accepted))
+            seen.append(replace(harvest, parts=list(harvest.parts), unreadable=dict(harvest.unreadable)))
             if len(seen) == stop:
                 raise Stop
 
         with pytest.raises(Stop):
             first.mine(cascade, 10**6, 0.02, progress=note)
         second = _miner(pictures, threads=1)
-        second.visits = first.visits
-        resumed = second.mine(cascade, 10**6, 0.02, harvest=seen[-1])
-        assert np.array_equal(resumed.windows(WINDOW), whole.windows(WINDOW))
-        assert (resumed.scanned, resumed.accepted) == (whole.scanned, whole.accepted)
+        resumed = second.mine(cascade, 10**6, 0.02, seen[-1])
+        assert np.array_equal(resumed.windows, whole.windows)
+        assert (resumed.scanned, resumed.hits) == (whole.scanned, whole.hits)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_counting_is_the_detectors_own(cascade, pictures, threads):
+    miner = _miner(pictures[:2], threads)
+    scanned, reached = miner.count(cascade, 10**9, (0, 10**9))
+    # As a visit sees the images: at scales that lie between those of mining, not mirrored.
+    first = mining._FAR * 2
+    seen = [miner._image(job).gray for job in itertools.islice(miner._jobs(1, 0.0, first, first), 2)]
+    costs = [vj.Detector(cascade, scale_factor=1.2, stride=1).cost(image) for image in seen]
+    assert scanned == sum(cost.windows.sum() for cost in costs)
+    assert reached[:-1].tolist() == sum(cost.entered.sum(axis=0) for cost in costs).tolist()
+    assert 0 < reached[2] < reached[1] < reached[0] <= scanned
+    # It ends early when enough is known, and passes over what cannot be read.
+    assert miner.count(cascade, 1, (0, 10**9))[0] < scanned
+    assert miner.count(cascade, 1, (10**9, 10**9))[0] == scanned
+    assert miner.count(cascade, 10**9, (0, 1))[0] < scanned
+    assert _miner([*pictures[:2], "missing.png"]).count(cascade, 10**9, (0, 10**9))[0] == scanned

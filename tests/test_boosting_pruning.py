@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vj.boosting.pruning import cost_of_window, pruned_thresholds
-from vj.boosting.stage import limit
+from vj.boosting.stage import stage_limit
 
 COSTS = [2, 5, 20, 60]
 THRESHOLDS = [np.float32(t) for t in (-1.0, -0.5, 0.0, 0.25)]
@@ -17,7 +17,7 @@ def _sums(n, shift, seed):
 
 
 def _passing(sums, thresholds):
-    return (sums >= [limit(t) for t in thresholds]).all(axis=1)
+    return (sums >= [stage_limit(t) for t in thresholds]).all(axis=1)
 
 
 def _naive_cost(sums, thresholds):
@@ -25,7 +25,7 @@ def _naive_cost(sums, thresholds):
     for window in sums:
         for value, threshold, cost in zip(window, thresholds, COSTS, strict=True):
             total += cost
-            if value < limit(threshold):
+            if value < stage_limit(threshold):
                 break
     return total / len(sums)
 
@@ -63,7 +63,7 @@ def test_a_larger_share_is_cheaper_and_better_than_one_stage_alone():
 
 def test_cost_equals_its_naive_twin():
     negatives = _sums(500, 0.0, 4)
-    limits = np.array([limit(t) for t in THRESHOLDS])
+    limits = np.array([stage_limit(t) for t in THRESHOLDS])
     assert cost_of_window(COSTS, negatives, limits) == pytest.approx(_naive_cost(negatives, THRESHOLDS))
 
 

@@ -1,5 +1,6 @@
 """Recipes: read, resolved, refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,13 @@ def test_options_win_and_start_from_the_working_directory(tmp_path):
         ("stages = true", "expected stages to be an integer, got True"),
         ('min_hit_rate = "high"', "expected min_hit_rate to be a number, got 'high'"),
         ("min_hit_rate = 1.5", "expected min_hit_rate between 0.5 and 1.0, got 1.5"),
+        ("min_hit_rate = 1" + "0" * 400, "expected min_hit_rate to be a number, got 1000"),
+        ("positives = [{path = 'x', side = 1" + "0" * 400 + "}]", "expected positives.side to be a number, got 1000"),
         ("min_hit_rate = nan", "expected min_hit_rate between"),
         ("max_weak_count = [3, 0]", "expected max_weak_count between 1 and 10000, got 0"),
         ("max_weak_count = []", "expected max_weak_count to be a number or a list of them, got an empty list"),
         ("stages = [3]", "expected stages to be an integer, got [3]"),
-        ('boosting = "adaboost"', "expected boosting to be one of gentle, real, discrete, logit, got 'adaboost'"),
+        ('boosting = "adaboost"', "expected boosting to be one of gentle, real, discrete, got 'adaboost'"),
         ('window = "24"', 'expected window as "24x24"'),
         ('window = "4x24"', "expected window between 8x8 and 128x128, got 4x24"),
         ("positives = [{pth = 'x'}]", "got 'pth'"),
@@ -62,6 +65,18 @@ def test_bad_recipes_are_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_recipes_that_are_no_files_or_no_text(tmp_path):
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 20000)
+    (tmp_path / "digits.toml").write_text("seed = " + "9" * 5000)
+    (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
+    os.mkfifo(tmp_path / "pipe.toml")
+    for name in ("deep", "digits", "binary", "pipe", "missing"):
+        with pytest.raises(InputError, match=r"expected (TOML|a readable recipe)") as error:
+            TrainingConfig.from_toml(tmp_path / f"{name}.toml")
+        assert str(error.value).count(str(tmp_path)) == 1
+        assert "\n" not in str(error.value)
+
+
 def test_a_setting_may_be_a_list_with_a_value_for_each_stage(tmp_path):
     (tmp_path / "r.toml").write_text("max_weak_count = [3, 6]\nmin_hit_rate = [0.9, 1]\nmax_depth = 2\n")
     config = TrainingConfig.from_toml(tmp_path / "r.toml")
@@ -77,3 +92,15 @@ def test_differences_name_what_changes_the_result():
     other = TrainingConfig.from_mapping({"stages": 4, "threads": 5, "boosting": "real"})
     assert base.differences(other) == ["stages: 3, not 4", 'boosting: "gentle", not "real"']
     assert base.differences(TrainingConfig.from_mapping({"stages": 3, "memory_mb": 10, "output": "x"})) == []
+    sources = [{"path": "/a", "margin": 0.1}, {"path": "/b"}]
+    base = TrainingConfig.from_mapping({"positives": sources, "backgrounds": ["/x", "/y"], "window": "20x24"})
+    changed = TrainingConfig.from_mapping(
+        {"positives": [sources[0], {"path": "/b", "limit": 5}], "backgrounds": ["/x", "/z"]}
+    )
+    assert base.differences(changed) == [
+        "positives[1].limit: 0, not 5",
+        'backgrounds[1]: "/y", not "/z"',
+        "window: 20x24, not 24x24",
+    ]
+    fewer = TrainingConfig.from_mapping({"positives": sources[:1], "backgrounds": "/x", "window": "20x24"})
+    assert base.differences(fewer) == ["positives: 2 of them, not 1", "backgrounds: 2 of them, not 1"]

@@ -11,7 +11,8 @@ from pictures import gray, photo
 
 import vj
 from vj.cascade.calibration import MAX_KNOTS, ScoreCalibration, put_into
-from vj.cascade.opencv_xml import parse, to_xml
+from vj.cascade.new_xml import to_xml
+from vj.cascade.opencv_xml import parse
 from vj.cascade.stock import find
 from vj.cli import calibrate, detect
 from vj.errors import InputError
@@ -138,7 +139,7 @@ def test_detections_carry_probabilities_that_follow_the_scores():
     with pytest.raises(InputError, match="without calibration"):
         plain.at_least(0.5)
     for bad in ([0.5, 0.5], [1.5], [np.nan]):
-        with pytest.raises(InputError, match="probabilities from 0 to 1"):
+        with pytest.raises(InputError, match="expected probabilities"):
             vj.Detections([[0, 0, 5, 5]], [1.0], [1], bad)
 
 

@@ -1,11 +1,11 @@
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from cascades import random_cascade
+from cascades import random_cascade, stump_cascade
 
 from vj.cascade.haar import feature_pool
-from vj.cascade.model import StumpStage, stump_cascade
 from vj.errors import InputError
 
 
@@ -41,16 +41,41 @@ def test_truncated_keeps_the_first_stages():
         cascade.truncated(6)
 
 
-def test_stump_cascade_lays_stages_out():
-    stages = [
-        StumpStage(np.array([3]), np.array([0.5]), np.array([[1.0, -1.0]]), 0.25),
-        StumpStage(np.array([1, 2]), np.array([0.1, 0.2]), np.array([[2.0, -2.0], [3.0, -3.0]]), -1.0),
-    ]
-    cascade = stump_cascade((6, 6), feature_pool((6, 6)).take(range(4)), stages, name="two")
+def test_stage_limits_are_differences_in_single_precision():
+    def single(value):
+        return struct.unpack("f", struct.pack("f", value))[0]
+
+    thresholds = [-5.042550086975098, -1.0, -1e-6, 0.0, 1e-5, 0.1, 7.0, 1e9]
+    cascade = replace(random_cascade(0, stages=8), stage_thresholds=thresholds)
+    assert cascade.stage_limits.dtype == np.float64
+    assert cascade.stage_limits.tolist() == [single(single(t) - single(1e-5)) for t in thresholds]
+
+
+def test_stages_and_trees_own_what_their_starts_say():
+    stages = [([3], [0.5], [[1, -1]], 0.25), ([1, 2], [0.1, 0.2], [[2, -2], [3, -3]], -1.0)]
+    cascade = stump_cascade((6, 6), feature_pool((6, 6)).take(range(4)), stages)
     assert (cascade.n_stages, cascade.n_trees, cascade.is_stumps, cascade.kind) == (2, 3, True, "haar")
-    assert cascade.leaves.tolist() == [1, -1, 2, -2, 3, -3]
-    assert cascade.node_features.tolist() == [3, 1, 2]
     assert cascade.stage_sizes.tolist() == [1, 2]
+    assert cascade.node_roots.tolist() == [0, 1, 2]
+    assert cascade.node_depths.tolist() == [0, 0, 0]
+
+
+def test_nodes_are_as_deep_as_their_longest_path():
+    cascade = random_cascade(4, nodes=(1, 2, 3, 7))
+
+    def walk(tree, node, depth, found):
+        found[node] = max(found.get(node, 0), depth)
+        for child in cascade.node_children[cascade.tree_starts[tree] + node]:
+            if child > 0:
+                walk(tree, int(child), depth + 1, found)
+        return found
+
+    expected = []
+    for tree in range(cascade.n_trees):
+        found = walk(tree, 0, 0, {})
+        expected += [found[node] for node in range(len(found))]
+    assert cascade.node_depths.tolist() == expected
+    assert max(expected) > 2
 
 
 CHANGES = {

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade
 from pictures import gray
+from scans import depths, scan
 
 import vj
 from vj.cascade import opencv_xml, stock
-from vj.cascade.opencv_xml import parse, to_xml
+from vj.cascade.new_xml import to_xml
+from vj.cascade.opencv_xml import parse
 from vj.errors import InputError
 from vj.scanning.scanner import Scanner
 
@@ -108,7 +110,7 @@ def test_the_old_layout_is_read(nodes):
         index = cascade.node_features
         np.testing.assert_array_equal(read.features.rects, cascade.features.rects[index])
         image = gray("camera", (40, 30))
-        for ours, theirs in zip(Scanner(read).depths(image), Scanner(cascade).depths(image), strict=True):
+        for ours, theirs in zip(depths(Scanner(read), image), depths(Scanner(cascade), image), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -166,7 +168,7 @@ def test_names_stand_for_the_files_that_this_machine_has(tmp_path, monkeypatch):
     vj.save(random_cascade(0), tmp_path / "mine.xml")
     assert vj.load("mine") == random_cascade(0)
     assert vj.load("lbpcascade_frontalface_opencv") == vj.load(LBP_FILE)
-    with pytest.raises(InputError, match=r"known name, got 'none'.*pip install.*VJ_CASCADES"):
+    with pytest.raises(InputError, match=r"known name, got 'none'.*vj-cascades install.*VJ_CASCADES"):
         vj.load("none")
 
 
@@ -301,18 +303,18 @@ def test_mutated_files_load_into_valid_cascades_or_are_refused(seed):
     loaded = 0
     for _ in range(1000):
         try:
-            found = parse(mutate(text, rng).encode("utf-8", "replace"))
+            cascade = parse(mutate(text, rng).encode("utf-8", "replace"))
         except InputError as error:
             assert "\n" not in str(error)
             continue
         loaded += 1
-        if max(found.window) <= 40:
-            scanner = Scanner(found)
-            scan = scanner.scan(image, 1, True)
-            depth, sums = scanner.depths(image)
-            assert scan.windows <= depth.size
-            assert set(zip(scan.ys, scan.xs, strict=True)) <= set(
-                zip(*np.nonzero(depth == found.n_stages), strict=True)
+        if max(cascade.window) <= 40:
+            scanner = Scanner(cascade)
+            found = scan(scanner, image, 1, True)
+            depth, sums = depths(scanner, image)
+            assert found.windows <= depth.size
+            assert set(zip(found.ys, found.xs, strict=True)) <= set(
+                zip(*np.nonzero(depth == cascade.n_stages), strict=True)
             )
             assert np.isfinite(sums).all()
     assert 50 < loaded < 950

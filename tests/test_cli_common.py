@@ -140,7 +140,10 @@ def interrupted(arguments, ready, **more):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, err, time.monotonic() - start
 
 
@@ -163,20 +166,20 @@ def test_detector_leaves_the_rest_of_an_image_when_it_is_interrupted(monkeypatch
     detector = vj.Detector(random_cascade(3), threads=2)
     image = gray("camera", (500, 400))
     scanned = []
-    scan = detector._scanner.scan_planes
+    scan = detector._scanner.scan
 
     def counted(*given):
         scanned.append(given)
         time.sleep(0.02)
         return scan(*given)
 
-    monkeypatch.setattr(detector._scanner, "scan_planes", counted)
+    monkeypatch.setattr(detector._scanner, "scan", counted)
     detector.detect(image)
     assert len(scanned) > 12
     scanned.clear()
-    rows = detector._scan(np.ascontiguousarray(image))
-    next(rows)
-    rows.close()
+    levels = detector._run(np.ascontiguousarray(image), lambda *band: detector._scanner.scan(*band, True))
+    next(levels)
+    levels.close()
     assert len(scanned) <= 6
 
 

@@ -1,10 +1,14 @@
+import io
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import skimage
 from cascades import LBP_FILE, random_cascade
 from pictures import photo
 
@@ -92,8 +96,48 @@ def test_the_first_run_says_that_it_compiles(folder, tmp_path):
     fresh = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     first = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
     second = subprocess.run(command, env=fresh, capture_output=True, text=True, check=True)
-    assert "compiling for this processor" in first.stderr
+    assert first.stderr.count("compiling for this processor") == 1
     assert first.stdout == second.stdout
+    assert second.stderr == ""
+
+
+def test_a_first_run_in_training_says_so_too(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "vj.cli.train",
+        "--positives",
+        "skimage:faces",
+        "--window",
+        "12x12",
+        "--stages",
+        "1",
+    ]
+    command += ["--backgrounds", "skimage:backgrounds", "--output", str(tmp_path / "out"), "--features", "lbp"]
+    fresh = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    told = ""
+    with subprocess.Popen(command, env=fresh, stderr=subprocess.PIPE, text=True) as running:
+        while "compiling" not in told and (line := running.stderr.readline()):
+            told += line
+        running.kill()
+    assert told.count("vj-train: compiling for this processor") == 1
+
+
+def test_quiet_commands_do_not_say_that_they_compile(monkeypatch, capsys):
+    from vj._system import on_compile
+    from vj.cli import _common
+
+    def command(argv):
+        for call in on_compile:
+            call()
+        return 0
+
+    monkeypatch.setattr(_common, "announces", True)
+    assert _common.run("vj-any", command, ["--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert _common.run("vj-any", command, []) == 0
+    assert capsys.readouterr().err.startswith("vj-any: compiling")
+    on_compile.clear()
 
 
 @pytest.mark.parametrize("case", ["two folders", "ending", "hard link", "symbolic link"])
@@ -156,3 +200,44 @@ def test_stride_and_suppression_reach_the_detector(folder, capsys):
     detector = vj.Detector(vj.load(LBP_FILE), min_neighbors=0, stride=1, suppression=0.3)
     found = detector.detect(read_bgr(folder / "a.png"))
     assert [d["box"] for d in record["detections"]] == found.boxes.tolist()
+
+
+def test_patterns_and_names_on_stdin(folder, capsys, monkeypatch):
+    (folder / "c[1].png").write_bytes((folder / "c.png").read_bytes())
+    for names, given in (
+        ([f"{folder}/[ac].png"], ""),
+        ([f"{folder}/**/[a]*.png", str(folder / "c[1].png")], ""),
+        (["-"], f"{folder}/a.png\n\n{folder}/c.png\r\n"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        assert main([*names, "--cascade", str(LBP_FILE)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["-", "--cascade", str(LBP_FILE)]) == 2
+    assert main([f"{folder}/*.none", "--cascade", str(LBP_FILE)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "names of images on stdin, got none" in told[0]
+    assert "a pattern without any" in told[1]
+
+
+def test_sizes_that_exclude_each_other_are_warned_of(folder, capsys):
+    sizes = ["--min-size", "100", "--max-size", "50"]
+    assert main([str(folder / "a.png"), "--cascade", str(LBP_FILE), *sizes]) == 0
+    assert "--min-size 100x100 is larger than --max-size 50x50" in capsys.readouterr().err
+    assert main([str(folder / "a.png"), "--cascade", str(LBP_FILE), "--min-size", "50", "--max-size", "100"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_colour_profile_is_not_told_to_the_terminal(folder, capfd):
+    """libpng writes to the process's own stderr; page.png of scikit-image has such a profile."""
+    path = Path(skimage.__file__).parent / "data/page.png"
+    assert b"iCCP" in path.read_bytes()
+    image = read_bgr(path)
+    assert "libpng" not in capfd.readouterr().err
+    np.testing.assert_array_equal(image, cv2.imread(str(path)))
+    assert "libpng" in capfd.readouterr().err
+    # Cut off within the chunk, or with a length beyond the file, it is the decoder's to refuse.
+    for data in (path.read_bytes()[:60], path.read_bytes().replace(b"iCCP", b"IDAT", 1)):
+        (folder / "cut.png").write_bytes(data)
+        with pytest.raises(vj.InputError, match="expected an image"):
+            read_bgr(folder / "cut.png")

@@ -14,8 +14,8 @@ from skimage import data
 
 import vj
 from vj.boosting.output import Output
-from vj.boosting.recipe import TrainingConfig
-from vj.cli.train import main
+from vj.boosting.recipe import PositiveSource, TrainingConfig
+from vj.cli.train import _config, _parser, main
 
 SMALL = [
     "--window",
@@ -81,7 +81,19 @@ def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
         (["--backgrounds", "missing"], "missing"),
         (["--min-hit-rate", "2"], "expected min_hit_rate between 0.5 and 1.0, got 2.0"),
         (["--window", "12"], "expected window as"),
-        (["--where", "frontal"], "COLUMN=VALUE"),
+        (["--where", "frontal"], "expected --where COLUMN=VALUE, got 'frontal'"),
+        (["--set", "seed"], "expected --set KEY=VALUE, got 'seed'"),
+        (["--set", "=3"], "expected --set KEY=VALUE, got '=3'"),
+        (["--set", "sed=3"], "expected a key of a recipe (one of positives, "),
+        (["--set", "sed=3"], "got 'sed' = 3"),
+        (["--set", "min_hit_rate=2"], "expected min_hit_rate between 0.5 and 1.0, got 2.0"),
+        (["--set", "min_hit_rate=high"], "expected min_hit_rate to be a number, got 'high'"),
+        (["--set", "stages=3\nseed=4"], "expected stages to be an integer, got '3\\nseed=4'"),
+        (["--set", "seed.x=3"], "got 'seed.x': only positives have keys of their own"),
+        (["--set", "positives.1.margin=0.1"], "expected a source from 0 to 0, got positives.1.margin"),
+        (["--set", "positives.0=3"], "expected positives.KEY or positives.N.KEY, got positives.0"),
+        (["--set", "positives.margins=0.1"], "expected a key of positives (one of path, "),
+        (["--set", "positives.margin=3"], "expected positives.margin between -0.4 and 2.0, got 3.0"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, changes, message):
@@ -98,6 +110,54 @@ def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
     assert main([*_arguments(pictures, tmp_path / "out"), *changes]) == 0
     cascade = vj.load(tmp_path / "out/cascade.xml")
     assert cascade.stage_sizes.tolist() == [2, 3][: cascade.n_stages]
+
+
+def test_every_setting_can_be_set(tmp_path, monkeypatch):
+    """As options, as settings and in a recipe: the same configuration."""
+    (tmp_path / "r.toml").write_text(
+        'holdout = 0.09\nmax_depth = [1, 2]\nmirror = true\nboosting = "real"\nwindow = "20x24"\n'
+        'backgrounds = "bg"\n[[positives]]\npath = "a"\nmargin = 0.1\nwhere = { frontal = "1", size = "9..12" }\n'
+        '[[positives]]\npath = "b"\nmargin = 0.2\nclasses = ["face", "head"]\nwhere = { frontal = "1" }\n'
+    )
+    wanted = TrainingConfig.from_toml(tmp_path / "r.toml")
+    (tmp_path / "plain.toml").write_text('backgrounds = "bg"\npositives = ["a", "b"]\n')
+    given = ["holdout=0.09", "max_depth=1,2", "mirror=true", "boosting=real", "window=20x24", "positives.margin=0.1"]
+    given += ["positives.1.margin=0.2", 'positives.1.classes=["face", "head"]', "positives.where.frontal=1"]
+    given += ["positives.0.where.size=9..12"]
+    texts = [part for text in given for part in ("--set", text)]
+    assert _config(_parser().parse_args([str(tmp_path / "plain.toml"), *texts])) == wanted
+    monkeypatch.chdir(tmp_path)
+    options = ["--positives=a", "--positives=b", "--backgrounds=bg", "--mirror", "--max-depth=1,2", "--boosting=real"]
+    options += ["--window=20x24", "--where=frontal=1", "--set=positives.1.classes=face,head", "--set=holdout=9e-2"]
+    options += ["--set=positives.0.margin=0.1", "--set=positives.1.margin=.2", "--set=positives.0.where.size=9..12"]
+    found = _config(_parser().parse_args(options))
+    assert found.positives[1].classes == ("face,head",)  # a text, not TOML
+    options = [o.replace("=face,head", "='face','head'") for o in options]
+    assert _config(_parser().parse_args(options)) == wanted
+    assert _config(_parser().parse_args([*options, "--set=output=7", "--set=backgrounds=8"])).output == str(
+        tmp_path / "7"
+    )
+    # Options for positives reach the sources of a recipe, too.
+    options = ["--format=csv", "--class=face", "--where=frontal=1"]
+    for source in _config(_parser().parse_args([str(tmp_path / "plain.toml"), *options])).positives:
+        assert (source.format, source.classes, source.where) == ("csv", ("face",), {"frontal": "1"})
+
+
+def test_help_fits_two_screens_and_lists_every_setting(capsys, monkeypatch):
+    from dataclasses import fields
+
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 100
+    assert max(map(len, lines)) <= 100
+    text = "\n".join(lines)
+    assert 20 <= text.count("\n  --") <= 30
+    for field in [*fields(TrainingConfig), *fields(PositiveSource)]:
+        names = {"classes": "--class", "path": "--positives"}
+        options = f"--{field.name.replace('_', '-')} ", f"--{field.name},", f"  {field.name} ", names.get(field.name)
+        assert any(option and option in text for option in options), field.name
 
 
 def test_a_ctrl_c_that_python_ignores_still_stops(pictures, tmp_path, monkeypatch, capsys):
@@ -137,7 +197,7 @@ def test_unknown_key_of_a_recipe(tmp_path, capsys):
 def test_help_does_not_wait_for_the_compiler():
     """No import of numba, OpenCV or matplotlib is what keeps it fast."""
     code = (
-        "import sys; from vj.cli.train import main\n"
+        "import sys; from vj.cli.train import _config, _parser, main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "bad = {'numba', 'cv2', 'matplotlib', 'skimage'} & set(sys.modules); assert not bad, bad"
@@ -150,33 +210,38 @@ def test_help_does_not_wait_for_the_compiler():
     assert "--max-false-alarm-rate" in done.stdout
 
 
-def test_screened_backgrounds_wait_for_a_person(tmp_path, capsys):
-    """A cascade sets the photo with a face aside; a person takes another one back in."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("astronaut", "coffee", "gravel"):
-        cv2.imwrite(str(folder / f"{name}.png"), np.atleast_3d(getattr(data, name)())[:, :, ::-1])
-    (folder / "broken.png").write_bytes(b"no picture")
-    out = tmp_path / "out"
-    where = ["--positives", "skimage:faces", "--backgrounds", str(folder), "--output", str(out)]
-    # Few faces against few negatives: at the default hit rate a stage may reject nothing, and the run ends with none.
-    arguments = [*where, *SMALL, "--screen-backgrounds", "frontalface", "--stages", "1", "--min-hit-rate", "0.9"]
-    assert main(arguments) == 0
-    text = (out / "set-aside.txt").read_text()
-    assert [line for line in text.splitlines() if not line.startswith("#")] == [str(folder / "astronaut.png")]
-    assert cv2.imread(str(out / "set-aside.png")).shape[1] == 100
-    told = capsys.readouterr().err
-    assert "1 of 4 backgrounds are set aside" in told
+def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
+    """Linux allows any bytes in a name; recipe and lists must hold them and read back."""
+    root = os.fsencode(tmp_path) + b"/data\xff"
+    try:
+        for folder in (b"faces", b"photos"):
+            Path(os.fsdecode(root + b"/" + folder)).mkdir(parents=True)
+            for path in sorted((pictures / os.fsdecode(folder)).iterdir()):
+                copy = root + b"/" + folder + b"/\xe9t\xe9 " + os.fsencode(path.name)
+                Path(os.fsdecode(copy)).write_bytes(path.read_bytes())
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    Path(os.fsdecode(root + b"/photos/broken\xfe.png")).write_bytes(b"no image")
+    data, out = os.fsdecode(root), tmp_path / os.fsdecode(b"out\xfd")
+    where = ["--positives", f"{data}/faces", "--backgrounds", f"{data}/photos", "--output", str(out)]
+
+    def train(*arguments):
+        # A process of its own: it reads the bytes of its arguments and has the stderr that users have.
+        command = [sys.executable, "-m", "vj.cli.train", *arguments]
+        root = Path(__file__).resolve().parent.parent
+        done = subprocess.run(command, capture_output=True, cwd=root, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stderr.decode()
+
+    told = train(*where, *SMALL, "--min-hit-rate", "0.9")
     assert "1 backgrounds could not be used, the first: " in told
-    first = (out / "cascade.xml").read_bytes()
-    # The list stands as the person left it, and another list makes other pictures of the same recipe.
-    (out / "set-aside.txt").write_text(f"{folder / 'coffee.png'}\n")
-    assert main(arguments) == 2
-    assert "backgrounds: other pictures" in capsys.readouterr().err
-    assert main([*arguments, "--restart"]) == 0
-    assert (out / "set-aside.txt").read_text() == f"{folder / 'coffee.png'}\n"
-    assert (out / "cascade.xml").read_bytes() != first
-    # All set aside is an error, not a training on nothing.
-    (out / "set-aside.txt").write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
-    assert main([*arguments, "--restart"]) == 2
-    assert "backgrounds without the object" in capsys.readouterr().err
+    held = (out / "held_out.txt").read_bytes().splitlines()
+    assert held
+    assert all(name.startswith(root + b"/faces/\xe9t\xe9 ") for name in held)
+    assert all(Path(os.fsdecode(name)).exists() for name in held)
+    recipe = TrainingConfig.from_toml(out / "recipe.toml")
+    assert (recipe.positives[0].path, recipe.backgrounds) == (f"{data}/faces", (f"{data}/photos",))
+    # A recipe holds such names, and so does a list of backgrounds.
+    train(str(out / "recipe.toml"), "--restart")
+    (tmp_path / "list.txt").write_bytes(root + b"/photos/\xe9t\xe9 gravel.png\n")
+    train(*where[:2], "--backgrounds", str(tmp_path / "list.txt"), "--output", str(tmp_path / "listed"), *SMALL)

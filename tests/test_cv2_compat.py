@@ -8,6 +8,7 @@ from cascades import LBP_FILE, random_cascade
 from pictures import photo
 
 import vj
+from vj import cv2_compat
 from vj.errors import InputError
 
 peer = pytest.mark.opencv4
@@ -127,13 +128,14 @@ def test_one_stage_cascades_do_not_report_flat_windows(tmp_path):
 
 
 def test_what_cannot_be_loaded_leaves_it_empty(tmp_path):
-    bad = tmp_path / "bad.xml"
-    bad.write_text("<opencv_storage><cascade>")
-    for path in (tmp_path / "none.xml", bad):
+    other = tmp_path / "other.xml"
+    other.write_text("<opencv_storage><cascade></cascade></opencv_storage>")
+    for path in (tmp_path / "none.xml", other):
         with pytest.warns(UserWarning, match=path.name):
             classifier = vj.CascadeClassifier(str(path))
         assert classifier.empty()
-        with pytest.raises(InputError, match="loaded cascade"):
+        # Programs that do not look at what `load` returns fail here, and learn why.
+        with pytest.raises(InputError, match=f"loaded cascade.*{path.name}"):
             classifier.detectMultiScale(np.zeros((30, 30), np.uint8))
         with pytest.raises(InputError, match="loaded cascade"):
             classifier.getOriginalWindowSize()
@@ -158,5 +160,67 @@ def test_what_is_no_rectangle_or_size_or_picture_is_refused():
     for size in (30, (30,), (30, 30, 30)):
         with pytest.raises(InputError, match=r"\(width, height\), got"):
             classifier.detectMultiScale(photo("coins"), minSize=size)
-    with pytest.raises(InputError, match="expected an image"):
-        classifier.detectMultiScale(None)
+
+
+def test_a_file_that_is_no_storage_is_an_error_and_leaves_it_empty(tmp_path):
+    (tmp_path / "bad.xml").write_text("<opencv_storage><cascade>")
+    classifier = vj.CascadeClassifier(LBP_FILE)
+    with pytest.raises(cv2.error, match=r"bad.xml: expected an OpenCV cascade"):
+        classifier.load(tmp_path / "bad.xml")
+    assert classifier.empty()
+
+
+NAMES = [
+    "CascadeClassifier",
+    "CascadeClassifier_convert",
+    "groupRectangles",
+    "CASCADE_DO_CANNY_PRUNING",
+    "CASCADE_SCALE_IMAGE",
+    "CASCADE_FIND_BIGGEST_OBJECT",
+    "CASCADE_DO_ROUGH_SEARCH",
+]
+
+
+@pytest.fixture
+def as_opencv_5(monkeypatch, tmp_path):
+    """A cv2 that lacks the names, whose data folder is empty; what `install` leaves behind is undone."""
+    for name in NAMES:
+        monkeypatch.delattr(cv2, name, raising=False)
+    if hasattr(cv2, "data"):
+        monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path / "none") + "/")
+    yield
+    cv2_compat.uninstall()
+
+
+def test_install_adds_what_is_missing_and_uninstall_takes_it_away(as_opencv_5, tmp_path, monkeypatch):
+    monkeypatch.setenv("VJ_CASCADES", str(tmp_path))
+    vj.save(random_cascade(0), tmp_path / "haarcascade_frontalface_default.xml")
+    done = cv2_compat.install()
+    assert done[:7] == NAMES
+    # What a package does that imports cv2 itself.
+    text = "import cv2; c = cv2.CascadeClassifier(cv2.data.haarcascades + 'haarcascade_frontalface_default.xml')"
+    space = {}
+    if hasattr(cv2, "data"):
+        assert done[7:] == ["data.haarcascades"]
+        exec(text, space)
+        assert isinstance(space["c"], vj.CascadeClassifier)
+        assert space["c"].getOriginalWindowSize() == (8, 9)
+    assert cv2.groupRectangles is vj.groupRectangles
+    assert cv2_compat.install() == []
+    assert cv2_compat.uninstall() == done
+    assert not any(hasattr(cv2, name) for name in NAMES)
+    assert cv2_compat.uninstall() == []
+
+
+@peer
+def test_install_leaves_opencvs_own_alone_unless_forced():
+    before = {name: getattr(cv2, name) for name in NAMES}
+    try:
+        assert cv2_compat.install() == []
+        # The constants are equal, and equal small integers are one object: nothing to replace.
+        assert cv2_compat.install(force=True) == NAMES[:3]
+        assert cv2.CascadeClassifier is vj.CascadeClassifier
+        assert cv2_compat.install(force=True) == []
+    finally:
+        cv2_compat.uninstall()
+    assert {name: getattr(cv2, name) for name in NAMES} == before

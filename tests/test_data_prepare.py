@@ -1,6 +1,8 @@
 """Fetching and laying out data: from made-up archives and a server of our own, hostile ones included."""
 
+import csv
 import functools
+import gzip
 import hashlib
 import http.server
 import importlib.util
@@ -17,6 +19,8 @@ import pytest
 
 from vj.datasets.annotations_json import read as read_annotations
 from vj.errors import InputError
+from vj.tiers import Outcomes
+from vj.tiers.outcomes import read_costs
 
 ROOT = Path(__file__).resolve().parent.parent
 _spec = importlib.util.spec_from_file_location("vj_data_prepare", ROOT / "data" / "prepare.py")
@@ -61,8 +65,9 @@ def test_the_manifest_can_be_used():
             given = {kind: file[kind] for kind in digits if kind in file}
             assert all(len(value) == digits[kind] for kind, value in given.items())
             package = file.get("wheel", file.get("sdist"))
-            # One name for each platform cannot have one hash; pip checks such a file against the index.
-            assert given or (package and "*" in file["name"])
+            # One name for each platform cannot have one hash; pip checks such a file against the index. Any other file
+            # without a hash says why.
+            assert given or (package and "*" in file["name"]) or file["unhashed"]
             if package:
                 assert "sha256" in file or "*" in file["name"]
                 assert file["name"].split("-")[0].lower() == package.split("==")[0].lower().replace("-", "_")
@@ -386,3 +391,76 @@ def test_bad_names_and_servers_are_one_line(tmp_path, capsys):
         prepare.fetch_url("http://127.0.0.1:9/x", tmp_path / "x")
     assert prepare.main([]) == 0
     assert "licence:" in capsys.readouterr().out
+
+
+def _frugal(extra=""):
+    """Two services as FrugalML stores them: columns in files, class numbers as floats, Face++ in percent."""
+    root = "FrugalML-abc/dataset/mlserviceperformance_TINY/"
+    columns = {
+        "meta.csv": "Index,MLaaS(API),Cost per 10k images,class number\n1,FacePP,5,7\n100,GitHub(CNN),0.001,7\n",
+        "Model1_PredictedLabel.txt": "3.000e+00\n1.000e+00\n",
+        "Model1_Confidence.txt": f"9.5e+01\n5.0e+01\n{extra}",
+        "Model1_TrueLabel.txt": "3.0\n2.0\n",
+        "Model100_PredictedLabel.txt": "3.0\n2.0\n",
+        "Model100_Confidence.txt": "0.9\n0.25\n",
+        "Model100_TrueLabel.txt": "3.0\n2.0\n",
+        "Model100_Reward.txt": "1\n1\n",
+    }
+    return {root + name: text for name, text in columns.items()}
+
+
+ROUTE = {
+    "RouteLLM-main/routellm/evals/mmlu/responses/mmlu_anatomy.csv": (
+        "prompt,mistralai/Mixtral-8x7B-Instruct-v0.1,gpt-4-1106-preview\nwhich bone?,True,True\nleaked?,False,True\n"
+        '"a, or\nb?",False,True\n'
+    ),
+    "RouteLLM-main/routellm/evals/mmlu/contaminated_prompts.jsonl": '{"eval_prompt": "leaked?"}\n',
+    "RouteLLM-main/routellm/evals/gsm8k/gsm8k_responses.csv": (
+        "prompt,mistralai/Mixtral-8x7B-Instruct-v0.1,gpt-4-1106-preview\n2 + 2?,False,True\n"
+    ),
+}
+
+
+def _check_outcomes(folder):
+    found = Outcomes.read(folder / "tiny.csv.gz", read_costs([str(folder / "tiny.costs.json")]))
+    assert found.tiers == ("GitHub(CNN)", "FacePP")
+    assert found.costs.tolist() == [1e-7, 5e-4]
+    assert found.truth.tolist() == ["3", "2"]
+    assert found.labels.tolist() == [["3", "3"], ["2", "1"]]
+    assert found.confidences.tolist() == [[0.9, 0.95], [0.25, 0.5]]
+
+
+def test_outcomes_from_archives_and_from_loose_files(tmp_path):
+    known = prepare.manifest()
+    given = tmp_path / "given"
+    given.mkdir()
+    _zip(given / "FrugalML.zip", _frugal())
+    _zip(given / "RouteLLM.zip", ROUTE)
+    assert "1 sets of recorded answers, 3 prompts" in prepare.prepare("outcomes", tmp_path / "a", given, known)
+    folder = tmp_path / "a" / "outcomes"
+    _check_outcomes(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["prompts.csv.gz", "tiny.costs.json", "tiny.csv.gz"]
+    with gzip.open(folder / "prompts.csv.gz", "rt", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["set", "group", "prompt", "weak", "strong"]
+    assert sorted(rows[1:]) == [
+        ["gsm8k", "", "2 + 2?", "0", "1"],
+        ["mmlu", "anatomy", "a, or\nb?", "0", "1"],
+        ["mmlu", "anatomy", "which bone?", "1", "1"],
+    ]
+    loose = tmp_path / "loose"
+    for name, text in _frugal().items():
+        (loose / name).parent.mkdir(parents=True, exist_ok=True)
+        (loose / name).write_text(text)
+    assert "1 sets of recorded answers, 0 prompts" in prepare.prepare("outcomes", tmp_path / "b", loose, known)
+    _check_outcomes(tmp_path / "b" / "outcomes")
+    assert (loose / next(iter(_frugal()))).is_file()
+
+
+@pytest.mark.parametrize("extra", ["7.0\n", "x\n"])
+def test_outcomes_that_do_not_fit_together_are_refused(tmp_path, extra):
+    _zip(tmp_path / "FrugalML.zip", _frugal(extra))
+    _zip(tmp_path / "RouteLLM.zip", ROUTE)
+    with pytest.raises(InputError, match="mlserviceperformance_TINY: expected FrugalML's files of a set"):
+        prepare.prepare("outcomes", tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out" / "outcomes").exists()

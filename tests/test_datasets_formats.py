@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from vj.datasets.backgrounds import find_backgrounds
 from vj.datasets.formats import FORMATS, read_labelled
+from vj.datasets.opencv_samples import parse_info_line
+from vj.datasets.reading import existing, number
 from vj.errors import InputError
 from vj.images import write_image
 
@@ -275,3 +278,67 @@ def test_mitcmu_as_published(folder):
     text = "#filename left-eye right-eye nose left-corner-mouth center-mouth right-corner-mouth\n"
     (image,) = read_labelled(_write(folder / "list.txt", text + "a.gif 30 30 70 30 50 45 40 60 50 60 60 60\n"))
     assert image.path == folder / "images" / "a.png"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b"])
+def test_names_that_no_file_can_have_are_images_that_are_missing_or_refused(folder, name):
+    """The next reader of the image says that it is missing; asking for it must not raise what nobody expects."""
+    _write(folder / "info.dat", f"{name} 1 1 2 3 4\n")
+    _write(folder / "Annotations" / "a.xml", f"<annotation><filename>{'x' * 300}</filename></annotation>")
+    _write(folder / "bg.txt", f"{'x' * 300}\n")
+    try:
+        (image,) = read_labelled(folder / "info.dat", "info")
+        assert image.path == folder / name
+    except InputError:
+        assert "\0" in name
+    assert read_labelled(folder / "Annotations")[0].path.name == "x" * 300
+    assert find_backgrounds([str(folder / "bg.txt")]).items == [str(folder / ("x" * 300))]
+
+
+def test_an_xml_file_of_megabytes_is_no_annotation_of_one_image(folder):
+    _write(folder / "Annotations" / "a.xml", "<annotation>" + "<a/>" * (1 << 20) + "</annotation>")
+    with pytest.raises(InputError, match="at most 4194304 bytes"):
+        read_labelled(folder / "Annotations")
+
+
+def slow_info_line(words):
+    """What the reader's one pass must find, tried from every place."""
+    for at in range(1, len(words)):
+        rest = words[at + 1 :]
+        if words[at].isdecimal() and len(rest) == 4 * int(words[at]) and all(number(word) is not None for word in rest):
+            return " ".join(words[:at]), rest
+    return None
+
+
+def test_info_lines_of_any_words_are_split_as_by_trying_every_place():
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(4000):
+        words = [str(word) for word in rng.choice(["0", "1", "2", "-3", "a", "1.5", "b.png"], rng.integers(0, 9))]
+        expected = slow_info_line(words)
+        assert parse_info_line(words) == expected, words
+        found += expected is not None
+    assert found > 300
+
+
+def test_a_line_of_a_million_words_is_read_in_one_pass():
+    """Trying every place took more than a minute for a tenth of it; a quadratic reader would not end here."""
+    words = ["a.png", *["2", "10", "12", "30", "38", "1", "2", "8", "9"] * 100_000, "x"]
+    assert parse_info_line(words) is None
+    name, boxes = parse_info_line([*words, str(100_000), *["1"] * 400_000])
+    assert len(boxes) == 400_000 and name.endswith("9 x")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".PNG", ".tiff"])
+def test_images_of_another_ending_are_found(tmp_path, ending):
+    (tmp_path / f"a.b{ending}").write_bytes(b"x")
+    assert existing(tmp_path / "a.b.gif") == tmp_path / f"a.b{ending}"
+    assert existing(tmp_path / "a.b") == tmp_path / f"a.b{ending}"
+    assert existing(tmp_path / "a") == tmp_path / "a"
+
+
+def test_a_yaml_file_of_a_megabyte_is_no_list_of_names(folder):
+    _write(folder / "data.yaml", "names:\n" + "".join(f"  {k}: face\n" for k in range(100_000)))
+    _write(folder / "labels" / "a.txt", "0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(InputError, match="at most 131072 bytes"):
+        read_labelled(folder)

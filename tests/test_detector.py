@@ -7,7 +7,7 @@ from cascades import LBP_FILE, random_cascade
 from pictures import gray, photo
 
 import vj
-from vj.detector import Detections, clip_boxes
+from vj.detector import clip_boxes
 from vj.errors import InputError
 from vj.scanning.scanner import FLAT
 
@@ -43,10 +43,10 @@ def test_results_do_not_depend_on_threads(cascade, settings):
 def test_bands_do_not_change_results(cascade, monkeypatch):
     image = photo("coffee")
     whole = vj.Detector(cascade, min_neighbors=0, threads=1)
-    expected, spent = whole.candidates(image), whole.cost(image)
+    expected, spent = whole.hits(image), whole.cost(image)
     for pixels in (1, 20_000):
         monkeypatch.setattr("vj.detector.BAND_PIXELS", pixels)
-        found, again = whole.candidates(image), whole.cost(image)
+        found, again = whole.hits(image), whole.cost(image)
         np.testing.assert_array_equal(found.boxes, expected.boxes)
         np.testing.assert_array_equal(found.sums, expected.sums)
         np.testing.assert_array_equal(again.entered, spent.entered)
@@ -57,13 +57,14 @@ def test_every_dense_grid_window_is_on_the_map():
     cascade = random_cascade(2)
     image = gray("camera", (50, 40))
     detector = vj.Detector(cascade, min_neighbors=0, stride=1, scale_factor=1.4, threads=1)
-    found = detector.candidates(image)
+    found = detector.hits(image)
     count = 0
-    limit = float(np.float32(cascade.stage_thresholds[-1]) - np.float32(1e-5))
+    limit = cascade.stage_limits[-1]
     for window_map in detector.windows(image):
-        level = window_map.level
         passed = window_map.depth == cascade.n_stages
-        assert window_map.depth.shape == (level.rows, level.columns)
+        size = [round(side / window_map.scale) for side in (40, 50)]
+        assert window_map.depth.shape == (size[0] - 9 + 1, size[1] - 8 + 1)
+        assert window_map.stride == 1
         n = int(passed.sum())
         np.testing.assert_array_equal(window_map.margin[passed], found.sums[count : count + n] - limit)
         count += n
@@ -79,26 +80,28 @@ def test_cost_counts_windows_and_weak_classifiers():
     detector = vj.Detector(cascade, stride=1, scale_factor=1.4)
     cost = detector.cost(image)
     for k, window_map in enumerate(detector.windows(image)):
-        assert cost.scales[k] == window_map.level.scale
+        assert cost.scales[k] == window_map.scale
         assert cost.windows[k] == window_map.depth.size
         entered = [(window_map.depth >= s).sum() for s in range(cascade.n_stages)]
         np.testing.assert_array_equal(cost.entered[k], entered)
-        np.testing.assert_array_equal(cost.evaluated[k], entered * cascade.stage_sizes)
+        np.testing.assert_array_equal(cost.weak_classifiers[k], entered * cascade.stage_sizes)
+        assert cost.hits[k] == (window_map.depth == cascade.n_stages).sum()
+    np.testing.assert_array_equal(cost.features, cost.weak_classifiers)
 
 
 def test_scores_pool_the_margins_of_the_hits(cascade):
     image = photo("astronaut")
     raw = vj.Detector(cascade, min_neighbors=0).detect(image)
     found = vj.Detector(cascade, min_neighbors=1).detect(image)
-    hits = vj.Detector(cascade).candidates(image)
-    limit = float(cascade.stage_thresholds[-1] - np.float32(1e-5))
+    hits = vj.Detector(cascade).hits(image)
+    limit = cascade.stage_limits[-1]
     np.testing.assert_array_equal(raw.scores, hits.sums - limit)
     for members, score in zip(_members(hits, found), found.scores, strict=True):
         assert score == pytest.approx(np.log(np.exp(hits.sums[members] - limit).sum()))
 
 
 def _members(hits, found):
-    """Indices of the raw hits of each group, found by hand."""
+    """Indices of the hits of each group, found by hand."""
     boxes = hits.boxes.tolist()
     for group in naive.group(boxes, 1):
         mean = np.rint(np.mean(group, axis=0))
@@ -209,12 +212,3 @@ def test_boxes_are_clipped_and_empty_ones_left_out():
     clipped, kept = clip_boxes(boxes, (50, 100))
     assert clipped.tolist() == [[0, 0, 5, 5], [90, 40, 10, 10], [10, 10, 5, 5]]
     assert kept.tolist() == [True, True, False, True]
-
-
-def test_detections_are_frozen_and_checked():
-    found = Detections([[1, 2, 3, 4]], [0.5], [3])
-    assert (found.boxes.dtype, found.scores.dtype, found.neighbors.dtype) == (np.int32, np.float64, np.int32)
-    with pytest.raises(ValueError, match="read-only"):
-        found.boxes[0] = 0
-    with pytest.raises(InputError, match=r"expected scores of shape \(1,\), got \(2,\)"):
-        Detections([[1, 2, 3, 4]], [0.5, 1], [3])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,13 @@ from cascades import random_cascade
 from pictures import photo
 
 from vj.datasets.labelled import LabelledImage, Wanted
-from vj.detector import Detector
+from vj.detector import Cost, Detector
 from vj.errors import InputError
 from vj.evaluation.bootstrap import interval
 from vj.evaluation.inspection import describe, mean_object, stage_seconds
 from vj.evaluation.matching import Found
 from vj.evaluation.measure import (
     Rules,
-    WindowCost,
     as_figures,
     cascade_detector,
     evaluate,
@@ -107,7 +107,10 @@ def test_no_usable_picture_is_an_error(pictures):
 
 def test_tables_say_the_same(pictures):
     runs = list(run_detector(_detect, pictures))
-    results = [evaluate("known", runs, Rules()), evaluate("again", runs, Rules(), WindowCost(12.5, 20.0))]
+    one = Cost(*(np.array(v) for v in ([1.0], [8], [2], [[6, 2]], [[60, 40]], [[60, 100]])))
+    counted = [replace(run, cost=one) for run in runs]
+    results = [evaluate("known", runs, Rules()), evaluate("again", counted, Rules())]
+    assert results[1].cost == window_cost([one]) == (12.5, 20.0)
     text = text_table(results)
     assert "5 pictures, 4 faces asked for, 0 ignored" in text
     assert [line.split()[:3] for line in text.splitlines()[2:4]] == [
@@ -157,27 +160,29 @@ def test_a_cascade_is_measured_as_its_detector_finds(tmp_path):
     detector = Detector(cascade, min_neighbors=1, min_size=30)
     expected = detector.detect(photo("astronaut")[:120, 150:300])
     assert len(expected) > 0
-    (run,) = run_detector(cascade_detector(cascade, min_neighbors=1, min_size=30), [picture])
+    broken = LabelledImage(tmp_path / "none.png", FACE)
+    detect = cascade_detector(cascade, min_neighbors=1, min_size=30)
+    run, none = run_detector(detect, [picture, broken], detector.cost)
     assert run.found.boxes.tolist() == expected.boxes.tolist()
     assert run.found.scores.tolist() == expected.scores.tolist()
     assert run.seconds > 0
+    assert none.cost is None
     cost = detector.cost(photo("astronaut")[:120, 150:300])
-    broken = LabelledImage(tmp_path / "none.png", FACE)
-    weak, features = window_cost(cascade, [picture, broken], min_size=30)
-    assert weak == pytest.approx(cost.evaluated.sum() / cost.windows.sum())
-    assert features >= weak
+    np.testing.assert_array_equal(run.cost.weak_classifiers, cost.weak_classifiers)
+    weak, features = evaluate("random", [run, none], Rules()).cost
+    assert weak == features == pytest.approx(cost.weak_classifiers.sum() / cost.windows.sum())
 
 
-def test_features_of_trees_are_counted(tmp_path):
-    path = tmp_path / "a.png"
-    write_image(path, photo("astronaut")[:120, 150:300])
-    cascade = random_cascade(9, window=(12, 12), nodes=(2, 3))
-    weak, features = window_cost(cascade, [LabelledImage(path, FACE)])
-    profile = rejection_profile(cascade, [to_gray(photo("astronaut")[:120, 150:300])])
-    assert features == pytest.approx(profile.features_per_window)
+def test_features_of_trees_are_counted_on_every_image():
+    cascade, images = (
+        random_cascade(9, window=(12, 12), nodes=(2, 3)),
+        [photo("astronaut")[:120, 150:300], photo("coins")],
+    )
+    weak, features = window_cost([Detector(cascade).cost(image) for image in images])
+    profile = rejection_profile(cascade, [to_gray(image) for image in images])
+    assert (weak, features) == (profile.weak_classifiers_per_window, profile.features_per_window)
     assert weak < features <= 3 * weak
-    stumps = random_cascade(9, window=(12, 12), nodes=(1, 1))
-    assert len(set(window_cost(stumps, [LabelledImage(path, FACE)]))) == 1
+    assert window_cost([]) == (0, 0)
 
 
 def test_other_files_are_no_yunet_model(tmp_path):

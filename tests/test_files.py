@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,32 @@ def test_only_regular_files_up_to_the_limit_are_read(tmp_path):
     for name, limit in (("pipe", 9), ("fits", 2), ("none", 9), ("", 9), ("a" * 300, 9), ("a\0b", 9)):
         with pytest.raises(InputError, match="expected a"):
             read_bounded(tmp_path / name, limit)
+
+
+def test_reading_reserves_no_memory_for_the_limit(tmp_path):
+    """One read of 8 GB at most, of a file of three bytes, fails where memory is bounded."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "fits").write_bytes(b"abc")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), before[1]))
+    try:
+        assert read_bounded(tmp_path / "fits", 8 << 30) == b"abc"
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_file_that_grows_is_read_up_to_the_limit():
+    """Those of /proc say that they are empty."""
+    place = Path("/proc/self/status")
+    if not place.exists():
+        pytest.skip("needs /proc")
+    assert read_bounded(place, 1 << 20).startswith(b"Name:")
+    with pytest.raises(InputError, match="at most 10 bytes, got more"):
+        read_bounded(place, 10)
+
+
+def test_a_name_no_file_can_have_is_shown_by_its_beginning():
+    with pytest.raises(InputError) as raised:
+        read_bounded("x" * 9000, 9)
+    assert str(raised.value) == f"{'x' * 200}...: expected a readable file, got File name too long"

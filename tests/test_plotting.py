@@ -50,8 +50,8 @@ def test_deepest_window_is_drawn_at_its_centre():
     assert deepest.max() == max(one.depth.max() for one in maps)
     one = max(maps, key=lambda m: m.depth.max())
     row, column = np.unravel_index(one.depth.argmax(), one.depth.shape)
-    x = (column * one.level.stride + 4) * one.level.scale
-    y = (row * one.level.stride + 4.5) * one.level.scale
+    x = (column * one.stride + 4) * one.scale
+    y = (row * one.stride + 4.5) * one.scale
     assert deepest[round(y - 0.5), round(x - 0.5)] == deepest.max()
 
 

@@ -1,8 +1,13 @@
+from unittest import mock
+
 import cv2
 import naive
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vj.scanning import grouping
 from vj.scanning.grouping import group_rectangles, non_max_suppression, suppress_groups
 
 
@@ -28,22 +33,94 @@ def test_groups_are_opencvs(min_neighbors):
             np.testing.assert_array_equal(ours.counts, np.array(weights).reshape(-1))
 
 
-def test_groups_equal_those_of_the_naive_twin():
+@pytest.mark.parametrize("min_neighbors", [0, 1, 2, 3])
+def test_groups_equal_those_of_the_naive_twin(min_neighbors):
+    swallowed = 0
     for seed in range(30):
         boxes = clusters(25, 100 + seed)
-        members = naive.group(boxes.tolist(), 2)
-        means = [np.rint(np.mean(m, axis=0)) for m in members]
-        ours = group_rectangles(boxes, 2)
-        # Those that lie inside a stronger one are left out; the others are all there, in order.
-        kept = [i for i, m in enumerate(means) if any((np.abs(m - b) <= 1).all() for b in ours.boxes)]
-        assert [len(members[i]) for i in kept] == ours.counts.tolist()
+        # Small ones inside large ones, so that some groups lie inside others.
+        boxes[::3, 2:] //= 2
+        for eps in (0.0, 0.1, 0.2, 0.5):
+            expected, counts = naive.group_rectangles(boxes.tolist(), min_neighbors, eps)
+            ours = group_rectangles(boxes, min_neighbors, eps)
+            assert ours.boxes.tolist() == expected
+            assert ours.counts.tolist() == counts
+            swallowed += min_neighbors > 0 and len(naive.group(boxes.tolist(), min_neighbors, eps)) - len(expected)
+    assert (swallowed > 0) == (min_neighbors > 0)
 
 
-def test_scores_are_the_largest_of_each_group():
+@st.composite
+def boxes_of_few_sizes(draw):
+    """Boxes as a pyramid yields them, on a small area so that many are similar, some identical and some in a chain."""
+    sizes = draw(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=5))
+    span = draw(st.sampled_from([3, 20, 120]))
+    place = st.tuples(st.integers(-span, span), st.integers(-span, span))
+    return [[*draw(place), *draw(st.sampled_from(sizes))] for _ in range(draw(st.integers(1, 40)))]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(boxes_of_few_sizes(), st.sampled_from([0.0, 0.05, 0.2, 0.3, 0.5, 1.0]), st.integers(1, 3))
+def test_cells_group_as_the_naive_twin_and_opencv_do(boxes, eps, min_neighbors):
+    expected, counts = naive.group_rectangles(boxes, min_neighbors, eps)
+    array = np.array(boxes, np.int32)
+    assert grouping._cells(array.astype(np.int64), eps) is not None
+    with mock.patch.object(grouping, "FEW", 0):
+        ours = group_rectangles(array, min_neighbors, eps)
+    assert ours.boxes.tolist() == expected
+    assert ours.counts.tolist() == counts
+    if hasattr(cv2, "groupRectangles"):
+        theirs, weights = cv2.groupRectangles(boxes, min_neighbors, eps)
+        np.testing.assert_array_equal(ours.boxes, np.array(theirs).reshape(-1, 4))
+        np.testing.assert_array_equal(ours.counts, np.array(weights).reshape(-1))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.02])
+def test_cells_label_many_hits_as_the_sweep_does(share):
+    """Windows of a pyramid, all or a random part of them: one group, some, and many."""
+    rng = np.random.default_rng(3)
+    boxes = np.concatenate(
+        [
+            np.stack(np.broadcast_arrays(*np.ix_(range(0, 90, step), range(0, 80, step)), side, side), axis=-1)
+            for side, step in ((12, 2), (13, 2), (24, 3), (35, 4))
+        ],
+        axis=None,
+    ).reshape(-1, 4)
+    boxes = rng.permutation(boxes)[: int(share * len(boxes))].astype(np.int64)
+    order = np.argsort(boxes[:, 0], kind="stable")
+    expected, count = grouping._sweep(boxes, order, 0.2)
+    with mock.patch.object(grouping, "FEW", 0):
+        labels, counts = grouping._label(boxes, 0.2)
+    assert labels.tolist() == expected.tolist()
+    assert len(counts) == count
+
+
+@pytest.mark.parametrize(
+    ("boxes", "eps"),
+    [
+        ([[0, 0, 9, 9], [0, 0, 9, 9], [1, 1, 9, 9]], -0.2),
+        ([[0, 0, 9, 9], [0, 0, 9, 9], [1, 1, 9, 9]], 3.0),
+        ([[0, 0, -9, 9], [0, 0, -9, 9], [1, 1, 9, 9]], 0.2),
+        ([[0, 0, 9, 9]] * 3 + [[2**31 - 1, 2**31 - 1, 0, 0], [-(2**31), -(2**31), 0, 0]], 0.2),
+        ([[0, 0, k, k] for k in range(1100)], 0.2),
+    ],
+    ids=["negative eps", "large eps", "negative width", "far apart", "many sizes"],
+)
+def test_boxes_too_odd_for_cells_are_swept(boxes, eps):
+    array = np.array(boxes, np.int64)
+    assert grouping._cells(array, eps) is None
+    with mock.patch.object(grouping, "FEW", 0):
+        ours = group_rectangles(array.astype(np.int32), 1, eps)
+    if len(boxes) < 100:
+        assert (ours.boxes.tolist(), ours.counts.tolist()) == naive.group_rectangles(boxes, 1, eps)
+    else:
+        assert len(ours.boxes) == 1
+
+
+def test_sums_are_the_largest_of_each_group():
     boxes = np.array([[0, 0, 20, 20], [50, 50, 20, 20], [1, 1, 20, 20], [51, 50, 20, 20]], np.int32)
-    groups = group_rectangles(boxes, 1, scores=np.array([1.0, -3.0, 2.0, -1.0]))
-    assert groups.scores.tolist() == [2.0, -1.0]
-    assert group_rectangles(boxes, 0, scores=np.arange(4.0)).scores.tolist() == [0, 1, 2, 3]
+    groups = group_rectangles(boxes, 1, sums=np.array([1.0, -3.0, 2.0, -1.0]), limit=0.3)
+    assert groups.sums.tolist() == [2.0, -1.0]
+    assert group_rectangles(boxes, 0, sums=np.arange(4.0)).sums.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.3, 0.6])
@@ -58,7 +135,7 @@ def test_evidence_is_the_log_of_summed_exponentials():
     boxes = np.array([[0, 0, 20, 20], [50, 50, 20, 20], [1, 1, 20, 20], [51, 50, 20, 20]], np.int32)
     scores = np.array([1.0, -800.0, 2.0, -801.0])
     expected = [np.log(np.exp(1) + np.exp(2)), -800 + np.log(1 + np.exp(-1))]
-    np.testing.assert_allclose(group_rectangles(boxes, 1, scores=scores).evidence, expected)
+    np.testing.assert_allclose(group_rectangles(boxes, 1, sums=scores).evidence, expected)
     np.testing.assert_allclose(suppress_groups(boxes, 1, 0.5, scores).evidence, expected)
 
 

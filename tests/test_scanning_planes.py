@@ -68,13 +68,14 @@ def test_planes_hold_the_integral_images_of_a_band(stride, tilted, width):
     part = resize(image, (width, height))[slice(*band)]
     np.testing.assert_array_equal(planes.image, part)
     x = np.arange(width + 1)
-    column = x if stride == 1 else x // 2 + x % 2 * planes.odd
-    entries = np.arange(len(part) + 1)[:, None] * planes.row_stride + column
+    shape = planes.layout
+    column = x if stride == 1 else x // 2 + x % 2 * shape.odd
+    entries = np.arange(len(part) + 1)[:, None] * shape.row_stride + column
     sums, squares, cones = cv2.integral3(np.ascontiguousarray(part))
     np.testing.assert_array_equal(planes.sums[entries], sums)
     np.testing.assert_array_equal(planes.squares[entries], squares)
     if tilted:
-        np.testing.assert_array_equal(planes.sums[entries + planes.tilted], cones)
+        np.testing.assert_array_equal(planes.sums[entries + shape.tilted], cones)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.zeros(4, np.uint8), np.zeros((4, 4, 3), np.uint8)])

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade
 from pictures import gray
+from scans import count, depths, scan, whole
 
 import vj
 from vj.cascade.haar import HaarFeatures
-from vj.errors import InputError
-from vj.scanning import _kernels as kernels
 from vj.scanning.scanner import FLAT, Scanner
 
 # (pool, node counts, weights that are no integers): every way in which the lane scan adds up a feature or a tree.
@@ -26,25 +25,12 @@ SHAPES = [
 ]
 
 
-def scan_plainly(scanner, image, stride, skip):
-    """What `Scanner.scan` would return, from the window-by-window kernel."""
-    planes, rows, columns = scanner._whole(image, stride)
-    grid, offsets, _ = scanner._tables(planes, rows, columns)
-    hits, sums = np.zeros((rows * columns, 2), np.int32), np.zeros(rows * columns)
-    entered = np.zeros(scanner.cascade.n_stages, np.int64)
-    n, windows = kernels.scan_plain(
-        planes.sums, planes.squares, grid, scanner._plain, offsets, skip, hits, sums, entered
-    )
-    return hits[:n, 1] * stride, hits[:n, 0] * stride, sums[:n], windows, entered
-
-
-def assert_same(scan, plain):
-    xs, ys, sums, windows, entered = plain
-    np.testing.assert_array_equal(scan.xs, xs)
-    np.testing.assert_array_equal(scan.ys, ys)
-    np.testing.assert_array_equal(scan.sums, sums)
-    np.testing.assert_array_equal(scan.entered, entered)
-    assert scan.windows == windows
+def assert_scans_agree(scanner, image, stride=1, skip=False):
+    """Both ways of scanning return the same hits, sums and counts."""
+    planes = whole(scanner.cascade, image, stride)
+    lanes, plain = (scanner._run(*planes, skip, count=True, plain=plain) for plain in (False, True))
+    for got, want in zip(lanes, plain, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -55,7 +41,7 @@ def test_depths_equal_those_from_the_pixels(shape, stride):
     seen = set()
     for seed in range(1, 4):
         cascade = random_cascade(seed, kind=kind, nodes=nodes, fractions=fractions)
-        depth, sums = Scanner(cascade).depths(image, stride)
+        depth, sums = depths(Scanner(cascade), image, stride)
         assert depth.shape == ((21 - 9) // stride + 1, (24 - 8) // stride + 1)
         for (r, i), found in np.ndenumerate(depth):
             window = image[r * stride : r * stride + 9, i * stride : i * stride + 8]
@@ -74,36 +60,53 @@ def test_scan_equals_the_plain_scan_and_the_depths(shape, stride, skip):
     for seed in range(4):
         cascade = random_cascade(seed, kind=kind, nodes=nodes, fractions=fractions)
         scanner = Scanner(cascade)
-        scan = scanner.scan(image, stride, skip)
-        assert_same(scan, scan_plainly(scanner, image, stride, skip))
-        np.testing.assert_array_equal(scan.evaluated, scan.entered * cascade.stage_sizes)
-        depth, sums = scanner.depths(image, stride)
+        assert_scans_agree(scanner, image, stride, skip)
+        found, counted = scan(scanner, image, stride, skip), count(scanner, image, stride, skip)
+        assert (counted.windows, counted.hits) == (found.windows, len(found.xs))
+        depth, sums = depths(scanner, image, stride)
         if not skip:
-            assert scan.windows == depth.size
-            np.testing.assert_array_equal(scan.entered, [(depth >= s).sum() for s in range(cascade.n_stages)])
+            assert found.windows == depth.size
+            np.testing.assert_array_equal(counted.entered, [(depth >= s).sum() for s in range(cascade.n_stages)])
             ys, xs = np.nonzero(depth == cascade.n_stages)
-            np.testing.assert_array_equal(scan.xs, xs * stride)
-            np.testing.assert_array_equal(scan.ys, ys * stride)
-            np.testing.assert_array_equal(scan.sums, sums[ys, xs])
-        total += len(scan.xs)
+            np.testing.assert_array_equal(found.xs, xs * stride)
+            np.testing.assert_array_equal(found.ys, ys * stride)
+            np.testing.assert_array_equal(found.sums, sums[ys, xs])
+        total += len(found.xs)
     assert total > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_features_are_counted_as_a_walk_through_the_trees_counts_them(shape):
+    kind, nodes, fractions = shape
+    image = gray("astronaut", (17, 15))
+    several = False
+    for seed in range(3):
+        cascade = random_cascade(seed, kind=kind, nodes=nodes, fractions=fractions)
+        expected = np.zeros(cascade.n_stages, int)
+        for y in range(15 - 9 + 1):
+            for x in range(17 - 8 + 1):
+                expected += naive.nodes_evaluated(cascade, image[y : y + 9, x : x + 8])
+        counted = count(Scanner(cascade), image)
+        assert counted.features.tolist() == expected.tolist()
+        several |= bool((counted.features > counted.entered * cascade.stage_sizes).any())
+    assert several == (nodes != (1,))
 
 
 def test_skipping_leaves_out_the_right_neighbour_of_what_the_first_stage_rejects():
     cascade = random_cascade(3)
     image = gray("coins", (60, 50))
     scanner = Scanner(cascade)
-    depth, _ = scanner.depths(image)
-    visited = entered = survivors = 0
+    depth, _ = depths(scanner, image)
+    visited = entered = hits = 0
     for row in depth:
         x = 0
         while x < len(row):
             visited += 1
             entered += row[x] != FLAT
-            survivors += row[x] == cascade.n_stages
+            hits += row[x] == cascade.n_stages
             x += 2 if row[x] == 0 else 1
-    scan = scanner.scan(image, skip=True)
-    assert (scan.windows, scan.entered[0], len(scan.xs)) == (visited, entered, survivors)
+    counted = count(scanner, image, skip=True)
+    assert (counted.windows, counted.entered[0], counted.hits) == (visited, entered, hits)
 
 
 def test_sums_at_the_threshold_are_decided_exactly():
@@ -111,15 +114,14 @@ def test_sums_at_the_threshold_are_decided_exactly():
     image = gray("camera", (120, 100))
     for seed in range(6):
         cascade = random_cascade(seed, stages=2)
-        _, first = Scanner(cascade.truncated(1)).depths(image)
+        _, first = depths(Scanner(cascade.truncated(1)), image)
         values, counts = np.unique(first, return_counts=True)
         for value in values[np.argsort(-counts)[:3]]:
             # The least threshold that the value passes, and the greatest that it does not.
             threshold = np.float32(value) + np.float32(1e-5)
             for _ in range(8):
                 moved = vj.Cascade(**{**vars(cascade), "stage_thresholds": [threshold, cascade.stage_thresholds[1]]})
-                scanner = Scanner(moved)
-                assert_same(scanner.scan(image), scan_plainly(scanner, image, 1, False))
+                assert_scans_agree(Scanner(moved), image)
                 threshold = np.nextafter(threshold, np.float32(np.inf))
 
 
@@ -130,8 +132,7 @@ def test_extreme_leaves_and_thresholds_are_decided_as_the_plain_scan_does():
             cascade = random_cascade(5, stages=1)
             leaves = np.sign(cascade.leaves) * leaf
             changed = vj.Cascade(**{**vars(cascade), "leaves": leaves, "stage_thresholds": [threshold]})
-            scanner = Scanner(changed)
-            assert_same(scanner.scan(image), scan_plainly(scanner, image, 1, False))
+            assert_scans_agree(Scanner(changed), image)
 
 
 @pytest.mark.parametrize("size", [(8, 9), (9, 9), (15, 9), (16, 10), (23, 40), (24, 9)])
@@ -139,20 +140,20 @@ def test_pictures_of_every_width_around_a_group_of_lanes(size):
     cascade = random_cascade(2)
     image = gray("camera", size)
     for stride in (1, 2):
-        scanner = Scanner(cascade)
-        assert_same(scanner.scan(image, stride, True), scan_plainly(scanner, image, stride, True))
+        assert_scans_agree(Scanner(cascade), image, stride, True)
 
 
 def test_a_picture_smaller_than_the_window_has_no_windows():
-    scan = Scanner(random_cascade(0)).scan(np.zeros((8, 30), np.uint8))
-    assert (scan.windows, len(scan.xs), scan.entered.sum()) == (0, 0, 0)
+    counted = count(Scanner(random_cascade(0)), np.zeros((8, 30), np.uint8))
+    assert (counted.windows, counted.hits, counted.entered.sum()) == (0, 0, 0)
 
 
 def test_flat_windows_never_enter_a_stage():
-    scan = Scanner(random_cascade(0)).scan(np.full((40, 40), 99, np.uint8))
-    assert scan.windows == 33 * 32
-    assert scan.entered.sum() == 0
-    depth, _ = Scanner(random_cascade(0)).depths(np.full((40, 40), 99, np.uint8))
+    scanner, image = Scanner(random_cascade(0)), np.full((40, 40), 99, np.uint8)
+    counted = count(scanner, image)
+    assert counted.windows == 33 * 32
+    assert counted.entered.sum() == counted.features.sum() == 0
+    depth, _ = depths(scanner, image)
     assert (depth == FLAT).all()
 
 
@@ -164,19 +165,18 @@ def test_large_windows_whose_sums_pass_the_reach_of_float32_are_exact_too():
     assert 255 * (rects[:, 0, 2] * rects[:, 0, 3]).max() > 2**24
     cascade = vj.Cascade(**{**vars(small), "window": (480, 540), "features": features})
     image = np.array(gray("camera", (500, 550)))
-    scanner = Scanner(cascade)
-    assert_same(scanner.scan(image), scan_plainly(scanner, image, 1, False))
+    assert_scans_agree(Scanner(cascade), image)
 
 
 def test_one_scanner_serves_many_threads():
     image = gray("camera", (200, 150))
     scanner = Scanner(vj.load(LBP_FILE))
-    expected = [scanner.scan(image[:, : 200 - k], 1 + k % 2) for k in range(8)]
+    expected = [scan(scanner, image[:, : 200 - k], 1 + k % 2) for k in range(8)]
     fresh = Scanner(scanner.cascade)
     results = [None] * 8
 
     def work(k):
-        results[k] = fresh.scan(image[:, : 200 - k], 1 + k % 2)
+        results[k] = scan(fresh, image[:, : 200 - k], 1 + k % 2)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
     for thread in threads:
@@ -184,15 +184,6 @@ def test_one_scanner_serves_many_threads():
     for thread in threads:
         thread.join()
     for got, want in zip(results, expected, strict=True):
-        assert_same(got, (want.xs, want.ys, want.sums, want.windows, want.entered))
-
-
-@pytest.mark.parametrize("bad", [np.zeros((20, 20)), np.zeros((20, 20, 3), np.uint8)])
-def test_other_arrays_are_refused(bad):
-    with pytest.raises(InputError, match="grey picture as uint8"):
-        Scanner(random_cascade(0)).scan(bad)
-
-
-def test_other_strides_are_refused():
-    with pytest.raises(InputError, match="stride of 1 or 2, got 3"):
-        Scanner(random_cascade(0)).scan(np.zeros((20, 20), np.uint8), 3)
+        assert got.windows == want.windows
+        for name in ("xs", "ys", "sums"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name))

@@ -9,6 +9,9 @@ import pytest
 from vj.cli.tiers import main
 from vj.errors import InputError
 from vj.tiers import Answer, Escalation, Outcomes, Policy, Tier, TierError
+from vj.tiers.beliefs import FoldedBeliefs, folds
+from vj.tiers.fitting import Goal, Points, optimism, tried
+from vj.tiers.rules import Plan, play
 
 COSTS = {"small": 0.0, "middle": 1.0, "large": 4.0}
 
@@ -104,6 +107,23 @@ def test_the_threshold_moves_the_cost_in_one_direction(fitted):
     assert costs[0] > costs[-1]
 
 
+def test_a_policy_is_used_for_another_heavy_tier():
+    """The new tier answers as the old one did: everything stays as it was but the name and the price."""
+    outcomes = made()
+    policy, other = Policy.fit(outcomes, loss=0.02), made(300, seed=9)
+    moved = policy.renamed("large", "newer", COSTS["large"])
+    renamed = Outcomes(("small", "middle", "newer"), other.truth, other.labels, other.confidences, other.costs)
+    before, after = policy.replay(other), moved.replay(renamed)
+    assert after["asked"]["newer"] == before["asked"]["large"] > 0
+    assert (after["accuracy"], after["cost"]) == (before["accuracy"], before["cost"])
+    assert Policy.from_dict(json.loads(json.dumps(moved.to_dict()))).tiers == ("small", "middle", "newer")
+    for old, new in (("nobody", "x"), ("large", "small")):
+        with pytest.raises(InputError, match="expected a"):
+            policy.renamed(old, new, 1.0)
+    with pytest.raises(InputError, match="cost of zero or more"):
+        policy.renamed("large", "newer", -1.0)
+
+
 def test_a_budget_is_kept_on_the_rows_it_was_fitted_on():
     outcomes = made()
     policy = Policy.fit(outcomes, budget=1.0)
@@ -111,11 +131,133 @@ def test_a_budget_is_kept_on_the_rows_it_was_fitted_on():
     assert policy.replay(outcomes)["cost"] == pytest.approx(1.0, abs=0.15)
 
 
+def test_a_loss_holds_on_other_rows_and_more_confidence_saves_less():
+    """Measured on so many rows that it is the policy's own accuracy, not a sample's."""
+    many = made(40_000, seed=11).select(["small", "large"])
+    kept, saved = [], {}
+    for seed in range(8):
+        outcomes = made(700, seed=100 + seed).select(["small", "large"])
+        for confidence in (0.5, 0.9):
+            report = Policy.fit(outcomes, loss=0.02, confidence=confidence).replay(many)
+            saved.setdefault(confidence, []).append(report["saved"])
+            if confidence == 0.9:
+                kept.append(report["accuracy"] >= report["best_accuracy"] - 0.02)
+    # With 0.9 for each, fewer than 5 of 8 have a probability of 0.5 %.
+    assert sum(kept) >= 5
+    assert np.mean(saved[0.9]) < np.mean(saved[0.5])
+
+
+def test_the_bounds_are_the_naive_ones():
+    """Standard error of paired differences, row by row, for points of different plans."""
+    outcomes = made(400)
+    beliefs = FoldedBeliefs(outcomes, folds(400, 0))
+    two = [Plan(rule, (0, 2), pooled) for rule in ("chow", "gain") for pooled in (True, False)]
+    points = tried(beliefs, [Plan("single", (0,)), *two, Plan("price", (0, 1, 2))], 5)
+    best = outcomes.correct[:, outcomes.best].astype(float)
+    for i, (plan, threshold) in enumerate(zip(points.plans, points.thresholds, strict=True)):
+        played = play(beliefs, plan, threshold)
+        right = outcomes.correct[np.arange(400), played.pick].astype(float)
+        assert points.mean_cost[i] == pytest.approx((played.asked @ outcomes.costs).mean())
+        assert points.accuracy[i] == pytest.approx(right.mean())
+        assert Goal("loss", 0.0).errors(points)[i] == pytest.approx((right - best).std() / 20)
+        assert Goal("accuracy", 0.0).errors(points)[i] == pytest.approx(right.std() / 20)
+
+
+def test_the_optimism_of_choosing_among_equals_is_the_expected_maximum():
+    """200 points that differ by chance alone: the best of them looks better than it is by about 2.75 errors."""
+    rng = np.random.default_rng(0)
+    n, count = 2000, 200
+    right = (rng.random((count, n)) < 0.8).reshape(count, 200, 10).sum(axis=2).astype(float)
+    points = Points(
+        [Plan("single", (0,))] * count,
+        [0.0] * count,
+        right,
+        np.ones((count, 200)) * 10,
+        np.zeros(count),
+        right[0],
+        np.full(200, 10.0),
+    )
+    found = optimism(points, Goal("budget", 1.0), np.zeros(count), seed=1)
+    error = np.sqrt(0.8 * 0.2 / n)
+    # Chance of the sample and chance of the resample add up there, so that less than 2.75 is put down to choosing.
+    assert 1.2 * error < found < 2.75 * error
+
+
+def test_moving_along_the_curve_keeps_the_margin():
+    policy = Policy.fit(made(), loss=0.02)
+    moved = policy.at(loss=0.02)
+    assert moved.threshold == policy.threshold
+    assert moved.at(loss=0.2).replay(made(500, seed=1))["saved"] > policy.replay(made(500, seed=1))["saved"]
+
+
+@pytest.mark.parametrize("confidence", [0.3, 1.0, -1, float("nan")])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(InputError, match=r"confidence from 0\.5"):
+        Policy.fit(made(), loss=0.02, confidence=confidence)
+
+
 def test_too_few_rows_ask_the_best_tier_alone_and_say_so():
     outcomes = made(20)
     policy = Policy.fit(outcomes, loss=0.01)
     assert policy.asked_tiers == (outcomes.tiers[outcomes.best],)
     assert "20" in policy.fit_report["note"]
+
+
+def _odd(kind):
+    """Outcomes that are allowed but strange."""
+    base = made(400, seed=12)
+    truth, labels, confidences, costs = base.truth, base.labels, base.confidences, base.costs
+    if kind == "one class":
+        truth, labels = np.full(400, "a"), np.full((400, 3), "a")
+    elif kind == "never right":
+        labels = np.full((400, 3), "none of them")
+    elif kind == "ties":
+        confidences = np.full((400, 3), 0.5)
+    elif kind == "no answers of one tier":
+        labels, confidences = labels.copy(), confidences.copy()
+        labels[:, 1], confidences[:, 1] = "", 0.0
+    elif kind == "all free":
+        costs = np.zeros(3)
+    elif kind == "every label its own":
+        truth = np.array([f"t{i}" for i in range(400)])
+        labels = np.where(labels == base.truth[:, None], truth[:, None], "wrong")
+    return Outcomes(base.tiers, truth, labels, confidences, costs)
+
+
+@pytest.mark.parametrize(
+    "kind", ["one class", "never right", "ties", "no answers of one tier", "all free", "every label its own"]
+)
+def test_strange_outcomes_give_a_policy_that_costs_no_more_than_the_best(kind):
+    outcomes = _odd(kind)
+    for goal in ({"loss": 0.01}, {"budget": float(outcomes.costs.max())}):
+        policy = Policy.fit(outcomes, **goal)
+        report = policy.replay(outcomes)
+        assert report["cost"] <= report["best_cost"] + (4.0 if "budget" in goal else 0.0)
+        assert report["accuracy"] >= report["best_accuracy"] - 0.03
+        assert (report["saved"] is None) == (report["best_cost"] == 0)
+        assert np.isfinite(policy.fit_report["gained_interval"]).all()
+        assert Policy.from_dict(json.loads(json.dumps(policy.to_dict()))).threshold == policy.threshold
+
+
+@pytest.mark.parametrize("rows", [1, 10, 99])
+def test_with_few_rows_a_policy_says_that_it_cannot_tell(rows):
+    policy = Policy.fit(made(rows), loss=0.01)
+    assert policy.plan.rule == "single"
+    assert policy.fit_report["note"].startswith(f"{rows} rows are too few to tell")
+    low, high = policy.fit_report["gained_interval"]
+    assert high - low > 0.1
+    assert "too few rows to tell" in Policy.fit(made(120), loss=0.01).fit_report["note"]
+
+
+def test_the_interval_narrows_with_the_rows():
+    width = []
+    for rows in (200, 3200):
+        report = Policy.fit(made(rows).select(["small", "large"]), budget=2.0).fit_report
+        assert report["rows"] == rows
+        assert f"{rows} rows" in report["note"]
+        width.append(report["gained_interval"][1] - report["gained_interval"][0])
+    # Four times as narrow for sixteen times the rows.
+    assert 2.5 < width[0] / width[1] < 6
 
 
 def test_a_broken_tier_leaves_the_best_answer_so_far(fitted):

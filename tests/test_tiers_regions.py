@@ -171,8 +171,8 @@ def test_the_heavy_detector_decides_and_the_band_saves_asking():
         RuntimeError("out of memory\nsee log"),
         None,
         [(1, 2, 3, 4)],
-        found([(0, 0, 9, 9)], [np.nan]),
-        found([(0, 0, -9, 9)]),
+        found([(0, 0, 9, 9)], [np.inf]),
+        found([(0, 0, 0, 9)]),
         found([(2**31 - 1, 0, 9, 9)]),
     ],
 )

@@ -8,6 +8,9 @@ from .boosting.run import Training as Training
 from .boosting.run import TrainingResult as TrainingResult
 from .boosting.run import train as train
 from .boosting.stage import Round as Round
+from .cascade.calibration import ScoreCalibration as ScoreCalibration
+from .cascade.haar import HaarFeatures as HaarFeatures
+from .cascade.lbp import LbpFeatures as LbpFeatures
 from .cascade.model import Cascade as Cascade
 from .cascade.opencv_xml import load as load
 from .cascade.opencv_xml import save as save
@@ -17,6 +20,11 @@ from .cv2_compat import CASCADE_FIND_BIGGEST_OBJECT as CASCADE_FIND_BIGGEST_OBJE
 from .cv2_compat import CASCADE_SCALE_IMAGE as CASCADE_SCALE_IMAGE
 from .cv2_compat import CascadeClassifier as CascadeClassifier
 from .cv2_compat import groupRectangles as groupRectangles
-from .detector import Detections as Detections
+from .detections import Detection as Detection
+from .detections import Detections as Detections
+from .detector import Cost as Cost
 from .detector import Detector as Detector
+from .detector import Hits as Hits
+from .detector import Settings as Settings
+from .detector import WindowMap as WindowMap
 from .errors import InputError as InputError

@@ -25,9 +25,19 @@ from typing import Any, ClassVar
 import numba
 from numba.core import caching
 
+from vj._system import on_compile
 from vj.errors import CacheWarning
 
 _said = threading.Event()
+
+
+def _locator(name: str) -> Any:
+    """Return one of numba's classes that know where a cache may lie; up to 0.61 their names began with a bar."""
+    return getattr(caching, name, None) or getattr(caching, f"_{name}")
+
+
+_UserProvided, _InTree = _locator("UserProvidedCacheLocator"), _locator("InTreeCacheLocator")
+_UserWide = _locator("UserWideCacheLocator")
 
 
 def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -63,7 +73,7 @@ def _say(message: str) -> None:
         warnings.warn(f"{message}; NUMBA_CACHE_DIR can name another folder", CacheWarning, stacklevel=2)
 
 
-class _UserLocator(caching.UserWideCacheLocator):
+class _UserLocator(_UserWide):  # type: ignore[misc, valid-type]
     """Numba's folder in the user's cache, unless it is another user's."""
 
     def ensure_cache_path(self) -> None:
@@ -71,7 +81,7 @@ class _UserLocator(caching.UserWideCacheLocator):
         _check_own(Path(self.get_cache_path()))
 
 
-class _TemporaryLocator(caching.UserWideCacheLocator):
+class _TemporaryLocator(_UserWide):  # type: ignore[misc, valid-type]
     """A folder of this user's own below the temporary folder."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
@@ -86,7 +96,7 @@ class _TemporaryLocator(caching.UserWideCacheLocator):
             return None
 
 
-class _ReadOnlyLocator(caching.InTreeCacheLocator):
+class _ReadOnlyLocator(_InTree):  # type: ignore[misc, valid-type]
     """The last resort: code that was compiled earlier is read from ``__pycache__``, nothing new can be kept."""
 
     @classmethod
@@ -130,8 +140,8 @@ def _check_own(folder: Path) -> None:
 
 class _Implementation(caching.CompileResultCacheImpl):
     _locator_classes: ClassVar[list[type[object]]] = [  # type: ignore[misc]
-        caching.UserProvidedCacheLocator,
-        caching.InTreeCacheLocator,
+        _UserProvided,
+        _InTree,
         _UserLocator,
         _TemporaryLocator,
         _ReadOnlyLocator,
@@ -148,17 +158,21 @@ class _Cache(caching.FunctionCache):
         self._packaged = None
         if isinstance(self._impl.locator, _UserLocator | _TemporaryLocator):
             # The package cannot be written to, but may have been run by who installed it, as in a container's image.
-            tree = caching.InTreeCacheLocator(function, inspect.getfile(function))
+            tree = _InTree(function, inspect.getfile(function))
             self._packaged = caching.IndexDataCacheFile(
                 tree.get_cache_path(), self._impl.filename_base, tree.get_source_stamp()
             )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # whatever a spoilt file makes pickle raise
             self._forget()
-            return None
+        if found is None:
+            while on_compile:
+                on_compile.pop()()
+        return found
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         found = super()._load_overload(sig, target_context)

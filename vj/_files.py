@@ -6,8 +6,9 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from vj.errors import InputError
 
@@ -35,7 +36,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     InputError
         If the file cannot be read, is not a regular file, or is larger.
     """
-    name = os.fspath(path)
+    name = _shown(path)
     # Without O_NONBLOCK, opening a pipe waits for a writer.
     no_wait = getattr(os, "O_NONBLOCK", 0)
     try:
@@ -45,7 +46,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
                 raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
             if status.st_size > limit:
                 raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
-            data = file.read(limit + 1)
+            data = _read(file, limit + 1, status.st_size + 1)
     except InputError:
         raise
     except OSError as error:
@@ -57,10 +58,41 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     return data
 
 
+def _shown(path: str | os.PathLike[str]) -> str:
+    """Return a path as messages show it: whole, unless no file can have so long a name."""
+    name = os.fspath(path)
+    return name if len(name) <= 4096 else f"{name[:200]}..."
+
+
+def _read(file: BinaryIO, most: int, expected: int) -> bytes:
+    """Read until `most` bytes or the end; asking for all at once would reserve memory for the limit, not the file."""
+    parts: list[bytes] = []
+    while most > 0 and (part := file.read(min(most, max(expected, 1 << 16)))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
 def _kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "a folder"
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file; False for names that no file can have and for folders that are closed."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path; False for names that no file can have and for folders that are closed."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
@@ -103,6 +135,19 @@ def replacing(path: str | os.PathLike[str], suffix: str = ".tmp") -> Iterator[Pa
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Put the names in a folder on the disk: without it, a power cut may undo a renaming that a removal followed.
+
+    Where folders cannot be opened (Windows) or synced (some network file systems) nothing is done.
+    """
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file, whole or not at all; see `replacing`."""
     with replacing(path) as temporary:
@@ -110,5 +155,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file as UTF-8 with Unix line ends, whole or not at all; see `replacing`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file as UTF-8 with Unix line ends, whole or not at all; see `replacing`.
+
+    Names of files that are not UTF-8 keep their bytes.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))

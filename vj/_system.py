@@ -1,6 +1,10 @@
 """What the machine gives this process."""
 
 import os
+from collections.abc import Callable
+
+on_compile: list[Callable[[], None]] = []
+"""Called, each once, when a kernel is about to be compiled because no cache holds it."""
 
 
 def processors() -> int:

@@ -8,6 +8,8 @@ Gray = npt.NDArray[np.uint8]
 
 Floats = npt.NDArray[np.float64]
 
+Counts = npt.NDArray[np.int64]
+
 Boxes = npt.NDArray[np.int32]
 """Boxes as x, y, width, height, shape (n, 4)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +27,12 @@ MAX_BYTES = 1 << 30
 MAX_PIXELS = 200_000_000
 """Most pixels of an image that is decoded, by default; a file of 109 KB can hold 900 million, 5.4 GB once decoded."""
 
+_MAX_CHUNKS = 1_000_000
 # What OpenCV decodes and Pillow can size from the header; others are left to OpenCV's own limit of 2^30 pixels.
 _SIZED = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def to_gray(image: npt.NDArray[Any]) -> Gray:
@@ -92,14 +96,50 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
     size = _header_size(data)
     if size is not None and size[0] * size[1] > max_pixels:
         raise InputError(f"{name}: expected an image of at most {max_pixels} pixels, got {size[0]}x{size[1]}")
+    _check_chunks(name, data)
     try:
         # Decoding from memory: OpenCV's own file reader prints warnings and cannot say why a file would not open.
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+        plain = np.frombuffer(_without_profile(data), dtype=np.uint8)
+        image = cv2.imdecode(plain, cv2.IMREAD_COLOR) if data else None
     except (cv2.error, MemoryError):
         image = None
     if image is None:
         raise InputError(f"{name}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _check_chunks(name: str, data: bytes) -> None:
+    """Refuse a PNG with a chunk longer than the file: OpenCV reserves what it claims, 4 GB for a file of 700 bytes."""
+    if not data.startswith(_PNG):
+        return
+    at = len(_PNG)
+    for _ in range(_MAX_CHUNKS):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if length > len(data):
+            raise InputError(f"{name}: expected an image, got a PNG of {len(data)} bytes with a chunk of {length}")
+        at += 12 + length
+        if kind in (b"IEND", b""):
+            return
+    raise InputError(f"{name}: expected an image, got a PNG of more than {_MAX_CHUNKS} chunks")
+
+
+def _without_profile(data: bytes) -> bytes:
+    """Return a PNG without its colour profile, which OpenCV does not use but libpng prints warnings about.
+
+    What follows the image data, or is no chunk, is left as it is: the decoder says what is wrong with it.
+    """
+    at = len(_PNG)
+    if not data.startswith(_PNG):
+        return data
+    while at + 8 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if kind == b"iCCP" and end <= len(data):
+            return data[:at] + data[end:]
+        if kind == b"IDAT":
+            break
+        at = end
+    return data
 
 
 def _header_size(data: bytes) -> tuple[int, int] | None:
@@ -281,7 +321,12 @@ def _quiet_opencv() -> Iterator[None]:
 
 
 def draw_boxes(
-    image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], color: tuple[int, int, int] = (0, 220, 0)
+    image: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.integer[Any]],
+    color: tuple[int, int, int] = (0, 220, 0),
+    *,
+    labels: Sequence[str] = (),
+    thickness: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return a copy of an image with boxes drawn on it.
 
@@ -289,17 +334,27 @@ def draw_boxes(
     ----------
     image : ndarray of uint8, shape (h, w, 3)
         BGR.
-    boxes : ndarray of int32, shape (n, 4)
+    boxes : ndarray of integers, shape (n, 4)
         x, y, width, height.
     color : (int, int, int)
         Blue, green, red.
+    labels : sequence of str
+        A text for each box, or none.
+    thickness : int, optional
+        Of the lines, in pixels; by default 1/250 of the longer side, so that they stay visible when the image is shown
+        smaller.
     """
     import cv2
 
     out = np.ascontiguousarray(image).copy()
-    # Lines of about 1/250 of the image stay visible when it is shown smaller; a dark rim sets them off.
-    thickness = max(2, round(max(out.shape[:2]) / 250))
+    line = max(2, round(max(out.shape[:2]) / 250)) if thickness is None else thickness
+    # A dark rim sets lines and letters off.
     for x, y, w, h in np.asarray(boxes).tolist():
-        for line, tone in ((thickness + 2, (0, 0, 0)), (thickness, color)):
-            cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), tone, line)
+        for width, tone in ((line + 2, (0, 0, 0)), (line, color)):
+            cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), tone, width)
+    stroke = max(1, line // 2)
+    for (x, y, _, _), label in zip(np.asarray(boxes).tolist(), labels, strict=False):
+        for width, tone in ((stroke + 2, (0, 0, 0)), (stroke, color)):
+            place = (x, max(y - 3 * line, 8 * line))
+            cv2.putText(out, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.25 * line, tone, width, cv2.LINE_AA)
     return out

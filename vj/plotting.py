@@ -56,7 +56,7 @@ def plot_rejection(path: str | os.PathLike[str], profiles: Mapping[str, Rejectio
         alive.plot(weak[drawn], 100 * share[drawn], **style)
         numbers = np.arange(1, len(profile.entered) + 1)
         stages.plot(numbers, 100 * profile.rejection_rates, **style)
-        cost.plot(numbers, np.cumsum(profile.evaluated) / profile.windows, **style)
+        cost.plot(numbers, np.cumsum(profile.features) / profile.windows, **style)
     alive.set(yscale="log", xlabel="weak classifiers up to here", ylabel="windows still alive, %")
     alive.yaxis.set_major_formatter("{x:g}")
     alive.set_xscale("symlog", linthresh=10)
@@ -188,7 +188,7 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     large.set_title("Deepest window centred on each pixel, all scales", fontsize=10)
     for k, one in enumerate(shown):
         axes = figure.add_subplot(grid[k // 2, 2 + k % 2])
-        side = round(one.level.window[0] * one.level.scale)
+        side = round(one.window[0] * one.scale)
         axes.imshow(np.maximum(one.depth, 0), cmap="inferno", vmin=0, vmax=n_stages, interpolation="nearest")
         passed = int((one.depth == n_stages).sum())
         axes.set_title(f"{side} px: {one.depth.size:,} windows, {passed} pass", fontsize=8)
@@ -255,9 +255,9 @@ def plot_stages(
     path: str | os.PathLike[str],
     hit_rates: Sequence[float],
     false_alarm_rates: Sequence[float],
-    features_per_window: Sequence[float],
+    weak_per_window: Sequence[float],
 ) -> None:
-    """Plot what the stages of a training run came to.
+    """Plot the results of the stages of a training run.
 
     Parameters
     ----------
@@ -267,8 +267,8 @@ def plot_stages(
         Share of the held-out objects that each stage kept.
     false_alarm_rates : sequence of float
         Share of its negatives that each stage let through.
-    features_per_window : sequence of float
-        Weak classifiers that a background window costs, up to and with each stage.
+    weak_per_window : sequence of float
+        Weak classifiers that a background window costs, up to and including each stage.
     """
     # Fixed margins: a constrained layout takes 0.4 s more, which is felt at the end of a short training.
     figure = Figure(figsize=(12.5, 3.8))
@@ -288,8 +288,8 @@ def plot_stages(
     alarms.yaxis.set_major_formatter("{x:g}")
     alarms.yaxis.set_minor_formatter(NullFormatter())
     alarms.set_title("False alarm rate")
-    cost.plot(stages, features_per_window, **style)
-    cost.set(xlabel="stage", ylabel="features per window, up to here", ylim=(0, None))
+    cost.plot(stages, weak_per_window, **style)
+    cost.set(xlabel="stage", ylabel="weak classifiers per window, up to here", ylim=(0, None))
     cost.set_title("Cost of a background window")
     for axes in (hits, alarms, cost):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -301,10 +301,10 @@ def _deepest(shape: tuple[int, ...], maps: Sequence[WindowMap]) -> npt.NDArray[n
     """Depth of the deepest window whose centre falls on each pixel, spread over the window's stride; shape as given."""
     out = np.full(shape[:2], -1, dtype=np.int16)
     for one in maps:
-        scale, stride = one.level.scale, one.level.stride
+        scale, stride = one.scale, one.stride
         rows, columns = one.depth.shape
-        centre_x = (np.arange(columns) * stride + one.level.window[0] / 2) * scale
-        centre_y = (np.arange(rows) * stride + one.level.window[1] / 2) * scale
+        centre_x = (np.arange(columns) * stride + one.window[0] / 2) * scale
+        centre_y = (np.arange(rows) * stride + one.window[1] / 2) * scale
         reach = max(1, round(stride * scale))
         row, column = np.mgrid[0:rows, 0:columns]
         order = np.argsort(one.depth, axis=None)

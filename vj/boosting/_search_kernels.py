@@ -1,4 +1,4 @@
-"""Compiled loops of the search: weighted histograms of bins, and the best cut of each."""
+"""Compiled loops of the search: weighted histograms of the bins, and the best cut of each histogram."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import numpy as np
 
 from vj._compile import njit
 
+# What a split minimises. With A and B the summed weights of positives and negatives on one side: the squared error of
+# labels (gentle AdaBoost), the weighted error (discrete), the sum of sqrt(A B) (real).
+REGRESSION, ERROR, PARTITION = 0, 1, 2
+
 
 @njit(cache=True, nogil=True)
 def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
-    """Add the weights of four features' bins at once.
+    """Add weights to the histograms of four features at once.
 
-    One load of a weight serves four cells, and a cell that one sample writes is seldom the next one read, so that loads
-    do not wait for stores: 0.31 ns for an update.
+    One load of a weight serves four cells, and the cell written last is rarely the one read next, so that loads do not
+    wait for stores: 0.31 ns per update.
     """
     b0, b1, b2, b3 = bins[rows[0]], bins[rows[1]], bins[rows[2]], bins[rows[3]]
     h0, h1, h2, h3 = hist[0], hist[1], hist[2], hist[3]
@@ -28,36 +32,31 @@ def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
-    """Loss of every cut from the sums left of it, see `REGRESSION`; infinite where one side has no weight.
+    """Compute the loss of every cut from the sums on its left; infinite where a side has no weight.
 
-    One plain loop for each criterion, which LLVM vectorises.
+    A separate loop for each criterion, so that LLVM vectorises it.
     """
-    if criterion == 0:
+    if criterion == REGRESSION:
         for k in range(256):
             left, right = a[k] + b[k], (total_a - a[k]) + (total_b - b[k])
             left_moment, right_moment = a[k] - b[k], (total_a - a[k]) - (total_b - b[k])
             gain = (left_moment * left_moment * right + right_moment * right_moment * left) / max(left * right, 1.0)
             out[k] = left + right - gain if left * right > 0 else np.inf
-    elif criterion == 1:
+    elif criterion == ERROR:
         for k in range(256):
             right_a, right_b = total_a - a[k], total_b - b[k]
             loss = min(a[k], b[k]) + min(right_a, right_b)
             out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
-    elif criterion == 2:
+    else:
         for k in range(256):
             right_a, right_b = total_a - a[k], total_b - b[k]
             loss = np.sqrt(a[k] * b[k]) + np.sqrt(right_a * right_b)
             out[k] = loss if (a[k] + b[k]) * (right_a + right_b) > 0 else np.inf
-    else:
-        for k in range(256):
-            right_a, right_b = total_a - a[k], total_b - b[k]
-            gain = (b[k] * b[k] * right_a + right_b * right_b * a[k]) / max(a[k] * right_a, 1.0)
-            out[k] = -gain if a[k] * right_a > 0 else np.inf
 
 
 @njit(cache=True, nogil=True)
 def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) -> tuple[float, int]:
-    """Best cut of 256 cells taken in `order`: returns (loss, how many cells go left), the lowest cut among equals."""
+    """Find the best cut of 256 cells in `order`; returns (loss, cells on the left), the lowest of equal ones."""
     a, b, losses = sums[0], sums[1], sums[2]
     total_a, total_b = np.int64(0), np.int64(0)
     for k in range(256):
@@ -75,27 +74,24 @@ def _best_edge(hist_a: Any, hist_b: Any, criterion: int, order: Any, sums: Any) 
 
 
 @njit(cache=True, nogil=True)
-def _sort_codes(hist_a: Any, hist_b: Any, criterion: int, order: Any) -> None:
-    """Order the codes of an LBP feature by their mean response, unseen codes last, equal ones by code."""
-    response = np.empty(256, dtype=np.float64)
+def _sort_codes(hist_a: Any, hist_b: Any, order: Any) -> None:
+    """Order the codes of an LBP feature by their share of positives, then by code; unseen codes come last."""
+    share = np.empty(256, dtype=np.float64)
     for k in range(256):
         a, b = np.float64(hist_a[k]), np.float64(hist_b[k])
-        if criterion == 3:
-            response[k] = b / a if a > 0 else np.inf
-        else:
-            response[k] = a / (a + b) if a + b > 0 else np.inf
-    order[:] = np.argsort(response, kind="mergesort")
+        share[k] = a / (a + b) if a + b > 0 else np.inf
+    order[:] = np.argsort(share, kind="mergesort")
 
 
 @njit(cache=True, nogil=True)
 def search(
     bins_a: Any, bins_b: Any, rows: Any, weights: Any, criterion: int, lbp: bool, losses: Any, edges: Any
 ) -> None:
-    """Find the best cut of each of the features whose bins are in `rows`.
+    """Find the best cut of each feature whose bins are in `rows`.
 
-    `weights` (2, n_a + n_b): row 0 goes to histogram A, row 1 to B; without `MOMENT` the other halves are zero.
+    `weights` are those of the positives, whose bins are `bins_a`, and of the negatives, whose bins are `bins_b`.
     """
-    width_a = bins_a.shape[1]
+    weights_a, weights_b = weights
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)
     order = np.arange(256).astype(np.int32)
@@ -103,32 +99,26 @@ def search(
     four = np.empty(4, dtype=np.int64)
     n = rows.shape[0]
     for first in range(0, n, 4):
-        # A last group of fewer than four is filled up with its last member.
+        # The last four are padded with the last feature.
         for k in range(4):
             four[k] = rows[min(first + k, n - 1)]
         hist_a[:] = 0
         hist_b[:] = 0
-        _add(bins_a, four, weights[0, :width_a], hist_a)
-        _add(bins_b, four, weights[1, width_a:], hist_b)
-        if criterion == 3:
-            _add(bins_b, four, weights[0, width_a:], hist_a)
-            _add(bins_a, four, weights[1, :width_a], hist_b)
+        _add(bins_a, four, weights_a, hist_a)
+        _add(bins_b, four, weights_b, hist_b)
         for f in range(first, min(first + 4, n)):
             if lbp:
-                _sort_codes(hist_a[f - first], hist_b[f - first], criterion, order)
+                _sort_codes(hist_a[f - first], hist_b[f - first], order)
             losses[f], edges[f] = _best_edge(hist_a[f - first], hist_b[f - first], criterion, order, sums)
 
 
 @njit(cache=True, nogil=True)
-def code_order(bins_a: Any, bins_b: Any, weights: Any, criterion: int, order: Any) -> None:
-    """Order of the codes of one LBP feature, as `search` found it; bins (1, n)."""
-    width_a = bins_a.shape[1]
+def code_order(bins_a: Any, bins_b: Any, weights: Any, order: Any) -> None:
+    """Order the codes of one LBP feature as `search` did; bins (1, n)."""
+    weights_a, weights_b = weights
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)
     four = np.zeros(4, dtype=np.int64)
-    _add(bins_a, four, weights[0, :width_a], hist_a)
-    _add(bins_b, four, weights[1, width_a:], hist_b)
-    if criterion == 3:
-        _add(bins_b, four, weights[0, width_a:], hist_a)
-        _add(bins_a, four, weights[1, :width_a], hist_b)
-    _sort_codes(hist_a[0], hist_b[0], criterion, order)
+    _add(bins_a, four, weights_a, hist_a)
+    _add(bins_b, four, weights_b, hist_b)
+    _sort_codes(hist_a[0], hist_b[0], order)

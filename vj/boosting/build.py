@@ -1,4 +1,4 @@
-"""From what was trained to a cascade: flat, frozen, with only the features it uses."""
+"""Build a cascade from trained stages: flat, frozen, with only the features that it uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_cascade(
     window : (int, int)
         Width and height.
     features : HaarFeatures or LbpFeatures
-        The whole pool; the cascade holds those that are used.
+        The whole pool; the cascade keeps those that are used.
     stages : sequence of Stage
         At least one.
     provenance : dict

@@ -9,30 +9,41 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
+import re
 import secrets
 import tomllib
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from vj._files import write_bytes, write_text
+from vj._files import read_bounded, replacing, sync_folder, write_text
+from vj.boosting.mining import MAX_PASSES, Harvest
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
+from vj.boosting.restoring import (
+    Limits,
+    header,
+    integer,
+    items,
+    number,
+    read_reports,
+    read_stages,
+    read_trees,
+    read_windows,
+)
 from vj.boosting.samples import Windows
-from vj.boosting.search import Split
 from vj.boosting.stage import Stage
 from vj.boosting.trees import WeakTree
 from vj.errors import InputError
 
-VERSION = 2
+VERSION = 3
+
+# A stage of 1,000 trees of depth 2 takes 0.5 MB.
+_STATE_BYTES = 1 << 28
 
 MINING, BOOSTING, FINISHED = "mining", "boosting", "finished"
 """What a run was doing."""
@@ -44,39 +55,29 @@ class State:
 
     Parameters
     ----------
+    harvest : Harvest
+        Negatives of the stage at hand, as many as have been found, and what mining has counted.
     phase : str
         `MINING`, `BOOSTING` or `FINISHED`.
     stages : list of Stage
         Finished stages.
     reports : list of StageReport
-    negatives : ndarray of uint8, shape (n, height, width)
-        Those of the stage at hand, as many as have been found.
-    kept : int
-        How many of them are the last stage's.
     trees : tuple of WeakTree
         Weak classifiers of the stage at hand.
-    visits, first_visit, scanned, accepted : int
-        Mining: pictures visited since the beginning of the run, how many of those before this stage, windows scanned
-        and accepted in this stage.
-    mining_seconds, seconds : float
+    seconds : float
         Time spent on this stage so far.
-    unreadable : dict
-        Pictures that could not be used, with the reason.
     """
 
-    phase: str
-    negatives: Windows
-    kept: int = 0
+    harvest: Harvest
+    phase: str = MINING
     stages: list[Stage] = field(default_factory=list)
     reports: list[StageReport] = field(default_factory=list)
     trees: tuple[WeakTree, ...] = ()
-    visits: int = 0
-    first_visit: int = 0
-    scanned: int = 0
-    accepted: int = 0
-    mining_seconds: float = 0.0
     seconds: float = 0.0
-    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+class _Other(Exception):
+    """The checkpoint of another run."""
 
 
 class Checkpoint:
@@ -87,12 +88,23 @@ class Checkpoint:
     folder : path
         Made when first saved to; `clear` removes it.
     config : TrainingConfig
-    data : dict of str to int
+    data : dict of str to str
         Fingerprints of positives and backgrounds.
+    features, backgrounds : int
+        Numbers of features in the pool and of backgrounds.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], config: TrainingConfig, data: dict[str, int]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        config: TrainingConfig,
+        data: dict[str, str],
+        *,
+        features: int,
+        backgrounds: int,
+    ) -> None:
         self.folder, self.config, self.data = Path(folder), config, data
+        self.limits = Limits(config, features, backgrounds)
         self._file = self.folder / "state.json"
 
     def save(self, state: State) -> None:
@@ -100,12 +112,18 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A random name: process ids recur in containers, and the array that the state names must never be overwritten.
         name = f"negatives-{secrets.token_hex(8)}.npy"
-        file = io.BytesIO()
-        np.save(file, state.negatives)
-        data = file.getvalue()
-        write_bytes(self.folder / name, data)
-        table = {**self._table(state, name), "sha256": hashlib.sha256(data).hexdigest()}
-        write_text(self._file, json.dumps(table))
+        # Header and windows one after the other: joined, they would be two copies more.
+        windows = np.ascontiguousarray(state.harvest.windows)
+        data = header(windows.shape), windows.data
+        digest = hashlib.sha256()
+        with replacing(self.folder / name) as temporary, temporary.open("wb") as file:
+            for part in data:
+                digest.update(part)
+                file.write(part)
+        sync_folder(self.folder)
+        write_text(self._file, json.dumps({**self._table(state, name), "sha256": digest.hexdigest()}))
+        # Before the old array goes, the new state must be there to stay.
+        sync_folder(self.folder)
         self._sweep(name)
 
     def load(self) -> State | None:
@@ -114,35 +132,39 @@ class Checkpoint:
         Raises
         ------
         InputError
-            If it is of another recipe or of other data, or cannot be read.
+            If it is of another recipe or of other data, cannot be read, or is nothing that the trainer wrote.
         """
-        try:
-            table = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(self._file):
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self._file}: expected a checkpoint, got {' '.join(str(error).split())}") from None
         try:
+            table = json.loads(read_bounded(self._file, _STATE_BYTES, "checkpoint"))
             if table["version"] != VERSION:
-                raise InputError(f"{self._file}: expected a checkpoint of version {VERSION}, got {table['version']}")
-            before = TrainingConfig.from_mapping(tomllib.loads(table["recipe"]))
-            self._compare(before, table["data"])
-            data = (self.folder / table["negatives"]).read_bytes()
+                raise ValueError(f"version {str(table['version'])[:20]} (expected {VERSION})")
+            self._compare(TrainingConfig.from_mapping(tomllib.loads(table["recipe"])), table["data"])
+            if re.fullmatch(r"negatives-[0-9a-f]{16}\.npy", table["negatives"]) is None:
+                raise ValueError(f"negatives in {table['negatives'][:60]!r}")
+            data = read_bounded(self.folder / table["negatives"], self.limits.array_bytes, "array of negatives")
             if hashlib.sha256(data).hexdigest() != table["sha256"]:
-                raise InputError(f"{self.folder}: expected the checkpoint's own array of negatives, got another one")
-            return _state(table, np.load(io.BytesIO(data), allow_pickle=False))
-        except (KeyError, TypeError, ValueError, IndexError, EOFError, OSError) as error:
-            if isinstance(error, InputError):
-                raise
-            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise InputError(f"{self._file}: expected a checkpoint, got {text}") from None
-
-    def _compare(self, before: TrainingConfig, data: dict[str, int]) -> None:
-        found = self.config.differences(before)
-        found += [f"{key}: other pictures" for key, value in self.data.items() if data.get(key) != value]
-        if found:
+                raise ValueError(f"another array of negatives than its own in {table['negatives']}")
+            return _state(table, read_windows(data, self.config.window), self.limits)
+        except _Other as error:
+            raise InputError(f"{self.folder}: {error}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError, InputError) as error:
+            text = " ".join(str(error).split())[:300]
+            kind = "" if type(error) in (ValueError, InputError) else f"{type(error).__name__}: "
             raise InputError(
-                f"{self.folder}: expected the recipe and pictures of the run begun there, got {'; '.join(found)} "
+                f"{self._file}: expected a checkpoint that can be resumed, got {kind}{text}; "
+                f"start again with --restart, or remove {self.folder}"
+            ) from None
+
+    def _compare(self, before: TrainingConfig, data: dict[str, str]) -> None:
+        # Other settings make other windows of the same images.
+        found = self.config.differences(before) or [
+            f"{key}: other images" for key, value in self.data.items() if data.get(key) != value
+        ]
+        if found:
+            raise _Other(
+                f"expected the recipe and images of the run begun there, got {'; '.join(found)} "
                 f"(finish that run, or train into another folder or with --restart)"
             )
 
@@ -153,20 +175,22 @@ class Checkpoint:
             "data": self.data,
             "negatives": negatives,
             "phase": state.phase,
-            "kept": state.kept,
+            "kept": state.harvest.kept,
             "stages": [
                 {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.trees]}
                 for stage in state.stages
             ],
             "reports": [dataclasses.asdict(report) for report in state.reports],
             "trees": [_tree_table(tree) for tree in state.trees],
-            "unreadable": list(state.unreadable.items()),
-            **{name: getattr(state, name) for name in _NUMBERS},
+            "unreadable": list(state.harvest.unreadable.items()),
+            "mining_seconds": state.harvest.seconds,
+            "seconds": state.seconds,
+            **{name: getattr(state.harvest, name) for name in _COUNTS},
         }
 
     def _sweep(self, keep: str) -> None:
-        """Remove the windows of earlier checkpoints."""
-        for path in self.folder.glob("negatives-*.npy"):
+        """Remove the windows of earlier checkpoints, and what a killed run was writing."""
+        for path in [*self.folder.glob("negatives-*.npy"), *self.folder.glob(".vj-*.tmp")]:
             if path.name != keep:
                 path.unlink(missing_ok=True)
 
@@ -179,37 +203,53 @@ class Checkpoint:
                 folder.rmdir()
 
 
-_NUMBERS = ("visits", "first_visit", "scanned", "accepted", "mining_seconds", "seconds")
+_COUNTS = ("visits", "first_visit", "scanned", "hits")
 
 
-def fingerprint(parts: Sequence[npt.NDArray[Any] | str | os.PathLike[str]]) -> int:
-    """Return a number that changes when arrays or paths do."""
-    total = 0
-    for part in parts:
-        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else os.fsencode(part)
-        total = zlib.crc32(data, total)
-    return total
-
-
-def _state(table: dict[str, Any], negatives: npt.NDArray[Any]) -> State:
-    if negatives.dtype != np.uint8 or negatives.ndim != 3:
-        raise ValueError(f"negatives of {negatives.dtype}, shape {negatives.shape}")
+def _state(table: dict[str, Any], negatives: Windows, limits: Limits) -> State:
     if table["phase"] not in (MINING, BOOSTING, FINISHED):
-        raise ValueError(f"phase {table['phase']!r}")
-    stages = [
-        Stage(tuple(_tree(tree) for tree in stage["trees"]), np.float32(stage["threshold"]))
-        for stage in table["stages"]
-    ]
-    return State(
-        phase=table["phase"],
-        negatives=negatives,
-        kept=table["kept"],
-        stages=stages,
-        reports=[StageReport(**report) for report in table["reports"]],
-        trees=tuple(_tree(tree) for tree in table["trees"]),
-        unreadable={int(key): str(text) for key, text in table["unreadable"]},
-        **{name: table[name] for name in _NUMBERS},
+        raise ValueError(f"phase {str(table['phase'])[:60]!r}")
+    stages = read_stages(table["stages"], limits)
+    unreadable = items(table["unreadable"], limits.backgrounds, "unreadable backgrounds")
+    harvest = Harvest(
+        negatives,
+        kept=integer(table["kept"], 0, len(negatives), "kept negatives"),
+        visits=integer(table["visits"], 0, 2**62, "visits"),
+        first_visit=integer(table["first_visit"], 0, table["visits"], "first visit"),
+        scanned=integer(table["scanned"], 0, 2**62, "windows scanned"),
+        hits=integer(table["hits"], 0, table["scanned"], "hits"),
+        seconds=number(table["mining_seconds"], "seconds of mining", 0.0),
+        unreadable={integer(k, 0, limits.backgrounds - 1, "background"): str(text) for k, text in unreadable},
     )
+    state = State(
+        harvest,
+        phase=table["phase"],
+        stages=stages,
+        reports=read_reports(table["reports"], stages),
+        trees=read_trees(table["trees"], limits, len(stages)),
+        seconds=number(table["seconds"], "seconds", 0.0),
+    )
+    _check_counts(state, limits)
+    return state
+
+
+def _check_counts(state: State, limits: Limits) -> None:
+    """Refuse a number of negatives that no run can have had at that point."""
+    harvest = state.harvest
+    wanted, kept, n = limits.config.negatives_per_stage, harvest.kept, harvest.kept + harvest.found
+    last = state.reports[-1] if state.reports else None
+    passed = round(last.false_alarm_rate * last.negatives) if last else 0
+    # Pruning changes the last stage, its report and what it lets through.
+    pruned = state.phase == FINISHED and limits.config.pruning > 0
+    if n > wanted or (kept != passed and not pruned) or harvest.found > harvest.hits:
+        raise ValueError(
+            f"{n} negatives, {kept} of them kept, {passed} of which passed the last stage, "
+            f"{harvest.hits} hits since, {wanted} wanted"
+        )
+    # Boosting begins with as many as were asked for, or when every pass over the backgrounds has been made.
+    used_up = harvest.visits - harvest.first_visit == MAX_PASSES * limits.backgrounds
+    if state.phase == BOOSTING and n < wanted and not used_up:
+        raise ValueError(f"{n} of {wanted} negatives, with backgrounds left")
 
 
 def _tree_table(tree: WeakTree) -> dict[str, Any]:
@@ -219,12 +259,3 @@ def _tree_table(tree: WeakTree) -> dict[str, Any]:
         "children": tree.children.tolist(),
         "leaves": [float(value) for value in tree.leaves],
     }
-
-
-def _tree(table: dict[str, Any]) -> WeakTree:
-    splits = tuple(
-        Split(int(feature), np.float32(threshold), np.array(subset, dtype=np.int32), float(loss))
-        for feature, threshold, subset, loss in table["splits"]
-    )
-    children = np.array(table["children"], dtype=np.int32).reshape(-1, 2)
-    return WeakTree(splits, children, np.array(table["leaves"], dtype=np.float32))

@@ -1,8 +1,8 @@
-"""The fast search: a random sample of the pool, then uphill from the best through neighbouring features.
+"""The fast search: a random sample of the pool, then hill climbing from the best through neighbouring features.
 
-Features that differ by one pixel in place or size have nearly the same loss, so that a sample of a few per cent holds
-one near every good feature, and stepping to better neighbours finds the top of each hill. What it loses against looking
-at all features is measured by ``benchmarks/training.py``.
+Features that differ by one pixel in position or size have nearly the same loss, so a sample of a few per cent contains
+one near every good feature, and climbing to better neighbours finds the local optimum. ``benchmarks/training.py``
+measures what is lost against a search over all features.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Neighbours:
             # Column by column: np.unique over whole rows takes six times as long (0.6 s for 162,336 features).
             pair = self._shape * (1 << 32) + (column - column.min())
             _, self._shape = np.unique(pair, return_inverse=True)
-        # One step of a template's width or height is its smallest one: three pixels for three columns.
+        # One step in width or height is the template's smallest size: three pixels for three columns.
         n_shapes = int(self._shape.max()) + 1
         steps = np.full((n_shapes, 2), np.iinfo(np.int64).max)
         np.minimum.at(steps, self._shape, self._places[:, 2:])
@@ -70,7 +70,7 @@ class Neighbours:
 
 
 def _shapes_and_places(features: HaarFeatures | LbpFeatures) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return what makes the template of each feature, in twelfths of its size, and its x, y, width and height."""
+    """Return each feature's template, in twelfths of its size, and its x, y, width and height."""
     if isinstance(features, LbpFeatures):
         return np.zeros((len(features), 1), dtype=np.int64), features.rects.astype(np.int64)
     rects = features.rects.astype(np.int64)
@@ -78,7 +78,7 @@ def _shapes_and_places(features: HaarFeatures | LbpFeatures) -> tuple[npt.NDArra
     columns = [features.tilted.astype(np.int64)]
     for k in (1, 2):
         right, down = rects[:, k, 0] - place[:, 0], rects[:, k, 1] - place[:, 1]
-        # A tilted offset runs along the two edges of the rectangle.
+        # Tilted: offsets run along the two edges of the rectangle.
         along = np.where(features.tilted, (right + down) // 2, right)
         across = np.where(features.tilted, (down - right) // 2, down)
         used = features.weights[:, k] != 0
@@ -97,16 +97,16 @@ class FastCandidates:
     n : int
         Size of the pool.
     share : float
-        Part of the pool that is sampled.
+        Share of the pool that is sampled.
     seed : tuple of int
-        Of the sample; every split has its own.
+        Seed of the sample; different for every split.
     """
 
     def __init__(self, neighbours: Neighbours, n: int, share: float, seed: tuple[int, ...]) -> None:
         self._neighbours, self._n, self._share, self._seed = neighbours, n, share, seed
 
     def __call__(self, evaluate: Evaluate) -> tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.int32]]:
-        """Evaluate the sample, then climb until no neighbour of the best is better."""
+        """Evaluate the sample, then climb until no neighbour of the best features is better."""
         rng = np.random.default_rng(self._seed)
         new = np.unique(rng.integers(0, self._n, max(1, int(self._share * self._n))))
         seen = np.zeros(self._n, dtype=np.bool_)
@@ -117,7 +117,7 @@ class FastCandidates:
             losses, edges = evaluate(new)
             found.append((new, losses, edges))
             pool, pool_losses = np.concatenate([best, new]), np.concatenate([best_losses, losses])
-            # Among equal losses the lowest feature climbs, whatever the machine's sort does.
+            # Among equal losses the lowest feature climbs, independently of the sorting algorithm.
             last = min(CLIMBERS, len(pool)) - 1
             near = np.flatnonzero(pool_losses <= np.partition(pool_losses, last)[last])
             order = near[np.lexsort((pool[near], pool_losses[near]))[:CLIMBERS]]

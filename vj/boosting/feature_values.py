@@ -1,4 +1,4 @@
-"""Values of features on training samples, computed to the bit as the detector computes them, and their 8-bit bins."""
+"""Feature values of training samples, equal to the detector's to the bit, and their 8-bit bins."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy.typing as npt
 from vj._compile import njit
 from vj.boosting.samples import TILE, Samples
 from vj.cascade.haar import HaarFeatures
-from vj.cascade.lbp import LbpFeatures
+from vj.cascade.lbp import RING, LbpFeatures
 
 BINS = 256
-"""Bins of a feature's values; an LBP code is its own bin."""
+"""Number of bins; an LBP code is its own bin."""
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features compiled for a window: which entries of the integral image each one adds up.
+    """Features compiled for a window: the entries of the integral image that each one adds up.
 
     Parameters
     ----------
     corners : ndarray of int32, shape (n, 12) for Haar, (n, 16) for LBP
-        Haar: four entries for each rectangle (top left, top right, bottom left, bottom right as the detector orders
-        them). LBP: the 4 by 4 grid of cell corners, row by row.
+        Haar: four entries per rectangle (top left, top right, bottom left, bottom right, in the detector's order).
+        LBP: the 4 by 4 grid of cell corners, row by row.
     weights : ndarray of float32, shape (n, 3)
         Weight of each rectangle; no rows for LBP.
     lbp : bool
@@ -108,10 +108,10 @@ def feature_values(table: FeatureTable, samples: Samples) -> npt.NDArray[np.floa
 
 @dataclass(frozen=True)
 class Binning:
-    """How the values of each feature fall into `BINS` bins: bin = int(clip((value - low) * scale, 0, 255)).
+    """Assignment of feature values to `BINS` bins: bin = int(clip((value - low) * scale, 0, 255)).
 
-    Every step is one rounded float32 operation and grows with the value, so a bin's edge is a float32 threshold: see
-    `threshold`.
+    Every step is a rounded float32 operation and monotonic in the value, so that the edge of a bin is a float32
+    threshold, see `threshold`.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class Binning:
     scale: npt.NDArray[np.float32]
 
     def threshold(self, feature: int, edge: int) -> np.float32:
-        """Return the float32 T for which ``value < T`` says exactly ``bin < edge`` (1 to 255)."""
+        """Return the float32 T for which ``value < T`` is equivalent to ``bin < edge``; `edge` is 1 to 255."""
         low, scale, one = self.low[feature], self.scale[feature], np.float32(edge)
         guess = np.float32(np.float64(low) + edge / np.float64(scale))
         down, up = np.float32(-np.inf), np.float32(np.inf)
@@ -134,7 +134,7 @@ class Binning:
         return guess
 
 
-# Bins cover this many standard deviations on either side of the mean; what lies beyond falls into the outer bins.
+# Bins cover this many standard deviations on either side of the mean; values beyond fall into the outer bins.
 _SPAN = 3.5
 
 
@@ -145,7 +145,7 @@ def make_binning(table: FeatureTable, groups: list[Samples], spread: Spread) -> 
     ----------
     table : FeatureTable
     groups : list of Samples
-        The first tiles of each group are measured, as many of one group as of the other.
+        The first two tiles of each group are used.
     spread : callable
         Runs a function over ranges of features on threads.
 
@@ -198,13 +198,13 @@ def fill_bins(
     )
 
 
-# The three loops below are one computation in steps that name at most five arrays: LLVM gives up vectorising a loop
-# over more because of the aliasing checks it would need (measured: 0.9 ns for a bin, against 3.1 ns in one loop).
+# The loops below split one computation into steps that use at most five arrays each: with more, LLVM does not vectorise
+# because of the aliasing checks it would need (measured: 0.9 ns per bin, against 3.1 ns in a single loop).
 
 
 @njit(cache=True, nogil=True)
 def _calc(tile: Any, corners: Any, weights: Any, out: Any) -> None:
-    """Sum of weight times rectangle on one tile, in the detector's order of float32 operations."""
+    """Sum weight times rectangle on one tile, in the detector's order of float32 operations."""
     for k in range(3):
         weight = weights[k]
         if k == 2 and weight == 0:
@@ -254,7 +254,7 @@ def _haar_bins(samples: Any, table: Any, binning: Any, features: Any, rows: Any,
 def _moments(
     tiles: Any, norms: Any, corners: Any, weights: Any, first: int, last: int, mean: Any, deviation: Any
 ) -> None:
-    """Mean and standard deviation of the values of features over all samples with contrast."""
+    """Compute mean and standard deviation of each feature over all samples with contrast."""
     calc = np.empty(TILE, dtype=np.float32)
     for f in range(first, last):
         total, squares, n = 0.0, 0.0, 0
@@ -272,12 +272,14 @@ def _moments(
             deviation[f] = np.sqrt(max(squares / n - mean[f] * mean[f], 0.0))
 
 
+# Top left corner of each outer cell among the 16 corners.
+_RING = np.array([4 * row + column for row, column in RING])
+
+
 @njit(cache=True, nogil=True)
 def _lbp_codes(tiles: Any, corners: Any, features: Any, places: Any, out: Any) -> None:
     centre = np.empty(TILE, dtype=np.int32)
     code = np.empty(TILE, dtype=np.uint8)
-    rows = np.array([0, 0, 0, 1, 2, 2, 2, 1], dtype=np.int32)
-    columns = np.array([0, 1, 2, 2, 2, 1, 0, 0], dtype=np.int32)
     for t in range(tiles.shape[0]):
         for i in range(features.shape[0]):
             tile, corner = tiles[t], corners[features[i]]
@@ -286,7 +288,7 @@ def _lbp_codes(tiles: Any, corners: Any, features: Any, places: Any, out: Any) -
                 centre[s] = a[s] - b[s] - c[s] + d[s]
                 code[s] = 0
             for k in range(8):
-                at = 4 * rows[k] + columns[k]
+                at = _RING[k]
                 bit = np.uint8(128 >> k)
                 a, b, c, d = tile[corner[at]], tile[corner[at + 1]], tile[corner[at + 4]], tile[corner[at + 5]]
                 for s in range(TILE):

@@ -1,4 +1,4 @@
-"""What a training run is given in Python: a recipe or settings, and data as paths or as arrays."""
+"""The inputs of a training run in Python: a recipe or settings, and data as paths or arrays."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj.boosting.annotated import background_place, backgrounds_of
 from vj.boosting.recipe import PositiveSource, TrainingConfig
-from vj.datasets.backgrounds import Backgrounds, find_backgrounds
+from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 
 AnyPath = str | os.PathLike[str]
@@ -20,13 +21,13 @@ Recipe = AnyPath | TrainingConfig
 PositivesGiven = AnyPath | Image | Sequence[AnyPath | PositiveSource | Mapping[str, Any]] | Sequence[Image]
 BackgroundsGiven = AnyPath | Image | Sequence[AnyPath | Image]
 
-# Pixels: no smaller window is allowed, and a crop that small shows nothing.
+# Pixels; the smallest window allowed.
 _LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is given, checked.
+    """The checked inputs of a run.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class Inputs:
     crops : list of ndarray of uint8, or None
         Positives as arrays; None where the configuration names them.
     images : list of ndarray of uint8 or path, or None
-        Backgrounds of which some are arrays; None where the configuration names them.
+        Backgrounds, of which at least one is an array; None where the configuration names them.
     """
 
     config: TrainingConfig
@@ -44,11 +45,14 @@ class Inputs:
     def backgrounds(self) -> Backgrounds:
         """Return the backgrounds, found but not read."""
         if self.images is None:
-            return find_backgrounds(self.config.backgrounds)
-        items: list[Any] = []
-        for item in self.images:
-            items += [item] if isinstance(item, np.ndarray) else find_backgrounds([os.fspath(item)]).items
-        return Backgrounds(items)
+            return backgrounds_of(self.config)
+        sources = self.config.positives
+        return Backgrounds.joined(
+            [
+                Backgrounds([one]) if isinstance(one, np.ndarray) else background_place(os.fspath(one), sources)
+                for one in self.images
+            ]
+        )
 
 
 def gather(
@@ -57,12 +61,12 @@ def gather(
     backgrounds: BackgroundsGiven | None,
     settings: Mapping[str, Any],
 ) -> Inputs:
-    """Put a recipe, data and settings together.
+    """Combine a recipe, data and settings.
 
     Parameters
     ----------
     recipe : path, TrainingConfig or None
-        None starts from the defaults.
+        None: all settings have their defaults.
     positives, backgrounds : optional
         Replace those of the recipe; see `vj.Training`.
     settings : mapping
@@ -111,7 +115,7 @@ def _config(recipe: Recipe | None, override: Mapping[str, Any]) -> TrainingConfi
 
 
 def _items(given: Any) -> list[Any]:
-    """Return what was given as a list; an array of shape (n, h, w) is n images."""
+    """Return the items as a list; an array of shape (n, h, w) is n images."""
     if given is None:
         return []
     if isinstance(given, str | os.PathLike | Mapping | PositiveSource):
@@ -132,7 +136,7 @@ def _arrays(items: list[Any], what: str) -> list[Image] | None:
 
 
 def _check_images(images: list[Image], what: str, least: tuple[int, int]) -> None:
-    """Refuse arrays that are no images; the usual slip is one colour image in place of a list of images."""
+    """Refuse arrays that are not images; the usual mistake is a single colour image instead of a list of images."""
     for image in images:
         colour = image.ndim == 3 and image.shape[2] in (1, 3, 4)
         if image.dtype != np.uint8 or not (image.ndim == 2 or colour):

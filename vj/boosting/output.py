@@ -1,4 +1,4 @@
-"""The output folder of a run: what it holds after every stage and at the end."""
+"""The output folder of a run: results after every stage, plots at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vj.cascade.opencv_xml import save
 from vj.datasets.sheets import contact_sheet
 from vj.images import write_image
 
-# Positives on their contact sheet.
+# Number of positives on the contact sheet.
 _SHOWN = 400
 
 
@@ -28,13 +28,13 @@ class Output:
     """The folder of a run.
 
     After every stage it holds ``cascade.xml``, ``report.jsonl`` (a line for each stage), ``recipe.toml`` with all
-    settings, ``positives.png`` and, where positives come from images, ``held_out.txt``; at the end plots and a contact
-    sheet of hard negatives, too.
+    settings, ``positives.png`` and, if positives come from image files, ``held_out.txt``; at the end also plots and a
+    contact sheet of hard negatives.
 
     Parameters
     ----------
     config : TrainingConfig
-        Its `output` is the folder; with an empty one nothing is written.
+        Its `output` is the folder; if it is empty, nothing is written.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -59,7 +59,7 @@ class Output:
         if not self._begun:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "recipe.toml", self._config.to_toml())
-            # From first to last: neighbours are copies of one face.
+            # Spread over all positives: neighbours are copies of the same object.
             shown = positives.windows[:: -(-len(positives.windows) // _SHOWN)]
             write_image(self.folder / "positives.png", contact_sheet(shown))
             if held_out:
@@ -71,7 +71,7 @@ class Output:
         write_text(self.folder / "report.jsonl", "\n".join([*lines, ""]))
 
     def finish(self, cascade: Cascade, reports: Sequence[StageReport], positives: Positives, hardest: Windows) -> None:
-        """Draw what was learnt.
+        """Write plots and the hardest negatives.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class Output:
         """
         if self.folder is None:
             return
-        # A second to import, and a run without an output folder draws nothing.
+        # Importing matplotlib takes a second, and a run without an output folder needs no plots.
         from vj.plotting import plot_features, plot_stages
 
         mean = np.rint(positives.windows.mean(axis=0)).astype(np.uint8)

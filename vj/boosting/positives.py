@@ -1,14 +1,15 @@
-"""The positives of a run: found, cut out, jittered; every window exactly as the trainer sees it."""
+"""Positives: found, cut out and jittered; every window is exactly what the trainer sees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.boosting.recipe import PositiveSource, TrainingConfig
 from vj.boosting.samples import Windows, has_contrast
 from vj.boosting.workers import Workers
@@ -20,8 +21,19 @@ from vj.datasets.packaged import FACES, packaged_faces
 from vj.errors import InputError
 from vj.images import list_images, read_gray, to_gray
 
-# What shows an object: a part of an image file, a whole one (no region), or a ready window.
-_Object = tuple[Path, Region | None] | Windows
+_UNKNOWN = (0.0, 0.0)
+
+# An object: a part of an image file and the size of its box, a whole image (no region), or a ready window.
+_Object = tuple[Path, Region | None, tuple[float, float]] | Windows
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """An object cut out: its windows, its image file, the size of its box."""
+
+    copies: list[Windows]
+    name: str
+    size: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,26 +44,29 @@ class Positives:
     ----------
     windows : ndarray of uint8, shape (n, height, width)
     groups : ndarray of int64, shape (n,)
-        Windows of the same object share a number: they are held out together or not at all.
+        Number of the object: windows of the same object are held out together or not at all.
     notes : tuple of str
-        What was left out, and why.
+        What was left out and why.
     names : tuple of str
-        The picture of each group, by its number; empty for windows that are in no picture of their own.
+        The image file of each object, by its number; empty for windows that have no file of their own.
+    sizes : ndarray of float64, shape (n_objects, 2)
+        Width and height of each object's box or crop, by its number; 0 if unknown.
     """
 
     windows: Windows
     groups: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    sizes: Floats = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
-    """Return crops in the window's size, with the copies that the configuration asks for.
+    """Return crops resized to the window, with the copies that the configuration asks for.
 
     Parameters
     ----------
     crops : sequence of ndarray of uint8, shape (h, w) or (h, w, 3)
-        Or one array of shape (n, h, w); each shows one object and nothing else, in any size.
+        Or one array of shape (n, h, w). Each shows one object and nothing else, at any size.
     config : TrainingConfig
 
     Returns
@@ -62,16 +77,16 @@ def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: Traini
         raise InputError("expected positives, got none")
     grays = [to_gray(crop) for crop in crops]
     copies = [_copies(gray, _whole(gray.shape, 0.0), config, index) for index, gray in enumerate(grays)]
-    return _collect(copies, config, [])
+    return replace(_collect(copies, config, []), sizes=np.array([gray.shape[::-1] for gray in grays], dtype=np.float64))
 
 
 def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
-    """Read and cut out the positives of a recipe; pictures that cannot be read are left out and noted.
+    """Read and cut out the positives of a recipe; images that cannot be read are left out and noted.
 
     Raises
     ------
     InputError
-        If there is no source, a source cannot be read, or nothing is left.
+        If there is no source, a source cannot be read, or no positives are left.
     """
     if not config.positives:
         raise InputError("expected positives, got none")
@@ -83,33 +98,30 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
             found = [found[i] for i in np.sort(rng.choice(len(found), source.limit, replace=False))]
         jobs += [(len(jobs) + i, source, one) for i, one in enumerate(found)]
 
-    def work(job: tuple[int, PositiveSource, _Object]) -> list[Windows] | str:
+    def work(job: tuple[int, PositiveSource, _Object]) -> _Cut | str:
         index, source, one = job
         own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
         if isinstance(one, np.ndarray):
-            return _copies(one, _whole(one.shape, source.margin), own, index)
-        path, region = one
+            return _Cut(_copies(one, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
+        path, region, size = one
         try:
             gray = read_gray(path)
         except InputError as error:
             return str(error)
-        return _copies(gray, region or _whole(gray.shape, source.margin), own, index)
+        copies = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
+        return _Cut(copies, str(path), size if region else (gray.shape[1], gray.shape[0]))
 
     results = list(workers.map(work, jobs))
-    copies = [result for result in results if not isinstance(result, str)]
-    names = [
-        "" if isinstance(one, np.ndarray) else str(one[0])
-        for (_, _, one), result in zip(jobs, results, strict=True)
-        if not isinstance(result, str)
-    ]
+    cuts = [result for result in results if not isinstance(result, str)]
     failures = [result for result in results if isinstance(result, str)]
-    if not copies:
+    if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
-    return replace(_collect(copies, config, failures), names=tuple(names))
+    names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
+    return replace(_collect([cut.copies for cut in cuts], config, failures), names=names, sizes=sizes)
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
-    """Return the objects of a source: parts of images, whole images, or windows where it holds nothing else."""
+    """Return the objects of a source: parts of images, whole images, or ready windows."""
     name, path = _format(source), Path(source.path)
     if name in _READY:
         if source.where or source.classes:
@@ -122,22 +134,23 @@ def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
         paths = list_images(path)
         if not paths:
             raise InputError(f"{path}: expected images, got a folder without any")
-        return [(one, None) for one in paths]
+        return [(one, None, _UNKNOWN) for one in paths]
     images = read_labelled(path, name, source.images or None, classes=source.classes, where=source.where)
     if source.frontal:
-        require_attributes(images, ("blur", "occlusion", "pose"), "--positives-frontal")
+        require_attributes(images, ("blur", "occlusion", "pose"), "positives.frontal")
     wanted = FRONTAL if source.frontal else Wanted()
     found: list[_Object] = []
     for image in images:
         large = image.boxes[:, 2:].min(axis=1) >= source.min_size
         for k in np.flatnonzero(~wanted.ignored(image) & large):
-            found.append((image.path, _region(source, image, int(k), window)))
+            width, height = image.boxes[k, 2:].tolist() if source.crop == "box" else _UNKNOWN
+            found.append((image.path, _region(source, image, int(k), window), (width, height)))
     if not found:
         raise InputError(f"{path}: expected objects of at least {source.min_size} pixels, got none")
     return found
 
 
-# Sources without annotations: what shows the object is all there is.
+# Sources without annotations, which hold nothing but objects.
 _READY = {"packaged": "the faces of scikit-image", "vec": "a .vec file", "crops": "a folder of crops"}
 
 
@@ -147,6 +160,12 @@ def _format(source: PositiveSource) -> str:
     if not Path(source.path).exists():
         raise InputError(f"{source.path}: expected positives, got nothing there")
     return guess_format(Path(source.path)) if source.format == "auto" else source.format
+
+
+def labelled_format(source: PositiveSource) -> str | None:
+    """Return the format of a source of labelled images; None for ready crops."""
+    name = _format(source)
+    return None if name in _READY else name
 
 
 def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[int, int]) -> Region:
@@ -163,12 +182,12 @@ def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:
-    """Region of a ready crop: it is the object, its sides become the window's."""
+    """Return the region of a crop: all of it, its sides become the window's."""
     return Region(shape[1] / 2, shape[0] / 2, shape[1] * (1 + 2 * margin), shape[0] * (1 + 2 * margin))
 
 
 def _copies(gray: npt.NDArray[np.uint8], region: Region, config: TrainingConfig, index: int) -> list[Windows]:
-    """Cut the object out as it is, mirrored if wanted, and jittered, each copy mirrored or not by chance."""
+    """Cut the object out as it is, mirrored if asked for, and as jittered copies, which are mirrored at random."""
     rng = np.random.default_rng((config.seed, 1, index))
     jitter = Jitter(config.shift, config.scale, config.rotation, config.contrast, config.brightness, config.detail)
     crops = [cut(gray, region, config.window)]

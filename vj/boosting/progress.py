@@ -1,4 +1,4 @@
-"""What a run tells: a report for each stage, and the steps in between."""
+"""What a run reports: a `StageReport` for each stage, and the steps in between."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from vj.boosting.stage import Round
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage came to.
+    """Results of one stage.
+
+    After pruning, threshold, rates and ratio are those of the raised stage; the rest is as in training.
 
     Parameters
     ----------
@@ -17,19 +19,22 @@ class StageReport:
     weak_classifiers : int
     threshold : float
     hit_rate : float
-        Share of the held-out positives (of all, if none were held out) that pass this stage.
+        Share of the held-out positives reaching this stage that pass it; of the training positives if none are held
+        out.
     training_hit_rate : float
-        The same of the positives it was boosted on.
+        Same for the positives it was boosted on; after pruning, for all that are not held out.
     false_alarm_rate : float
-        Share of the stage's negatives that pass it.
+        Share of the stage's negatives that pass it; after pruning, of the background windows that reach it.
     positives, held_out, negatives : int
         Numbers of samples.
     windows_scanned : int
-        Background windows looked at to find the stage's new negatives.
+        Background windows scanned to find the stage's new negatives.
     acceptance_ratio : float
-        Share of them that passed all stages before this one.
+        Share of the background windows that reach this stage, that is, pass all earlier ones.
     mining_seconds, seconds : float
         Wall time of the mining and of the whole stage.
+    advice : str
+        One line on why the stage missed its goal and what helps; empty if it did not.
     """
 
     index: int
@@ -45,20 +50,22 @@ class StageReport:
     acceptance_ratio: float
     mining_seconds: float
     seconds: float
+    advice: str = ""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A step within a stage, for whoever shows it.
+    """One step of a run, for progress displays.
 
     Parameters
     ----------
-    kind : {'note', 'positives', 'mining', 'binning', 'round', 'pruning'}
+    kind : {'note', 'positives', 'backgrounds', 'mining', 'binning', 'round', 'pruning'}
     stage : int
     text : str
-        For a note: one sentence.
-    found, wanted, scanned, accepted : int
-        While mining: negatives taken and wanted, windows scanned and, of these, accepted by the stages so far.
+        For a note: one line.
+    found, wanted, scanned, hits : int
+        While mining: negatives found and wanted, windows scanned, and how many of these passed all stages so far.
+        While pruning: windows scanned to measure the raised stages.
     round : Round or None
         After a weak classifier.
     """
@@ -69,5 +76,5 @@ class Progress:
     found: int = 0
     wanted: int = 0
     scanned: int = 0
-    accepted: int = 0
+    hits: int = 0
     round: Round | None = None

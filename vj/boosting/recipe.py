@@ -1,25 +1,35 @@
-"""The recipe of a training run: every setting with its range, from TOML, from the command line or from Python."""
+"""The recipe of a training run: every setting and its range, from TOML, the command line or Python."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from vj._files import read_bounded
 from vj.errors import InputError
 
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
-BOOSTINGS = ("gentle", "real", "discrete", "logit")
+BOOSTINGS = ("gentle", "real", "discrete")
 SEARCHES = ("exact", "fast")
 LABELLED = ("annotations", "coco", "voc", "yolo", "wider", "fddb", "mitcmu")
 FORMATS = ("auto", "crops", "csv", "info", "vec", *LABELLED)
+# No recipe is longer than a list of backgrounds.
+_MAX_BYTES = 1 << 26
+
+ANNOTATED = "annotated"
+"""In place of a path to backgrounds: the labelled images of the positives without the labelled objects."""
+
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
+
+Config = TypeVar("Config")
 
 
 def _integer(default: int, low: int, high: int, help: str, per_stage: bool = False) -> Any:
@@ -46,22 +56,23 @@ def _text(default: str, help: str) -> Any:
 
 @dataclass(frozen=True)
 class PositiveSource:
-    """Where positives come from and what part of them is the object.
+    """A source of positives, and which part of its images is the object.
 
     Parameters
     ----------
     path : str
         Folder or file.
     format : str
-        One of `FORMATS`; ``auto`` looks at the path.
+        How the objects are annotated: ``crops``, ``csv``, ``info``, ``vec``, ``annotations``, ``coco``, ``voc``,
+        ``yolo``, ``wider``, ``fddb`` or ``mitcmu``; ``auto`` looks at the path.
     crop : {'box', 'square', 'landmarks'}
         ``box``: the annotated box, see `aspect`; ``square``: the columns ``sq_*`` of a CSV;
-        ``landmarks``: a square from the eyes and the mouth (columns ``leye_x`` and so on).
+        ``landmarks``: a square placed by the eyes and the mouth (columns ``leye_x`` and so on).
     margin : float
-        Added on each side of a box, in parts of its size.
+        Added on each side of a box, as a fraction of its size.
     aspect : {'grow', 'shrink', 'stretch'}
-        How a box comes to the window's aspect: its short side grows, its long side shrinks, both about its centre, or
-        the picture in it is stretched, as opencv_createsamples does.
+        How a box gets the window's aspect ratio: its short side grows, its long side shrinks, both about its centre,
+        or its content is stretched, as opencv_createsamples does.
     side : float
         Landmarks: side of the square in units u, where u is the larger of the distance between the eyes and 0.95 times
         the distance from the middle of the eyes to the middle of the mouth.
@@ -72,9 +83,9 @@ class PositiveSource:
     classes : tuple of str
         Classes of the objects to take, where the annotations have classes; needed if there are several.
     jitter : int
-        Jittered copies of each of its objects; -1 for as many as the run's.
+        Jittered copies of each of its objects; -1 for as many as the run makes.
     images : str
-        Folder that the names in the annotations are relative to; empty for the usual places beside them.
+        Folder that the names in the annotations are relative to; empty for the usual places next to them.
     min_size : int
         Boxes with a shorter side, in pixels, are left out.
     frontal : bool
@@ -83,20 +94,26 @@ class PositiveSource:
         Most positives taken, 0 for all.
     """
 
-    path: str = _text("", "folder or file of positives")
-    format: str = _choice("auto", FORMATS, "how the positives are annotated")
-    crop: str = _choice("box", CROPS, "what part of an annotation is the object")
-    margin: float = _number(0.0, -0.4, 2.0, "added on each side of a box, in parts of its size")
-    aspect: str = _choice("grow", ASPECTS, "how a box comes to the window's aspect")
-    side: float = _number(2.66, 0.5, 8.0, "landmarks: side of the square in units of the face (see PositiveSource)")
-    drop: float = _number(0.305, -2.0, 2.0, "landmarks: distance of the square's centre below the eyes, same units")
-    where: Mapping[str, str] = field(default_factory=dict, metadata={"type": dict, "help": "CSV: columns and values"})
+    path: str = _text("", "folder or file")
+    format: str = _choice("auto", FORMATS, "how the objects are annotated; auto looks at the path")
+    crop: str = _choice("box", CROPS, "what is cut out")
+    margin: float = _number(0.0, -0.4, 2.0, "added on each side, fraction of the box")
+    aspect: str = _choice("grow", ASPECTS, "how a box gets the window's aspect ratio")
+    side: float = _number(
+        2.66, 0.5, 8.0, "landmarks: side of the square, in units of about the distance between the eyes"
+    )
+    drop: float = _number(
+        0.305, -2.0, 2.0, "landmarks: how far the square's centre is below the eyes, in the same units"
+    )
+    where: Mapping[str, str] = field(
+        default_factory=dict, metadata={"type": dict, "help": "CSV: values that columns must have"}
+    )
     classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
-    jitter: int = _integer(-1, -1, 1000, "jittered copies of this source's objects; -1: as many as the run's")
-    images: str = _text("", "folder that names in annotations are relative to")
-    min_size: int = _integer(0, 0, 10000, "boxes with a shorter side, in pixels, are left out")
-    frontal: bool = _flag(False, "WIDER FACE: only clear frontal faces")
-    limit: int = _integer(0, 0, 10**9, "most positives taken from a source; 0 takes all")
+    jitter: int = _integer(-1, -1, 1000, "jittered copies per object; -1: as for the run")
+    images: str = _text("", "folder that annotated names are relative to")
+    min_size: int = _integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
+    frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
+    limit: int = _integer(0, 0, 10**9, "most objects taken, chosen at random; 0: all")
 
     def __post_init__(self) -> None:
         _check_fields(self, "positives.")
@@ -104,12 +121,53 @@ class PositiveSource:
             raise InputError("expected a path for every source of positives, got none")
 
 
+def _documented(kind: type[Config]) -> type[Config]:
+    """Add the fields of a class to its docstring, with the words of the recipe and the command line."""
+    lines = ["Parameters", "----------"]
+    for item in fields(cast(Any, kind)):
+        lines += [f"{item.name} : {_type_name(item)}", f"    {describe(item)}"]
+    text, raises, rest = inspect.cleandoc(kind.__doc__ or "").partition("Raises\n------\n")
+    kind.__doc__ = text + "\n".join([*lines, "", ""]) + raises + rest
+    return kind
+
+
+def _type_name(item: Any) -> str:
+    meta = item.metadata
+    if "choices" in meta:
+        return "{" + ", ".join(map(repr, meta["choices"])) + "}"
+    if item.name == "window":
+        return "(int, int)"
+    if item.name == "positives":
+        return "tuple of PositiveSource"
+    if item.name == "backgrounds":
+        return "tuple of str"
+    name: str = meta["type"].__name__
+    return f"{name} or tuple of {name}" if meta.get("per_stage") else name
+
+
+def describe(item: Any, *, ranges: bool = True) -> str:
+    """Describe a field in one line, with its default and, if wanted, its range."""
+    text: str = item.metadata["help"]
+    if "choices" in item.metadata and not ranges:
+        text += f": {', '.join(item.metadata['choices'])}"
+    if "low" in item.metadata and ranges:
+        text += f" ({item.metadata['low']} to {item.metadata['high']})"
+    if item.metadata.get("per_stage"):
+        text += "; or a list with one for each stage"
+    if item.default not in ("", (), None, dataclasses.MISSING):
+        default = "x".join(map(str, item.default)) if item.name == "window" else item.default
+        text += f" [{default}]"
+    return text
+
+
+@_documented
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Every setting of a training run. Fields are the keys of a recipe and, with dashes, options of ``vj-train``.
+    """Every setting of a training run; the fields are the keys of a recipe.
 
-    ``min_hit_rate``, ``max_false_alarm_rate``, ``max_weak_count`` and ``max_depth`` may be lists (tuples, once read):
-    one value for each stage, the last one for all later stages. `of_stage` puts the number in their place.
+    Values may be plain, as in a recipe: ``window="24x24"``, ``positives="faces/"``, ``max_weak_count=[3, 6, 12]``.
+    Where a field may be a list there is one value for each stage, the last one for all later stages; `of_stage` puts
+    the number in its place. Relative paths start from the working directory.
 
     Raises
     ------
@@ -118,8 +176,9 @@ class TrainingConfig:
     """
 
     positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
-    backgrounds: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "folders, globs or list files"})
-    screen_backgrounds: str = _text("", "cascade (file or name) that sets aside backgrounds it finds its object in")
+    backgrounds: tuple[str, ...] = field(
+        default=(), metadata={"type": tuple, "help": "images without the object: folders, patterns, lists, annotated"}
+    )
     output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
@@ -127,32 +186,40 @@ class TrainingConfig:
     stages: int = _integer(20, 1, 200, "most stages trained")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
-    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that every stage must keep", True)
-    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives a stage may let through", True)
-    overall_false_alarm_rate: float = _number(0.0, 0.0, 1.0, "training ends when so few windows pass; 0: never")
+    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that a stage must keep", True)
+    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives at which a stage ends", True)
+    overall_false_alarm_rate: float = _number(
+        0.0, 0.0, 1.0, "training ends when fewer background windows pass; 0: never"
+    )
     max_weak_count: int = _integer(200, 1, 10000, "most weak classifiers in a stage", True)
-    pruning: float = _number(0.0, 0.0, 0.5, "share of the positives found that is given up, at the end, for speed")
-    holdout: float = _number(0.2, 0.0, 0.8, "share of positives kept from boosting, on which thresholds are set")
+    pruning: float = _number(
+        0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
+    )
+    holdout: float = _number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
-    max_depth: int = _integer(1, 1, 8, "depth of the weak trees; 1: stumps", True)
-    weight_trim_rate: float = _number(1.0, 0.5, 1.0, "share of weight a round is searched on; 1: all samples")
-    search: str = _choice("fast", SEARCHES, "exact: all features; fast: a sample of them, then their neighbours")
-    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: part of the features that is sampled")
+    max_depth: int = _integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
+    weight_trim_rate: float = _number(
+        1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all"
+    )
+    search: str = _choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
+    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample")
 
     mirror: bool = _flag(False, "add every positive mirrored")
     jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
-    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, in parts of the window")
-    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, in parts")
+    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
+    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
-    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, in parts")
-    detail: float = _number(1.0, 0.0, 1.0, "jitter: least size, in windows, resampled like a picture; 0: antialiased")
-    brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change of brightness in grey levels")
+    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, fraction")
+    detail: float = _number(
+        1.0, 0.0, 1.0, "jitter: smallest size, in windows, that is resampled as the detector does; 0: antialiased"
+    )
+    brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change in grey levels")
 
-    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales that backgrounds are mined at")
+    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales of mining")
     seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
-    threads: int = _integer(0, 0, 1024, "threads; 0: one for each core. Results do not depend on it")
-    memory_mb: int = _integer(0, 0, 10**7, "memory to stay within; 0: half of what is free")
+    threads: int = _integer(0, 0, 1024, "threads; results do not depend on them; 0: one per core")
+    memory_mb: int = _integer(0, 0, 10**7, "memory limit in MB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}
@@ -179,12 +246,11 @@ class TrainingConfig:
             If the file cannot be read, is not TOML, has an unknown key or a value out of range.
         """
         place = Path(path)
+        data = read_bounded(place, _MAX_BYTES, "recipe")
         try:
-            with place.open("rb") as file:
-                table = tomllib.load(file)
-        except OSError as error:
-            raise InputError(f"{place}: expected a readable recipe, got {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            # TOML is UTF-8, names of files need not be: theirs are the only other bytes that to_toml writes.
+            table = tomllib.loads(data.decode("utf-8", "surrogateescape"))
+        except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
             raise InputError(f"{place}: expected TOML, got {' '.join(str(error).split())}") from None
         try:
             return cls.from_mapping(table, base=place.parent, **options)
@@ -210,20 +276,24 @@ class TrainingConfig:
         base : path
             Folder that relative paths start from.
         data : str, optional
-            What ``{data}`` stands for in paths.
+            Replaces ``{data}`` in paths.
         override : mapping, optional
-            Values that replace the table's; their relative paths start from the working directory.
+            Values that replace those of the table; their relative paths start from the working directory.
         """
         values = dict(_resolved(table, Path(base), data))
         values.update(_resolved(override or {}, Path(), data))
         return cls(**values)
 
     def replaced(self, override: Mapping[str, Any]) -> TrainingConfig:
-        """Return the configuration with other values; their relative paths start from the working directory."""
+        """Return a copy with other values; their relative paths start from the working directory."""
         return dataclasses.replace(self, **_resolved(override, Path(), None))
 
+    def with_positives(self, values: Mapping[str, Any]) -> TrainingConfig:
+        """Return a copy with other values in every source of positives."""
+        return self.replaced({"positives": [{**dataclasses.asdict(source), **values} for source in self.positives]})
+
     def of_stage(self, index: int) -> TrainingConfig:
-        """Return the configuration with the values of stage `index` in place of lists."""
+        """Return the configuration of stage `index`, with its value in place of each list."""
         lists = {
             f.name: v for f in fields(self) if f.metadata.get("per_stage") and _is_list(v := getattr(self, f.name))
         }
@@ -246,16 +316,30 @@ class TrainingConfig:
         return "\n".join([*lines, ""])
 
     def differences(self, other: TrainingConfig) -> list[str]:
-        """Return what makes this recipe another one, as ``key: mine, not theirs``; empty if they train alike.
+        """Return the settings that differ, as ``key: mine, not theirs``; empty if both train the same cascade.
 
-        The output folder, the number of threads and the memory limit change no result and are left out.
+        The output folder, the number of threads and the memory limit do not change the result and are ignored.
         """
         skipped = {"output", "threads", "memory_mb"}
-        return [
-            f"{item.name}: {_toml(mine)}, not {_toml(theirs)}"
-            for item in fields(self)
-            if item.name not in skipped and (mine := getattr(self, item.name)) != (theirs := getattr(other, item.name))
-        ]
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in skipped]
+        return [text for name, mine, theirs in pairs for text in _differences(name, mine, theirs)]
+
+
+def _differences(name: str, mine: Any, theirs: Any) -> list[str]:
+    """Say where two values differ: of sources of positives and lists of backgrounds only the parts that do."""
+    if mine == theirs:
+        return []
+    if name == "window":
+        return ["window: {}x{}, not {}x{}".format(*mine, *theirs)]
+    if isinstance(mine, PositiveSource):
+        parts = [(f"{name}.{f.name}", getattr(mine, f.name), getattr(theirs, f.name)) for f in fields(mine)]
+    elif name in ("positives", "backgrounds"):
+        if len(mine) != len(theirs):
+            return [f"{name}: {len(mine)} of them, not {len(theirs)}"]
+        parts = [(f"{name}[{k}]", *pair) for k, pair in enumerate(zip(mine, theirs, strict=True))]
+    else:
+        return [f"{name}: {_toml(mine)}, not {_toml(theirs)}"]
+    return [text for part in parts for text in _differences(*part)]
 
 
 def _toml(value: Any) -> str:
@@ -282,7 +366,7 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
         elif key == "backgrounds":
             items = value if isinstance(value, list | tuple) else [value]
             values[key] = tuple(_path(item, key, base, data) for item in items)
-        elif key == "output" or (key == "screen_backgrounds" and str(value).endswith(".xml")):
+        elif key == "output":
             values[key] = _path(value, key, base, data)
         elif key == "window":
             values[key] = _window(value)
@@ -294,9 +378,10 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
 
 
 def _number_of(item: Any, value: Any) -> Any:
-    """Take a whole number where a real one is wanted, and NumPy's numbers as plain ones."""
+    """Accept an integer that a float can hold where a float is expected, and NumPy scalars as plain numbers."""
     value = value.item() if hasattr(value, "item") else value
-    return float(value) if item.metadata["type"] is float and type(value) is int else value
+    whole = type(value) is int and abs(value) < 1 << 1000
+    return float(value) if whole and item.metadata["type"] is float else value
 
 
 def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
@@ -307,8 +392,7 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
     for key, value in table.items():
         if key not in known:
             raise InputError(f"expected a key of positives (one of {', '.join(known)}), got {key!r} = {_shown(value)}")
-        if known[key].metadata["type"] is float and type(value) is int:
-            table[key] = float(value)
+        table[key] = _number_of(known[key], value)
     if "classes" in table:
         names = table["classes"]
         table["classes"] = (names,) if isinstance(names, str) else tuple(map(str, names))
@@ -324,7 +408,7 @@ def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"expected {key} to be a path, got {_shown(value)}")
     text = os.fspath(value)
-    if text.startswith("skimage:"):
+    if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
     if "{data}" in text:
         if data is None:

@@ -1,8 +1,8 @@
-"""Windows prepared for training: their integral images and their normalisation, as the detector computes them.
+"""Windows prepared for training: integral images and normalisation, as the detector computes them.
 
-Samples are kept as integral images in tiles of `TILE` samples, entry by entry: ``tiles[t, e, s]`` is entry e of sample
-``t * TILE + s``. A feature is then a handful of rows that are added elementwise, which vectorises, and one tile of a
-24x24 window (640 KB) stays in the second-level cache while all features pass over it.
+Integral images are stored in tiles of `TILE` samples, entry by entry: ``tiles[t, e, s]`` is entry e of sample
+``t * TILE + s``. A feature is then an elementwise sum of a few rows, which vectorises, and one tile of 24x24 windows
+(640 KB) stays in the second-level cache while all features are computed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._compile import njit
+from vj.cascade.haar import MIN_DEVIATION
 
 TILE = 256
 """Samples in a tile."""
-MIN_DEVIATION = 10.0
-"""The detector drops windows whose standard deviation is not above this many grey levels."""
 
 Windows = npt.NDArray[np.uint8]
 
@@ -30,11 +29,11 @@ class Samples:
     Parameters
     ----------
     tiles : ndarray of int32, shape (n_tiles, n_entries, TILE)
-        Integral images: (height + 1) * (width + 1) entries of the upright sum, row by row, then, if wanted, as many of
-        the tilted sum. Samples after the last are zero.
+        Integral images: (height + 1) * (width + 1) entries of the upright sum, row by row, then as many of the tilted
+        sum if there are tilted features. Zero after the last sample.
     norms : ndarray of float32, shape (n_tiles, TILE)
-        One over (area times standard deviation) of the window's inner rectangle, as the detector computes it; 0 for a
-        flat window and after the last sample.
+        1 / (area times standard deviation) of the window's inner rectangle, as the detector computes it; 0 for a flat
+        window and after the last sample.
     count : int
         Number of samples.
     """
@@ -51,7 +50,7 @@ def prepare(windows: Windows, *, tilted: bool = False) -> Samples:
     ----------
     windows : ndarray of uint8, shape (n, height, width)
     tilted : bool
-        Whether to add the tilted sum.
+        Whether to compute the tilted sum, too.
 
     Returns
     -------
@@ -76,19 +75,19 @@ def prepare(windows: Windows, *, tilted: bool = False) -> Samples:
 
 def window_norms(windows: Windows) -> npt.NDArray[np.float32]:
     """Return ``float32(1 / sqrt(area * Q - S * S))`` over the inner rectangle (1, 1, w - 2, h - 2); 0 if flat."""
-    inner = windows[:, 1:-1, 1:-1].reshape(len(windows), -1)
-    total = inner.sum(axis=1, dtype=np.int64).astype(np.float64)
-    squares = np.zeros(len(windows), dtype=np.float64)
+    area = (windows.shape[1] - 2) * (windows.shape[2] - 2)
+    total, squares = np.zeros(len(windows), dtype=np.float64), np.zeros(len(windows), dtype=np.float64)
     for first in range(0, len(windows), 4096):
-        part = inner[first : first + 4096].astype(np.int64)
+        part = windows[first : first + 4096, 1:-1, 1:-1].reshape(-1, area).astype(np.int64)
+        total[first : first + 4096] = part.sum(axis=1)
         squares[first : first + 4096] = np.einsum("ij,ij->i", part, part)
-    spread = inner.shape[1] * squares - total * total
+    spread = area * squares - total * total
     with np.errstate(divide="ignore"):
         return np.where(spread > 0, 1.0 / np.sqrt(spread), 0.0).astype(np.float32)
 
 
 def has_contrast(windows: Windows) -> npt.NDArray[np.bool_]:
-    """Whether each window passes the detector's contrast gate: a standard deviation above 10 grey levels."""
+    """Return whether each window passes the detector's contrast gate, a standard deviation above 10 grey levels."""
     norms = window_norms(windows).astype(np.float64)
     area = (windows.shape[1] - 2) * (windows.shape[2] - 2)
     return np.asarray((norms > 0) & (area * norms < 1.0 / MIN_DEVIATION))
@@ -97,7 +96,7 @@ def has_contrast(windows: Windows) -> npt.NDArray[np.bool_]:
 def _tilted_entries(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Tilted sums of (height, width, n) pixels: T(Y, X) = sum over y < Y, |x - X + 1| <= Y - y - 1."""
     height, width, n = pixels.shape
-    # Columns beyond the window are zero but must be carried: a cone that starts inside reaches outside.
+    # Columns outside the window are zero but needed: a cone that starts inside reaches beyond it.
     pad = height + 1
     image = np.zeros((height + 1, width + 2 * pad, n), dtype=np.int32)
     image[1:, pad : pad + width] = pixels
@@ -111,7 +110,7 @@ def _tilted_entries(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
 
 @njit(cache=True, nogil=True)
 def _fill_upright(pixels: Any, width: int, height: int, out: Any) -> None:
-    """Integral images of one tile: pixels (height * width, TILE) into out (entries, TILE), whose first row is 0."""
+    """Fill integral images of one tile: pixels (height * width, TILE), out (entries, TILE), whose first row is 0."""
     line = np.zeros(TILE, dtype=np.int32)
     for y in range(height):
         line[:] = 0

@@ -1,7 +1,7 @@
 """Exact search for the best split over all features, by weighted histograms of 8-bit bins.
 
-Weights are integers, so a histogram is the same whatever order samples are added in; features are independent and ties
-go to the lowest index: the answer does not depend on the number of threads.
+Weights are integers, so that the order in which samples are added does not matter; features are independent and ties go
+to the lowest index. Results therefore do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ from vj.boosting.samples import TILE, Samples
 from vj.boosting.workers import Workers
 
 WEIGHT_SUM = 1 << 30
-"""What quantised weights sum to, nearly: an unsigned 32-bit histogram cell holds them all."""
-
-REGRESSION, ERROR, PARTITION, MOMENT = 0, 1, 2, 3
-"""What a split minimises. With A and B the summed weights of positives and negatives on one side:
-squared error of labels (gentle), weighted error (discrete), sum of sqrt(A B) (real). MOMENT (logit) takes in A the
-weights of all samples and in B their weighted responses, and minimises the squared error of the responses."""
+"""Approximate sum of the quantised weights, so that a 32-bit histogram cell can hold all of them."""
 
 _BLOCK = 1024
+LEAST_BLOCK = 64
+"""Fewest features that a thread bins again at a time, where memory is short."""
 
 Indices = npt.NDArray[np.int64]
 Bins = tuple[npt.NDArray[np.uint8], ...]
-WeightPair = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+Weights = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 Evaluate = Callable[[Indices], tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]]
 Candidates = Callable[[Evaluate], tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.int32]]]
 
@@ -55,9 +52,9 @@ class Split:
 
 
 class Arena:
-    """Memory for bins that is used again from stage to stage.
+    """Memory for bins, reused from stage to stage.
 
-    Fresh memory is slow: 487 MB of bins took 1.3 s to fill, most of it page faults, and 0.4 s the second time.
+    Fresh memory is slow: filling 487 MB of bins took 1.3 s, most of it page faults, and 0.4 s the second time.
     """
 
     def __init__(self) -> None:
@@ -69,10 +66,10 @@ class Arena:
         return len(self._bytes)
 
     def take(self, rows: int, widths: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], ...]:
-        """Return one array (rows, width) for each width; what was taken before is overwritten."""
+        """Return one array (rows, width) for each width; arrays taken earlier are overwritten."""
         size = rows * sum(widths)
         if size > len(self._bytes):
-            # The old block goes first, so that both are never held together.
+            # The old block is freed first, so that the two are never held together.
             self._bytes = np.empty(0, dtype=np.uint8)
             self._bytes = np.empty(size, dtype=np.uint8)
         starts = np.concatenate([[0], np.cumsum(widths)]) * rows
@@ -92,7 +89,7 @@ class Search:
         Positives and negatives.
     workers : Workers
     memory : int
-        Bytes that bins may take; features beyond it are binned anew whenever they are wanted, with the same result.
+        Bytes that bins may take; features beyond that are binned again for every search, with the same result.
     arena : Arena, optional
         Holds the bins.
     """
@@ -108,15 +105,15 @@ class Search:
         self.table, self.groups, self.workers = table, groups, workers
         self.binning: Binning = make_binning(table, list(groups), workers.spread)
         self._widths = tuple(group.tiles.shape[0] * TILE for group in groups)
-        # Bins are made when a feature is first looked at, in rows given out in that order: memory grows with what is
-        # used, which matters because fresh memory is slow.
-        self.capacity = min(len(table), int(memory // sum(self._widths)))
+        # A feature is binned when a search first looks at it, into the next free row: memory grows with use, which
+        # matters because fresh memory is slow.
+        self.capacity, self._block = _shares(int(memory // sum(self._widths)), len(table), workers.threads)
         self._bins = (arena or Arena()).take(self.capacity, self._widths)
         self._row = np.full(len(table), -1, dtype=np.int64)
         self._used = 0
 
     def evaluate(
-        self, features: Indices, weights: npt.NDArray[np.int32], criterion: int
+        self, features: Indices, weights: Weights, criterion: int
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
         """Find the best cut of each feature.
 
@@ -124,16 +121,17 @@ class Search:
         ----------
         features : ndarray of int64, shape (n,)
             Each once.
-        weights : ndarray of int32
-            From `layout_weights`.
+        weights : (ndarray of int32, ndarray of int32)
+            Weights of positives and negatives, as long as the rows of their bins: zero after the last sample.
         criterion : int
+            `REGRESSION`, `ERROR` or `PARTITION`.
 
         Returns
         -------
         losses : ndarray of float64, shape (n,)
-            Infinite for a feature that tells nothing apart.
+            Infinite for a feature that separates no samples.
         edges : ndarray of int32, shape (n,)
-            For Haar the first bin that goes right; for LBP how many codes, in order of their response, go left.
+            Haar: the first bin that goes right. LBP: how many codes go left, in order of their share of positives.
         """
         losses, edges = np.full(len(features), np.inf), np.zeros(len(features), dtype=np.int32)
         self._remember(features)
@@ -149,27 +147,27 @@ class Search:
                 kernels.search(bins[0], bins[1], at, weights, criterion, self.table.lbp, loss, edge)
                 losses[part], edges[part] = loss, edge
 
-            self.workers.spread(work, len(index), block)
+            self.workers.spread(work, len(index), block if kept else min(block, self._block))
         return losses, edges
 
-    def best(self, weights: WeightPair, criterion: int, candidates: Candidates | None = None) -> Split | None:
+    def best(self, weights: Weights, criterion: int, candidates: Candidates | None = None) -> Split | None:
         """Find the split with the smallest loss; among equals the lowest feature, then the lowest threshold.
 
         Parameters
         ----------
         weights : (ndarray of int32, ndarray of int32)
-            Quantised weights of the first and second group; see `WEIGHT_SUM`. With `MOMENT` each covers both groups,
-            positives first.
+            Quantised weights of positives and negatives; see `WEIGHT_SUM`.
         criterion : int
+            `REGRESSION`, `ERROR` or `PARTITION`.
         candidates : callable, optional
             Chooses the features to look at; see `vj.boosting.fast_search`. By default all of them.
 
         Returns
         -------
         Split or None
-            None if no feature tells any samples apart.
+            None if no feature separates the samples.
         """
-        padded = self._layout(weights, criterion)
+        padded = self._padded(weights)
         if candidates is None:
             features = np.arange(len(self.table))
             losses, edges = self.evaluate(features, padded, criterion)
@@ -179,10 +177,10 @@ class Search:
         at = int(ties[np.argmin(features[ties])])
         if not np.isfinite(losses[at]):
             return None
-        return self._split(int(features[at]), int(edges[at]), float(losses[at]), padded, criterion)
+        return self._split(int(features[at]), int(edges[at]), float(losses[at]), padded)
 
     def _remember(self, features: Indices) -> None:
-        """Make and keep the bins of features not seen before, as long as there is room."""
+        """Bin features not seen before and keep the bins as long as there is room."""
         new = features[self._row[features] < 0][: self.capacity - self._used]
         rows = np.arange(self._used, self._used + len(new))
         self._row[new] = rows
@@ -202,34 +200,38 @@ class Search:
             fill_bins(self.table, samples, self.binning, features, out, rows)
         return blocks, rows
 
-    def _layout(self, weights: WeightPair, criterion: int) -> npt.NDArray[np.int32]:
-        """Weights laid out like the bins: row 0 for A, row 1 for B; columns are positives, then negatives."""
-        (n_a, n_b), (width_a, width_b) = (group.count for group in self.groups), self._widths
-        out = np.zeros((2, width_a + width_b), dtype=np.int32)
-        if criterion == MOMENT:
-            for row in range(2):
-                out[row, :n_a] = weights[row][:n_a]
-                out[row, width_a : width_a + n_b] = weights[row][n_a:]
-        else:
-            out[0, :n_a] = weights[0]
-            out[1, width_a : width_a + n_b] = weights[1]
-        return out
+    def _padded(self, weights: Weights) -> Weights:
+        """Return the weights as long as the rows of bins, which are whole tiles."""
+        first, second = (np.pad(one, (0, width - len(one))) for one, width in zip(weights, self._widths, strict=True))
+        return first, second
 
-    def _split(self, feature: int, edge: int, loss: float, padded: npt.NDArray[np.int32], criterion: int) -> Split:
+    def _split(self, feature: int, edge: int, loss: float, padded: Weights) -> Split:
         subset = np.zeros(8, dtype=np.int32)
         if not self.table.lbp:
             return Split(feature, self.binning.threshold(feature, edge), subset, loss)
         (a, b), _ = self._temporary(np.array([feature]))
         order = np.zeros(BINS, dtype=np.int32)
-        kernels.code_order(a, b, padded, criterion, order)
+        kernels.code_order(a, b, padded, order)
         words = subset.view(np.uint32)
         for code in order[:edge]:
             words[code >> 5] |= np.uint32(1 << (int(code) & 31))
         return Split(feature, np.float32(0), subset, loss)
 
 
+def _shares(rows: int, features: int, threads: int) -> tuple[int, int]:
+    """Divide rows of memory between features whose bins are kept and blocks of features that are binned again.
+
+    Returns the number of features kept and the block. Small blocks are slow, since each passes over the integral images
+    of all samples: with 400,000 of 24x24 that is 1 GB for each block.
+    """
+    if rows >= features:
+        return features, _BLOCK
+    block = min(max(rows // (4 * threads), LEAST_BLOCK), _BLOCK)
+    return max(rows - block * threads, 0), block
+
+
 def goes_left(table: FeatureTable, split: Split, samples: Samples) -> npt.NDArray[np.bool_]:
-    """Whether each sample goes left at a split, decided exactly as the detector does."""
+    """Return whether each sample goes left at a split, exactly as the detector decides."""
     value = feature_values(table.take(np.array([split.feature])), samples)[0]
     if not table.lbp:
         return np.asarray(value < split.threshold)

@@ -1,4 +1,4 @@
-"""One stage: rounds of boosting until it lets few enough negatives through at the hit rate wanted."""
+"""One stage: rounds of boosting until few enough negatives pass at the hit rate asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Samples
 from vj.boosting.search import Search
 from vj.boosting.trees import Chooser, WeakTree, grow_tree, sample_weights
+from vj.cascade.model import stage_limits
 
 
 @dataclass(frozen=True)
@@ -23,23 +24,36 @@ class Stage:
     ----------
     trees : tuple of WeakTree
     threshold : numpy.float32
-        What a cascade file stores; see `limit`.
+        As a cascade file stores it; see `stage_limit`.
     """
 
     trees: tuple[WeakTree, ...]
     threshold: np.float32
 
     def sums(self, table: FeatureTable, samples: Samples) -> Floats:
-        """Return each sample's sum, added up as the detector does: float32 leaves in float64, in order."""
+        """Return each sample's sum, accumulated as the detector does: float32 leaves in float64, in order."""
         total = np.zeros(samples.count, dtype=np.float64)
         for tree in self.trees:
             total += tree.responses(table, samples)
         return total
 
 
-def limit(threshold: np.float32) -> float:
-    """Return the smallest sum that passes a stage threshold: OpenCV's detector subtracts 1e-5, in float32."""
-    return float(np.float32(threshold) - np.float32(1e-5))
+def same_stage(a: Stage, b: Stage) -> bool:
+    """Return whether two stages are equal."""
+    return (
+        len(a.trees) == len(b.trees)
+        and a.threshold == b.threshold
+        and all(
+            np.array_equal(x.leaves, y.leaves)
+            and [(s.feature, s.threshold) for s in x.splits] == [(s.feature, s.threshold) for s in y.splits]
+            for x, y in zip(a.trees, b.trees, strict=True)
+        )
+    )
+
+
+def stage_limit(threshold: np.float32) -> float:
+    """Return the stage limit, the smallest sum that passes: OpenCV subtracts 1e-5 from the threshold, in float32."""
+    return float(stage_limits(threshold))
 
 
 def stage_threshold(sums: Floats, min_hit_rate: float) -> np.float32:
@@ -47,21 +61,21 @@ def stage_threshold(sums: Floats, min_hit_rate: float) -> np.float32:
     ordered = np.sort(sums)
     lowest = ordered[int((1.0 - min_hit_rate) * len(ordered) + 1e-9)]
     threshold = np.float32(lowest)
-    while limit(threshold) > lowest:
+    while stage_limit(threshold) > lowest:
         threshold = np.nextafter(threshold, np.float32(-np.inf))
     return threshold
 
 
 def resolves(n: int, min_hit_rate: float) -> bool:
-    """Whether a hit rate can be set on `n` samples: two or more of them may be missed."""
+    """Whether `n` samples are enough to set a hit rate on: it allows at least two of them to be missed."""
     return (1.0 - min_hit_rate) * n >= 2.0 - 1e-9
 
 
 def _choose_threshold(training: Floats, held: Floats, min_hit_rate: float) -> np.float32:
     """Choose the threshold that keeps `min_hit_rate` of the training positives and of those held out.
 
-    Held-out positives too few to resolve the rate are counted together with the training ones: a single outlier among
-    a hundred would otherwise decide (200 weak classifiers in place of 16, measured with 99 held out at 0.995).
+    If too few positives are held out to resolve the rate, they are pooled with the training positives. Otherwise a
+    single outlier among a hundred decides: 200 weak classifiers instead of 16, measured with 99 held out at 0.995.
     """
     if resolves(len(held), min_hit_rate):
         return min(stage_threshold(training, min_hit_rate), stage_threshold(held, min_hit_rate))
@@ -76,7 +90,7 @@ class Round:
     ----------
     weak_count : int
     hit_rate : float
-        On positives held out, or on the training positives if none were.
+        Of the held-out positives, or of the training positives if none are held out.
     training_hit_rate : float
     false_alarm_rate : float
     """
@@ -103,19 +117,19 @@ def train_stage(
     search : Search
         Over the stage's positives and negatives.
     held : Samples, optional
-        Positives that boosting does not see and that the threshold is set on; by default the training positives.
+        Positives that boosting does not see and that the threshold is also set on.
     config : TrainingConfig
     trees : tuple of WeakTree
-        Weak classifiers that an interrupted run had already found.
+        Weak classifiers that an interrupted run has already found.
     chooser : callable, optional
-        For a round, chooses the candidates of its searches; by default all features.
+        Returns, for the number of a round, what chooses the candidates of its searches; by default all features.
     progress : callable, optional
         Called after every weak classifier.
 
     Returns
     -------
     (Stage, Round) or None
-        None if not even one weak classifier tells the samples apart.
+        None if no feature separates the samples.
     """
     table, (positives, negatives) = search.table, search.groups
     sums = [np.zeros(positives.count), np.zeros(negatives.count), np.zeros(held.count if held else 0)]
@@ -137,9 +151,9 @@ def train_stage(
         threshold = _choose_threshold(sums[0], sums[2], config.min_hit_rate)
         done = Round(
             len(grown),
-            float((sums[2 if held else 0] >= limit(threshold)).mean()),
-            float((sums[0] >= limit(threshold)).mean()),
-            float((sums[1] >= limit(threshold)).mean()),
+            float((sums[2 if held else 0] >= stage_limit(threshold)).mean()),
+            float((sums[0] >= stage_limit(threshold)).mean()),
+            float((sums[1] >= stage_limit(threshold)).mean()),
         )
         result = Stage(tuple(grown), threshold), done
         if progress is not None and len(grown) > len(trees):

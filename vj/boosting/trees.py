@@ -1,9 +1,9 @@
-"""Weak classifiers: trees of splits, their leaves, and the sample weights of the AdaBoost variants.
+"""Weak classifiers: trees of splits with leaf values, and the sample weights of the AdaBoost variants.
 
 References
 ----------
 J. Friedman, T. Hastie and R. Tibshirani, "Additive logistic regression: a statistical view of boosting", Annals of
-Statistics 28(2), 2000: discrete, real, logit and gentle AdaBoost are its algorithms 1, 2, 3 and 4.
+Statistics 28(2), 2000: discrete, real and gentle AdaBoost are its algorithms 1, 2 and 4.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._types import Floats
+from vj.boosting._search_kernels import ERROR, PARTITION, REGRESSION
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.samples import Samples
-from vj.boosting.search import ERROR, MOMENT, PARTITION, REGRESSION, WEIGHT_SUM, Candidates, Search, Split, goes_left
+from vj.boosting.search import WEIGHT_SUM, Candidates, Search, Split, goes_left
 
-CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION, "logit": MOMENT}
-
-# Logit's responses are clipped where a probability nears 0 or 1, as the paper advises and OpenCV does.
-_MAX_RESPONSE = 10.0
+CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION}
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class WeakTree:
     ----------
     splits : tuple of Split
     children : ndarray of int32, shape (n_splits, 2)
-        As in `vj.cascade.model.Cascade`: above 0 a split, otherwise leaf -child.
+        As in `vj.Cascade`: above 0 the index of a split, otherwise minus the index of a leaf.
     leaves : ndarray of float32, shape (n_splits + 1,)
     """
 
@@ -42,7 +40,7 @@ class WeakTree:
     leaves: npt.NDArray[np.float32]
 
     def responses(self, table: FeatureTable, samples: Samples) -> npt.NDArray[np.float32]:
-        """Return the leaf value that each sample reaches, as the detector finds it; shape (n_samples,)."""
+        """Return the value of the leaf that each sample reaches, as in the detector; shape (n_samples,)."""
         sides = [goes_left(table, split, samples) for split in self.splits]
         return self.leaves[self._leaf_of(sides, samples.count)]
 
@@ -58,12 +56,12 @@ class WeakTree:
 
 @dataclass
 class Weights:
-    """Sample weights of one round, as the integers that the search sums up.
+    """Sample weights of one round, as integers for the histograms.
 
     Parameters
     ----------
     first, second : ndarray of int32
-        Weights of positives and of negatives; for logit weights and weighted responses of all, positives first.
+        Weights of positives and of negatives.
     criterion : int
     """
 
@@ -73,21 +71,19 @@ class Weights:
 
     def within(self, mask: npt.NDArray[np.bool_], n_positives: int) -> Weights:
         """Return the weights with samples outside `mask` (positives first) set to zero."""
-        if self.criterion == MOMENT:
-            return Weights(np.where(mask, self.first, 0), np.where(mask, self.second, 0), self.criterion)
         return Weights(
             np.where(mask[:n_positives], self.first, 0), np.where(mask[n_positives:], self.second, 0), self.criterion
         )
 
     def sums(self) -> tuple[int, int]:
-        """Return the sums of both."""
+        """Return the sums of the weights of positives and of negatives."""
         return int(self.first.sum(dtype=np.int64)), int(self.second.sum(dtype=np.int64))
 
 
 def sample_weights(boosting: str, positives: Floats, negatives: Floats, trim: float = 1.0) -> Weights:
-    """Weights of samples whose summed responses so far are `positives` and `negatives`.
+    """Return the weights of samples from the sums of their responses so far.
 
-    Both classes begin with half of the weight each, whatever their numbers.
+    Each class starts with half of the weight, whatever its size.
 
     Parameters
     ----------
@@ -95,7 +91,7 @@ def sample_weights(boosting: str, positives: Floats, negatives: Floats, trim: fl
     positives, negatives : ndarray of float64
         Sums of the responses so far.
     trim : float
-        Share of the weight that stays when the lightest samples are set aside for this round.
+        Share of the weight to keep; the lightest samples are left out of this round.
 
     Returns
     -------
@@ -106,21 +102,13 @@ def sample_weights(boosting: str, positives: Floats, negatives: Floats, trim: fl
     )
     score = np.concatenate([positives, negatives])
     label = np.concatenate([np.ones(len(positives)), -np.ones(len(negatives))])
-    if boosting == "logit":
-        probability = 1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0)))
-        slope = np.maximum(probability * (1.0 - probability), 1e-12)
-        response = np.clip((np.where(label > 0, 1.0, 0.0) - probability) / slope, -_MAX_RESPONSE, _MAX_RESPONSE)
-        weight = trimmed(prior * slope, trim)
-        # Weighted responses share the weights' unit and reach at most ten times their sum.
-        unit = WEIGHT_SUM / 16 / max(weight.sum(), 1e-300)
-        return Weights(_rounded(weight * unit), _rounded(weight * response * unit), MOMENT)
     weight = prior * np.exp(np.clip(-label * score, -500.0, 500.0))
     units = _rounded(trimmed(weight, trim) * (WEIGHT_SUM / weight.sum()))
     return Weights(units[: len(positives)], units[len(positives) :], CRITERIA[boosting])
 
 
 def trimmed(weight: Floats, rate: float) -> Floats:
-    """Return the weights with the lightest ones, together at most 1 - `rate` of the sum, set to zero."""
+    """Set the lightest weights, which together are at most 1 - `rate` of the sum, to zero."""
     if rate >= 1.0:
         return weight
     order = np.argsort(weight, kind="stable")
@@ -136,7 +124,7 @@ Chooser = Callable[[int], Candidates | None]
 
 
 def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser | None = None) -> WeakTree | None:
-    """Grow the weak tree of one round; None if no feature tells the samples apart.
+    """Grow the tree of one round.
 
     Parameters
     ----------
@@ -144,17 +132,18 @@ def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser
     weights : Weights
     max_depth : int
     chooser : callable, optional
-        Gives for the number of a search within the tree the candidates to look at; by default all features.
+        Returns, for the number of a search within the tree, the candidates to look at; by default all features.
 
     Returns
     -------
     WeakTree or None
+        None if no feature separates the samples.
     """
     n_positives, n = search.groups[0].count, sum(group.count for group in search.groups)
     splits: list[Split] = []
     children: list[list[tuple[str, int]]] = []
     ends: list[npt.NDArray[np.bool_]] = []
-    # Breadth first: every child is a later split than its parent, as a cascade demands.
+    # Breadth first: a child comes after its parent, as a cascade requires.
     waiting: list[tuple[npt.NDArray[np.bool_], int, int, int]] = [(np.ones(n, dtype=np.bool_), 1, -1, 0)]
     searches = 0
     while waiting:
@@ -183,14 +172,12 @@ def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser
 
 
 def _leaves(weights: Weights, ends: list[npt.NDArray[np.bool_]], n_positives: int) -> npt.NDArray[np.float32]:
-    """Leaf values from the integer sums of the samples in each leaf."""
+    """Return leaf values from the integer sums of the weights in each leaf."""
     a, b = np.array([weights.within(mask, n_positives).sums() for mask in ends], dtype=np.float64).T
-    if weights.criterion == MOMENT:
-        values = b / np.maximum(a, 1.0)
-    elif weights.criterion == REGRESSION:
+    if weights.criterion == REGRESSION:
         values = (a - b) / np.maximum(a + b, 1.0)
     elif weights.criterion == PARTITION:
-        # A leaf without samples of a class would be infinitely sure; a ten-thousandth of the weight smooths it.
+        # A leaf without samples of one class would get an infinite value; a ten-thousandth of the weight smooths it.
         smooth = WEIGHT_SUM * 1e-4
         values = 0.5 * np.log((a + smooth) / (b + smooth))
     else:

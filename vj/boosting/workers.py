@@ -1,4 +1,4 @@
-"""Threads for compiled code that releases the interpreter's lock."""
+"""Threads for compiled code that releases the global interpreter lock."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ R = TypeVar("R")
 
 
 class Workers:
-    """A pool of threads; what it computes does not depend on how many there are.
+    """A pool of threads; results do not depend on their number.
 
-    Threads start with the first work and again with the first after `close`.
+    Threads are started when there is work, also after `close`.
 
     Parameters
     ----------
     threads : int
-        0 takes one for each core this process may use.
+        0: one for each core that this process may use.
     """
 
     def __init__(self, threads: int = 0) -> None:
@@ -35,7 +35,7 @@ class Workers:
         return self._running
 
     def spread(self, work: Callable[[int, int], Any], n: int, block: int = 1024) -> None:
-        """Call ``work(first, last)`` over ranges of at most `block` that cover ``range(n)``."""
+        """Call ``work(first, last)`` on ranges of at most `block` that together cover ``range(n)``."""
         for future in [self._pool.submit(work, a, min(a + block, n)) for a in range(0, n, block)]:
             future.result()
 
@@ -54,7 +54,7 @@ class Workers:
                 future.cancel()
 
     def close(self) -> None:
-        """Stop the threads; work not begun is dropped."""
+        """Stop the threads; work that has not started is dropped."""
         if self._running is not None:
             self._running.shutdown(wait=True, cancel_futures=True)
             self._running = None

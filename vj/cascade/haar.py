@@ -1,4 +1,4 @@
-"""Haar-like features: the templates, the pools to choose from, and their values on windows.
+"""Haar-like features: the templates, and the pools of features to choose from.
 
 A feature is a weighted sum of the pixels in one to three rectangles of the window. The pools below write them as
 OpenCV's trainer does: the whole rectangle with weight -1 first, then the inner parts with positive weights.
@@ -22,6 +22,10 @@ from vj.errors import InputError
 PoolName = Literal["basic", "core", "all"]
 
 MAX_RECTANGLES = 3
+
+MIN_DEVIATION = 10.0
+"""In grey levels: a window is scanned only if the standard deviation of its inner rectangle, all but a border of one
+pixel, is above this. OpenCV's detector has this rule for Haar-like features; its trainer has not."""
 
 # One template: pool it first appears in, tilted, the extent it needs in units of (dx, dy), and its rectangles as
 # (x, y, width, height) coefficients of (dx, dy) plus a weight. For an upright template the extent is (columns, rows);
@@ -129,11 +133,11 @@ class HaarFeatures:
 def _unused_last(
     rects: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Move rectangles of weight 0 (or -0., or one that float32 rounds to 0) behind the others and zero them.
+    """Move rectangles of weight 0 (or -0., or one that float32 rounds to 0) after the others and zero them.
 
     The kernels read the corners of all three rectangles, whatever their weights. OpenCV refuses a file in which such a
-    rectangle lies outside the window; here it is as if it had not been written, and the value of the feature is the
-    same. A file keeps only rectangles with a weight, so that without this order it would not read back as equal.
+    rectangle lies outside the window; here it is ignored, which does not change the value of the feature. A file keeps
+    only rectangles with a weight: without this order it would not read back as equal.
     """
     unused = weights == 0
     if unused.any():

@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 from vj.errors import InputError
 
+RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+"""Row and column of the outer cells, in the order of the code's bits, highest first: clockwise from the top left."""
+
 SUBSET_WORDS = 8
 """A set of the 256 codes is held in eight 32-bit words."""
 

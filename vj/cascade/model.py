@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -21,6 +22,14 @@ FeatureKind = Literal["haar", "lbp"]
 
 MAX_WINDOW = 1024
 """Largest side of a window: far above any cascade in use, small enough for 32-bit sums."""
+
+
+def stage_limits(thresholds: npt.ArrayLike) -> Floats:
+    """Return the smallest sums that pass stages with these thresholds, as float64 of the same shape.
+
+    OpenCV subtracts 1e-5 from a threshold when it loads it, in single precision; sums are in double precision.
+    """
+    return np.asarray(np.asarray(thresholds, dtype=np.float32) - np.float32(1e-5), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +48,7 @@ class Cascade:
         The features that nodes refer to by index.
     stage_starts : ndarray of int32, shape (n_stages + 1,)
     stage_thresholds : ndarray of float32, shape (n_stages,)
-        A window passes a stage if its sum is at least ``float32(threshold) - float32(1e-5)``, as in OpenCV.
+        What a file holds. A window passes a stage if its sum is at least the stage's limit; see `stage_limits`.
     tree_starts : ndarray of int32, shape (n_trees + 1,)
     node_features : ndarray of int32, shape (n_nodes,)
     node_children : ndarray of int32, shape (n_nodes, 2)
@@ -59,7 +68,7 @@ class Cascade:
     Raises
     ------
     InputError
-        If anything is out of range; the message names the place.
+        If anything is out of range; the message says where.
     """
 
     window: tuple[int, int]
@@ -120,6 +129,32 @@ class Cascade:
         return np.diff(self.stage_starts)
 
     @property
+    def stage_limits(self) -> Floats:
+        """Smallest sum that passes each stage; shape (n_stages,); see the function `stage_limits`."""
+        return stage_limits(self.stage_thresholds)
+
+    @property
+    def node_roots(self) -> npt.NDArray[np.int64]:
+        """Root of every node's tree; shape (n_nodes,)."""
+        return np.repeat(self.tree_starts[:-1].astype(np.int64), np.diff(self.tree_starts))
+
+    @property
+    def node_depths(self) -> npt.NDArray[np.int64]:
+        """Branches between each node and its root, at most; at least 1 if it is not the root; shape (n_nodes,)."""
+        roots = self.node_roots
+        depths = np.arange(len(roots)) > roots
+        if self.is_stumps:
+            return depths.astype(np.int64)
+        children = np.where(self.node_children > 0, self.node_children + roots[:, None], 0).tolist()
+        found = depths.astype(np.int64).tolist()
+        # Children come after their parents.
+        for node, pair in enumerate(children):
+            for child in pair:
+                if child:
+                    found[child] = max(found[child], found[node] + 1)
+        return np.array(found, dtype=np.int64)
+
+    @property
     def has_tilted(self) -> bool:
         """Whether any feature is tilted."""
         return isinstance(self.features, HaarFeatures) and bool(self.features.tilted.any())
@@ -152,7 +187,7 @@ class Cascade:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Whether both decide alike: everything equal to the bit but name, provenance and calibration."""
+        """Whether both make the same decisions: everything equal to the bit but name, provenance and calibration."""
         if not isinstance(other, Cascade):
             return NotImplemented
         return (
@@ -162,73 +197,6 @@ class Cascade:
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def stump_cascade(
-    window: tuple[int, int],
-    features: HaarFeatures | LbpFeatures,
-    stages: list[StumpStage],
-    *,
-    name: str = "cascade",
-    provenance: dict[str, str] | None = None,
-) -> Cascade:
-    """Build a cascade of stumps from per-stage tables.
-
-    Parameters
-    ----------
-    window, features, name, provenance
-        As for `Cascade`.
-    stages : list of StumpStage
-        Weak classifiers and threshold of each stage.
-
-    Returns
-    -------
-    Cascade
-    """
-    sizes = [len(stage.feature) for stage in stages]
-    n = sum(sizes)
-    thresholds, subsets = np.zeros(n, dtype=np.float32), np.zeros((0, SUBSET_WORDS), dtype=np.int32)
-    if isinstance(features, LbpFeatures):
-        subsets = np.concatenate([stage.subset for stage in stages])
-    else:
-        thresholds = np.concatenate([stage.threshold for stage in stages])
-    return Cascade(
-        window=window,
-        features=features,
-        stage_starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
-        stage_thresholds=np.array([stage.stage_threshold for stage in stages], dtype=np.float32),
-        tree_starts=np.arange(n + 1, dtype=np.int32),
-        node_features=np.concatenate([stage.feature for stage in stages]),
-        node_children=np.tile(np.array([0, -1], dtype=np.int32), (n, 1)),
-        node_thresholds=thresholds,
-        node_subsets=subsets,
-        leaves=np.concatenate([stage.leaves for stage in stages]).reshape(-1),
-        name=name,
-        provenance=provenance or {},
-    )
-
-
-@dataclass(frozen=True)
-class StumpStage:
-    """One stage of stumps.
-
-    Parameters
-    ----------
-    feature : ndarray of int32, shape (n,)
-    threshold : ndarray of float32, shape (n,)
-        Haar: a normalised value below it goes left.
-    leaves : ndarray of float32, shape (n, 2)
-        Left and right value.
-    stage_threshold : float
-    subset : ndarray of int32, shape (n, 8)
-        LBP: the codes that go left.
-    """
-
-    feature: npt.NDArray[np.int32]
-    threshold: npt.NDArray[np.float32]
-    leaves: npt.NDArray[np.float32]
-    stage_threshold: float
-    subset: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, SUBSET_WORDS), dtype=np.int32))
 
 
 def _arrays(cascade: Cascade) -> list[npt.NDArray[Any]]:

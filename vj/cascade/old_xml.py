@@ -13,7 +13,7 @@ def to_old_xml(cascade: Cascade) -> str:
     """Return a cascade as the text of an ``opencv-haar-classifier`` file.
 
     Every node holds its own feature there, so that a feature used twice is written twice. There is no place for
-    provenance.
+    provenance or a calibration.
 
     Raises
     ------

@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from xml.sax.saxutils import escape
 
 import numpy as np
 
-from vj._files import read_bounded, write_text
+from vj._files import exists, is_file, read_bounded, write_text
 from vj.cascade import calibration, stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
-from vj.cascade.old_xml import decimal, feature_xml, to_old_xml
-from vj.cascade.storage_node import MAX_BYTES
+from vj.cascade.new_xml import to_xml
+from vj.cascade.old_xml import to_old_xml
+from vj.cascade.storage_node import MAX_BYTES, Node
 from vj.errors import InputError
 
 MAX_STAGES = 1000
@@ -48,7 +48,8 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
     source : str or path
         A file written by this package, by OpenCV's trainers or by their converters: XML, YAML or JSON, compressed by
         gzip or not, recognised by its contents; or the name of a cascade that `vj.cascade.stock.find` knows, such as
-        ``frontalface`` or ``frontalface_alt2``. By default the packaged face cascade, which is also the default of
+        ``frontalface`` or ``frontalface_alt2``. A path at which there is nothing is looked up by the file's name in the
+        same places. By default the packaged face cascade, which is also the default of
         every command.
 
     Returns
@@ -62,15 +63,33 @@ def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
         If the file is not a regular file that can be read, or does not hold a valid cascade.
     """
     path = resolve(source)
-    stem = Path(path.stem) if path.suffix.lower() == ".gz" else path
-    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=stem.stem, place=str(path))
+    return parse(read_bounded(path, MAX_BYTES, "cascade file"), name=name_of(path), place=str(path))
+
+
+def name_of(path: Path) -> str:
+    """Return what a cascade is called after its file."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """Return the path meant: a plain word that is no file is a name."""
+    """Return the path meant: a plain word that is no file is a name, and so is the end of a path to nowhere.
+
+    Raises
+    ------
+    InputError
+        If a name is not known.
+    """
     path = Path(source)
-    if isinstance(source, str) and re.fullmatch(r"\w+", source) and not stock.is_file(path):
+    if is_file(path):
+        return path
+    if isinstance(source, str) and re.fullmatch(r"\w+", source):
         return stock.find(source)
+    if not exists(path):
+        found = stock.find_elsewhere(path)
+        if found is not None:
+            return found
+        if hint := stock.missing(path):
+            raise InputError(f"{path}: expected a readable cascade file, got nothing there{hint}")
     return path
 
 
@@ -90,7 +109,26 @@ def parse(data: bytes, *, name: str = "cascade", place: str = "cascade") -> Casc
     InputError
         If the bytes do not hold a valid cascade.
     """
-    root = read_tree(data, place=place)
+    return from_tree(read_tree(data, place=place), name=name, place=place)
+
+
+def from_tree(root: Node, *, name: str = "cascade", place: str = "cascade") -> Cascade:
+    """Build a cascade from a tree of the file storage.
+
+    Parameters
+    ----------
+    root : Node
+        Named ``opencv_storage``; its first child is the cascade.
+    name : str
+        Name of the cascade.
+    place : str
+        What error messages call the source.
+
+    Raises
+    ------
+    InputError
+        If the tree does not hold a valid cascade.
+    """
     try:
         return _read_root(root, name)
     except (_FormatError, InputError) as error:
@@ -154,9 +192,15 @@ def _read_root(root: Any, name: str) -> Cascade:
         raise _FormatError(f"expected <opencv_storage> holding a cascade, got <{root.tag[:60]}>")
     if node.find("stageType") is not None or node.find("featureType") is not None:
         return _read_new(node, name)
-    if node.find("size") is not None and node.find("stages") is not None:
+    if is_old(root):
         return _read_old(node, name)
     raise _FormatError(f"expected a cascade classifier, got <{node.tag[:60]}> without featureType or size")
+
+
+def is_old(root: Node) -> bool:
+    """Whether a tree holds a cascade of the layout before the current one."""
+    node = root[0] if len(root) else root
+    return node.find("featureType") is None and node.find("size") is not None and node.find("stages") is not None
 
 
 def _read_new(node: Any, name: str) -> Cascade:
@@ -167,17 +211,46 @@ def _read_new(node: Any, name: str) -> Cascade:
     if kind not in ("HAAR", "LBP"):
         raise _FormatError(f"expected featureType HAAR or LBP, got {kind[:40]!r}")
     window = (_child_int(node, "width"), _child_int(node, "height"))
-    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
-    # and scikit-image's file, where that element is misspelt, can be read.
-    step = 3 + (SUBSET_WORDS if kind == "LBP" else 1)
     tables = _Tables()
     for s, stage in enumerate(_stages(node)):
-        for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
-            _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
-        tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+        _read_stage(tables, stage, s, kind == "LBP")
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
     more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
     return tables.cascade(window, features, name=name, **more)
+
+
+def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> Cascade:
+    """Build a cascade from stages that refer to a pool of features by number, as OpenCV's trainer leaves them.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        One for each stage.
+    window : (int, int)
+    features : HaarFeatures or LbpFeatures
+        The pool; the cascade holds all of it.
+
+    Raises
+    ------
+    InputError
+        If a stage is malformed.
+    """
+    tables = _Tables()
+    try:
+        for s, node in enumerate(nodes):
+            _read_stage(tables, node, s, isinstance(features, LbpFeatures))
+        return tables.cascade(window, features)
+    except _FormatError as error:
+        raise InputError(str(error)) from None
+
+
+def _read_stage(tables: _Tables, stage: Any, s: int, lbp: bool) -> None:
+    # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
+    # and scikit-image's file, where that element is misspelt, can be read.
+    step = 3 + (SUBSET_WORDS if lbp else 1)
+    for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
+        _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
+    tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
 
 
 def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
@@ -356,7 +429,8 @@ def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMAT
     path : str or path
     format : str
         ``opencv-cascade-classifier``, or ``opencv-haar-classifier`` for programs that read only the layout before it,
-        such as jsfeat and tracking.js; that one holds Haar-like features only, and no provenance.
+        such as jsfeat and tracking.js; that one holds Haar-like features only, and neither provenance
+        nor calibration.
 
     Raises
     ------
@@ -371,70 +445,3 @@ def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMAT
     if format not in FORMATS:
         raise InputError(f"expected format as one of {', '.join(FORMATS)}, got {format!r}")
     write_text(path, to_xml(cascade) if format == FORMATS[0] else to_old_xml(cascade))
-
-
-def to_xml(cascade: Cascade) -> str:
-    """Return a cascade as the text of an OpenCV cascade file (its current layout)."""
-    lbp = isinstance(cascade.features, LbpFeatures)
-    out = ['<?xml version="1.0"?>', "<opencv_storage>", '<cascade type_id="opencv-cascade-classifier">']
-    out += [
-        "  <stageType>BOOST</stageType>",
-        f"  <featureType>{'LBP' if lbp else 'HAAR'}</featureType>",
-        f"  <height>{cascade.window[1]}</height>",
-        f"  <width>{cascade.window[0]}</width>",
-        f"  <stageParams><maxWeakCount>{int(cascade.stage_sizes.max())}</maxWeakCount></stageParams>",
-        f"  <featureParams><maxCatCount>{256 if lbp else 0}</maxCatCount></featureParams>",
-        f"  <stageNum>{cascade.n_stages}</stageNum>",
-        "  <stages>",
-    ]
-    for s in range(cascade.n_stages):
-        trees = range(int(cascade.stage_starts[s]), int(cascade.stage_starts[s + 1]))
-        out += [
-            "    <_>",
-            f"      <maxWeakCount>{len(trees)}</maxWeakCount>",
-            f"      <stageThreshold>{decimal(cascade.stage_thresholds[s])}</stageThreshold>",
-            "      <weakClassifiers>",
-            *(line for t in trees for line in _tree_lines(cascade, t)),
-            "      </weakClassifiers></_>",
-        ]
-    out += ["  </stages>", "  <features>", *_feature_lines(cascade), "  </features>"]
-    if cascade.provenance:
-        out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
-    if cascade.calibration is not None:
-        out += calibration.to_lines(cascade.calibration)
-    return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
-
-
-def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
-    first, last = int(cascade.tree_starts[tree]), int(cascade.tree_starts[tree + 1])
-    nodes = []
-    for n in range(first, last):
-        words = [str(c) for c in cascade.node_children[n]] + [str(cascade.node_features[n])]
-        if len(cascade.node_subsets):
-            words += [str(w) for w in cascade.node_subsets[n]]
-        else:
-            words.append(decimal(cascade.node_thresholds[n]))
-        nodes.append(" ".join(words))
-    leaves = " ".join(decimal(v) for v in cascade.leaves[first + tree : last + tree + 1])
-    return [
-        "        <_>",
-        f"          <internalNodes>{' '.join(nodes)}</internalNodes>",
-        f"          <leafValues>{leaves}</leafValues></_>",
-    ]
-
-
-def _feature_lines(cascade: Cascade) -> Iterator[str]:
-    features = cascade.features
-    if isinstance(features, LbpFeatures):
-        for rect in features.rects.tolist():
-            yield f"    <_><rect>{' '.join(map(str, rect))}</rect></_>"
-        return
-    for index in range(len(features)):
-        yield f"    <_>{feature_xml(features, index)}</_>"
-
-
-def _provenance_lines(provenance: dict[str, str]) -> Iterator[str]:
-    for key, value in provenance.items():
-        tag = re.sub(r"\W", "_", key, flags=re.ASCII)
-        text = escape(" ".join(str(value).split()), {'"': "&quot;", "'": "&apos;"})
-        yield f'    <{tag}>"{text}"</{tag}>'

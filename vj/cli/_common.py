@@ -11,12 +11,17 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
+from vj._system import on_compile
 from vj._version import __version__
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+
+announces = True
+"""Whether commands say that kernels are being compiled, which takes many seconds the first time."""
 
 GRACE = 1.0
 """Seconds that a command has after Ctrl-C; then the process ends whatever it is doing."""
@@ -44,6 +49,10 @@ def run(
     """
     from vj.errors import InputError
 
+    on_compile.clear()
+    if announces and "--quiet" not in (sys.argv[1:] if argv is None else argv):
+        text = "compiling for this processor, once; the next start will be quick"
+        on_compile.append(partial(report, program, text))
     try:
         with _one_line_warnings(program), nullcontext() if keeps else _prompt_exit(program):
             _check_streams(keeps)
@@ -100,19 +109,6 @@ def _check_streams(keeps: bool) -> None:
 
 
 @contextmanager
-def compiling(program: str) -> Iterator[None]:
-    """Say that kernels are being compiled if what is done inside takes longer than cached ones do."""
-    text = "compiling for this processor, once; the next start will be quick"
-    notice = threading.Timer(1.5, report, (program, text))
-    notice.daemon = True
-    notice.start()
-    try:
-        yield
-    finally:
-        notice.cancel()
-
-
-@contextmanager
 def _one_line_warnings(program: str) -> Iterator[None]:
     """Print what the library warns of as lines like those of `report`, each text once; others' warnings as ever."""
     with warnings.catch_warnings():
@@ -127,6 +123,8 @@ def _one_line_warnings(program: str) -> Iterator[None]:
                 report(program, str(message))
 
         warnings.simplefilter("always", UserWarning)
+        # What Pillow thinks of a spoilt header: whether the image can be used is said by our own reader.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = one_line
         yield
 

@@ -1,4 +1,4 @@
-"""What ``vj-train`` shows while it works."""
+"""Progress of ``vj-train`` on stderr."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from vj.boosting.progress import Progress, StageReport
     from vj.boosting.recipe import TrainingConfig
 
-# Seconds between two lines about the same work when not on a terminal.
+# Seconds between two lines about the same work if stderr is not a terminal.
 _LOG_SECONDS = 10.0
 
 
 class Log:
-    """Progress on stderr: a line that changes on a terminal, lines elsewhere."""
+    """Progress on stderr: one changing line on a terminal, otherwise a line now and then."""
 
     def __init__(self, config: TrainingConfig, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -36,7 +36,7 @@ class Log:
             self._bar.close()
 
     def line(self, text: str) -> None:
-        """Show a line that stays."""
+        """Show a permanent line."""
         if self.quiet:
             return
         if self._bar is not None:
@@ -44,7 +44,7 @@ class Log:
         print(f"[{perf_counter() - self._start:7.1f} s] {text}", file=sys.stderr, flush=True)
 
     def state(self, text: str) -> None:
-        """Show what is going on, in place of what was shown before."""
+        """Show the current state, which replaces the previous one."""
         if self._bar is not None:
             self._bar.set_description_str(text)
         elif perf_counter() - self._last > _LOG_SECONDS:
@@ -60,12 +60,14 @@ class Log:
             if step.found == 0:
                 self._step = perf_counter()
             spent = max(perf_counter() - self._step, 1e-9)
-            ratio = step.accepted / step.scanned if step.scanned else 0.0
+            ratio = step.hits / step.scanned if step.scanned else 0.0
             left = _clock(spent * (step.wanted - step.found) / step.found) if step.found else "?"
             self.state(
                 f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
                 f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.1f} Mwindows/s), {left} left"
             )
+        elif step.kind == "pruning":
+            self.state(f"pruning: {step.scanned:,} background windows scanned" if step.scanned else "pruning")
         elif step.round is not None:
             r = step.round
             self.state(
@@ -77,7 +79,7 @@ class Log:
             self.state(f"{place}: {step.kind}")
 
     def _time_left(self, r: Any, stage: int) -> str:
-        """Guess how long the rounds of a stage go on: the false alarm rate falls about geometrically."""
+        """Estimate the time left in a stage: the false alarm rate falls roughly geometrically."""
         config = self._config.of_stage(stage)
         if not 0 < r.false_alarm_rate < 1:
             return "?"
@@ -95,6 +97,8 @@ class Log:
             f"(acceptance {r.acceptance_ratio:.2e}, {speed:.1f} Mwindows/s), "
             f"{r.seconds:.1f} s ({r.mining_seconds:.1f} s mining)"
         )
+        if r.advice:
+            self.line(f"stage {r.index + 1}: {r.advice}")
 
 
 def _clock(seconds: float) -> str:

@@ -30,7 +30,12 @@ def _parser() -> argparse.ArgumentParser:
         '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors", '
         '"probability"}]}; the probability only if the cascade has a calibration (see vj-calibrate).',
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="an image, a folder of them, a pattern such as 'photos/*.jpg', or - for names on stdin",
+    )
     parser.add_argument(
         "--cascade",
         metavar="FILE",
@@ -43,7 +48,13 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=3,
         metavar="N",
-        help="report a box if more than N raw hits agree on it (default: 3)",
+        help="report a box if more than N hits were merged into it (default: 3)",
+    )
+    parser.add_argument(
+        "--min-size", type=_common.size, metavar="SIZE", help="minimum object size, such as 24 or 24x32 px"
+    )
+    parser.add_argument(
+        "--max-size", type=_common.size, metavar="SIZE", help="maximum object size, such as 200 or 200x300 px"
     )
     parser.add_argument(
         "--threshold",
@@ -51,8 +62,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="keep detections with a probability of at least P, 0 to 1; needs a cascade with a calibration",
     )
-    parser.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object: 24 or 24x32")
-    parser.add_argument("--max-size", type=_common.size, metavar="SIZE", help="largest object: 200 or 200x300")
     parser.add_argument(
         "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
     )
@@ -82,12 +91,12 @@ def _detect(argv: Sequence[str] | None) -> int:
             f"--threshold: expected a cascade with a calibration, got {detector.cascade.name} without one; "
             "vj-calibrate makes it from labelled pictures"
         )
+    _check_sizes(args)
     paths = _images(args.images)
     targets: dict[Path, Path] = {}
     if args.annotate:
         Path(args.annotate).mkdir(parents=True, exist_ok=True)
         targets = _targets(paths, Path(args.annotate))
-    _compile(detector)
     done = failed = 0
     for path in paths:
         try:
@@ -124,26 +133,42 @@ def _detector(args: argparse.Namespace) -> Detector:
     )
 
 
-def _compile(detector: Detector) -> None:
-    """Run once on an empty image: cached kernels answer at once, new ones take seconds, and then it says so."""
-    import numpy as np
-
-    width, height = detector.cascade.window
-    with _common.compiling(PROGRAM):
-        detector.detect(np.zeros((2 * height, 2 * width), dtype=np.uint8))
+def _check_sizes(args: argparse.Namespace) -> None:
+    """Say so if no size fits: as OpenCV does, the detector then scans the one scale nearest to the smallest size."""
+    low, high = args.min_size, args.max_size
+    if low and high and any(0 < most < least for least, most in zip(low, high, strict=True)):
+        _common.report(
+            PROGRAM,
+            f"--min-size {low[0]}x{low[1]} is larger than --max-size {high[0]}x{high[1]}: "
+            f"only the scale nearest to the smallest size is scanned",
+        )
 
 
 def _images(names: Sequence[str]) -> list[Path]:
-    """Return the images named, each once, those of folders included."""
+    """Return the images named, each once, those of folders and patterns included; ``-`` stands for names on stdin."""
+    import glob
+
+    from vj.errors import InputError
     from vj.images import list_images
 
-    found: dict[Path, None] = {}
+    given: list[str] = []
     for name in names:
+        given += [line.rstrip("\r\n") for line in sys.stdin] if name == "-" else [name]
+    found: dict[Path, None] = {}
+    for name in filter(None, given):
         path = Path(name)
-        below = list_images(path) if path.is_dir() else [path]
+        if path.is_dir():
+            below = list_images(path)
+        elif glob.has_magic(name) and not path.exists():
+            # A quoted pattern, or a shell that does not expand them, as on Windows.
+            below = [Path(one) for one in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 (absolute patterns)
+        else:
+            below = [path]
         if not below:
-            _common.report(PROGRAM, f"{path}: expected a folder of images, got one without any")
+            _common.report(PROGRAM, f"{path}: expected images, got a folder or a pattern without any")
         found |= dict.fromkeys(below)
+    if not given:
+        raise InputError("expected names of images on stdin, got none")
     return list(found)
 
 

@@ -14,7 +14,8 @@ from vj.cli import _common, _detectors, _labels
 
 if TYPE_CHECKING:
     from vj.datasets.labelled import LabelledImage
-    from vj.evaluation.measure import Detect, Evaluation, ImageRun, WindowCost
+    from vj.detector import Cost
+    from vj.evaluation.measure import Detect, Evaluation, ImageRun
 
 PROGRAM = "vj-evaluate"
 
@@ -74,9 +75,9 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
     for name, detect, cost in detectors:
-        runs = list(_progress(name, detect, images))
+        runs = list(_progress(name, detect, images, cost))
         failed |= {str(run.image.path): run.error for run in runs if run.error}
-        results.append(evaluate(_distinct(name, results), runs, rules, cost(images) if cost else None))
+        results.append(evaluate(_distinct(name, results), runs, rules))
         if args.errors:
             _write_errors(Path(args.errors), results[-1], [run.image.path for run in runs if run.found is not None])
     for message in failed.values():
@@ -91,11 +92,10 @@ def _default() -> str:
     return stock.DEFAULT
 
 
-def _detector(
-    given: str, args: argparse.Namespace
-) -> tuple[str, Detect, Callable[[list[LabelledImage]], WindowCost] | None]:
-    """Name, detector and, for a cascade, what reports the cost of a window."""
-    from vj.evaluation.measure import measurable, window_cost
+def _detector(given: str, args: argparse.Namespace) -> tuple[str, Detect, Callable[[Any], Cost] | None]:
+    """Return name, detector and, for a cascade, what counts the cost of an image."""
+    from vj.detector import Detector
+    from vj.evaluation.measure import measurable
 
     settings: dict[str, Any] = {
         "scale_factor": args.scale_factor,
@@ -109,7 +109,7 @@ def _detector(
     if cascade is None:
         return name, measurable(detector), None
     own = settings | {"min_size": args.min_size or cascade.window}
-    return name, measurable(detector), lambda images: window_cost(cascade, images, **own)
+    return name, measurable(detector), Detector(cascade, **own).cost
 
 
 def _distinct(name: str, results: list[Evaluation]) -> str:
@@ -118,13 +118,15 @@ def _distinct(name: str, results: list[Evaluation]) -> str:
     return next(candidate for candidate in names if candidate not in taken)
 
 
-def _progress(name: str, detect: Detect, images: list[LabelledImage]) -> Iterator[ImageRun]:
+def _progress(
+    name: str, detect: Detect, images: list[LabelledImage], cost: Callable[[Any], Cost] | None
+) -> Iterator[ImageRun]:
     from tqdm import tqdm
 
     from vj.evaluation.measure import run_detector
 
     yield from tqdm(
-        run_detector(detect, images),
+        run_detector(detect, images, cost),
         name,
         len(images),
         unit="image",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vj.evaluation.rejection import RejectionProfile
 
 PROGRAM = "vj-inspect"
-TIMED_PICTURES = 3
+TIMED_IMAGES = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,18 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Look inside a cascade. With pictures: how many windows enter, pass and are rejected at each "
-        "stage, how many features that takes for each window, and the time each stage adds.",
+        description="Look inside a cascade. With images: how many windows enter, pass and are rejected at each "
+        "stage, how many features that takes per window, and the time each stage adds.",
     )
     _common.add_version(parser)
     parser.add_argument("cascade", metavar="CASCADE", help="a file, or a name such as frontalface_alt2")
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="a picture, or a folder of them")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="an image, or a folder of them")
     parser.add_argument(
-        "--rule", choices=("opencv", "grid"), default="opencv", help="windows that OpenCV visits, or all"
+        "--rule",
+        choices=("opencv", "grid"),
+        default="opencv",
+        help="windows to count: those that OpenCV visits (default), or all",
     )
     parser.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
     parser.add_argument(
-        "--min-size", type=_common.size, default=(0, 0), metavar="SIZE", help="smallest object: 24 or 24x32"
+        "--min-size",
+        type=_common.size,
+        default=(0, 0),
+        metavar="SIZE",
+        help="minimum object size, such as 24 or 24x32 px",
     )
     parser.add_argument(
         "--plot", metavar="DIR", help="draw the first features, rejection and cost, and a map of depths"
@@ -56,14 +63,14 @@ def _inspect(argv: Sequence[str] | None) -> int:
     cascade = load(args.cascade)
     figures: dict[str, Any] = describe(cascade)
     _print_description(figures)
-    pictures, failed = _read(args.images)
-    if args.images and not pictures:
+    images, failed = _read(args.images)
+    if args.images and not images:
         return _common.BAD_INPUT
     profile = None
-    if pictures:
-        profile, figures["pictures"] = _measure(args, cascade, pictures)
+    if images:
+        profile, figures["pictures"] = _measure(args, cascade, images)
     if args.plot:
-        _plot(args, cascade, pictures, profile)
+        _plot(args, cascade, images, profile)
     if args.json:
         write_text(args.json, json.dumps(figures, indent=1) + "\n")
     return _common.SOME_FAILED if failed else _common.OK
@@ -96,25 +103,22 @@ def _read(names: Sequence[str]) -> tuple[list[Any], int]:
     return found, failed
 
 
-def _measure(
-    args: argparse.Namespace, cascade: Cascade, pictures: list[Any]
-) -> tuple[RejectionProfile, dict[str, Any]]:
+def _measure(args: argparse.Namespace, cascade: Cascade, images: list[Any]) -> tuple[RejectionProfile, dict[str, Any]]:
     from vj.errors import InputError
     from vj.evaluation.inspection import stage_seconds
     from vj.evaluation.rejection import rejection_profile
 
-    profile = rejection_profile(
-        cascade, pictures, scale_factor=args.scale_factor, min_size=args.min_size, rule=args.rule
-    )
+    profile = rejection_profile(cascade, images, scale_factor=args.scale_factor, min_size=args.min_size, rule=args.rule)
     if profile.windows == 0:
-        raise InputError(f"expected pictures of at least {cascade.window[0]}x{cascade.window[1]}, got smaller ones")
-    timed = pictures[:TIMED_PICTURES]
+        raise InputError(f"expected images of at least {cascade.window[0]}x{cascade.window[1]}, got smaller ones")
+    timed = images[:TIMED_IMAGES]
     seconds = stage_seconds(cascade, timed, scale_factor=args.scale_factor, min_size=args.min_size)
     milliseconds = 1000 * seconds / len(timed)
     flat = f"{100 * profile.flat / profile.windows:.1f} % too flat to enter"
-    print(f"\n{len(pictures)} pictures, {profile.windows:,} windows ({args.rule} rule), {flat}")
+    count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+    print(f"\n{count}, {profile.windows:,} windows ({args.rule} rule), {flat}")
     print(f"{profile.features_per_window:.2f} features and {profile.weak_classifiers_per_window:.2f} ", end="")
-    print(f"weak classifiers per window, {milliseconds.sum():.1f} ms per picture on one thread")
+    print(f"weak classifiers per window, {milliseconds.sum():.1f} ms per image on one thread")
     print(
         f"{'stage':>5} {'weak':>5} {'windows in':>12} {'rejected':>12} {'rejected':>9} "
         f"{'features/window':>16} {'ms':>7}"
@@ -122,20 +126,20 @@ def _measure(
     for k in range(cascade.n_stages):
         entered, rejected = int(profile.entered[k]), int(profile.rejected[k])
         share = f"{100 * rejected / entered:.1f} %" if entered else ""
-        features = profile.evaluated[k] / profile.windows
+        features = profile.features[k] / profile.windows
         print(
             f"{k + 1:>5} {profile.stage_sizes[k]:>5} {entered:>12,} {rejected:>12,} {share:>9} "
             f"{features:>16.3f} {milliseconds[k]:>7.2f}"
         )
     print(f"{int(profile.passed[-1]):,} windows pass all stages")
     figures = {
-        "count": len(pictures),
+        "count": len(images),
         "rule": args.rule,
         "windows": profile.windows,
         "flat": profile.flat,
         "entered": profile.entered.tolist(),
         "passed": profile.passed.tolist(),
-        "features_evaluated": profile.evaluated.tolist(),
+        "features_evaluated": profile.features.tolist(),
         "features_per_window": round(profile.features_per_window, 4),
         "weak_classifiers_per_window": round(profile.weak_classifiers_per_window, 4),
         "stage_milliseconds_per_picture": [round(float(v), 4) for v in milliseconds],
@@ -143,7 +147,7 @@ def _measure(
     return profile, figures
 
 
-def _plot(args: argparse.Namespace, cascade: Cascade, pictures: list[Any], profile: RejectionProfile | None) -> None:
+def _plot(args: argparse.Namespace, cascade: Cascade, images: list[Any], profile: RejectionProfile | None) -> None:
     from vj.detector import Detector
     from vj.evaluation.inspection import mean_object
     from vj.plotting import plot_depth, plot_features, plot_rejection
@@ -151,13 +155,13 @@ def _plot(args: argparse.Namespace, cascade: Cascade, pictures: list[Any], profi
     folder = Path(args.plot)
     folder.mkdir(parents=True, exist_ok=True)
     detector = Detector(cascade, scale_factor=args.scale_factor, min_size=args.min_size)
-    mean, count = mean_object(detector, pictures)
+    mean, count = mean_object(detector, images)
     plot_features(folder / "features.png", cascade, mean)
     written = ["features.png" + (f" (on the mean of {count} objects found)" if count else "")]
     if profile is not None:
         plot_rejection(folder / "rejection.png", {cascade.name.removeprefix("haarcascade_"): profile})
-        plot_depth(folder / "depth.png", pictures[0], list(detector.windows(pictures[0])), cascade.n_stages)
-        written += ["rejection.png", "depth.png (of the first picture)"]
+        plot_depth(folder / "depth.png", images[0], list(detector.windows(images[0])), cascade.n_stages)
+        written += ["rejection.png", "depth.png (of the first image)"]
     print(f"\nWritten to {folder}: {', '.join(written)}")
 
 

@@ -42,6 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     goal.add_argument("--accuracy", type=float, metavar="SHARE", help="cheapest policy of at least this accuracy")
     goal.add_argument("--budget", type=float, metavar="COST", help="most accurate policy of at most this cost a query")
+    fit.add_argument(
+        "--confidence",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="with which --loss or --accuracy is to hold on other queries (default: 0.9); less saves more",
+    )
     fit.add_argument("--output", required=True, metavar="FILE", help="policy to write (JSON)")
     replay = commands.add_parser("replay", help="evaluate a policy on other outcomes; prints one JSON object")
     replay.add_argument("outcomes", metavar="FILE.csv", help="recorded outcomes")
@@ -86,7 +93,8 @@ def _read(args: argparse.Namespace) -> Outcomes:
 def _fit(args: argparse.Namespace) -> int:
     from vj.tiers.policy import Policy
 
-    policy = Policy.fit(_read(args), loss=args.loss, accuracy=args.accuracy, budget=args.budget, seed=args.seed)
+    goal = {name: getattr(args, name) for name in ("loss", "accuracy", "budget")}
+    policy = Policy.fit(_read(args), **goal, confidence=args.confidence, seed=args.seed)
     policy.save(args.output)
     print(_described(policy))
     print(f"wrote {args.output}")

@@ -1,10 +1,12 @@
-"""``vj-train``: train a cascade from a recipe, from options, or from the pictures that come with scikit-image."""
+"""``vj-train``: train a cascade from a recipe, from options, or from the images that come with scikit-image."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from vj.cli._common import INTERRUPTED, OK, add_version, run
 from vj.errors import InputError
 
 DEMO = """
-# Faces of 25x25 pixels and photos that come with scikit-image: enough to see everything work, not for a real model.
+# Faces of 25x25 pixels and photos that come with scikit-image: enough for a demonstration, not for a real model.
 positives = [{ path = "skimage:faces", margin = -0.04 }]
 backgrounds = "skimage:backgrounds"
 window = "20x20"
@@ -34,10 +36,11 @@ rotation = 4
 contrast = 0.1
 """
 
-EXAMPLES = """examples:
+EXAMPLES = """\
+examples:
   vj-train --demo
-  vj-train recipe.toml --data /pictures --output out
-  vj-train --positives faces/ --backgrounds photos/ --output out --window 24x24 --stages 15
+  vj-train recipe.toml --data /images --output out --set search_share=0.02
+  vj-train --positives faces/ --backgrounds photos/ --output out --stages 15
 """
 
 
@@ -51,69 +54,115 @@ def _command(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from vj.boosting.recipe import PositiveSource, TrainingConfig
-
     parser = argparse.ArgumentParser(
         prog="vj-train",
-        description="Train a cascade of boosted features. Everything in a recipe can be said as an option, too.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="vj-train [RECIPE] [--positives PATH --backgrounds PATH --output PATH] [option ...]",
+        description="Train a cascade of boosted features. Options replace what the recipe says.",
+        epilog=_others() + EXAMPLES,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=29),
+        add_help=False,
     )
-    parser.add_argument("recipe", nargs="?", help="TOML file with the settings below (dashes as underscores)")
-    parser.add_argument("--demo", action="store_true", help="train on the faces that come with scikit-image")
-    parser.add_argument("--data", metavar="PATH", help="what {data} stands for in the paths of the recipe")
-    parser.add_argument("--restart", action="store_true", help="forget an interrupted run in the output folder")
-    parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    add_version(parser)
-    _add_options(parser.add_argument_group("settings"), TrainingConfig, "", {"positives", "backgrounds", "window"})
-    own = parser.add_argument_group("pictures")
-    own.add_argument("--positives", action="append", metavar="PATH", help="folder or file; may be repeated")
-    own.add_argument("--backgrounds", action="append", metavar="PATH", help="folder, list or pattern; may be repeated")
-    own.add_argument("--window", metavar="WxH", help="size of the window, as 24x24")
-    own.add_argument(
-        "--class", dest="classes", action="append", metavar="NAME", help="objects to take; may be repeated"
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help=argparse.SUPPRESS)
+    _add_images(parser.add_argument_group("images"))
+    _add_learning(
+        parser.add_argument_group("stages (a rate, count or depth may be a list with commas, one for each stage)")
     )
-    own.add_argument("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to keep; may be repeated")
-    _add_options(own, PositiveSource, "positives_", {"path", "where", "classes"})
+    _add_run(parser.add_argument_group("the run"))
     return parser
 
 
-def _add_options(group: Any, kind: type, prefix: str, skip: set[str]) -> None:
+def _add_images(group: Any) -> None:
+    add = group.add_argument
+    add("--positives", action="append", metavar="PATH", help="the object: crops or annotations; repeatable")
+    text = "images without it: folder, list, pattern; annotated: those of the positives around it; repeatable"
+    add("--backgrounds", action="append", metavar="PATH", help=text)
+    add("--format", metavar="NAME", help="format of the annotations, if not recognised")
+    add("--class", dest="classes", action="append", metavar="NAME", help="class of objects to take; repeatable")
+    add("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to take; repeatable")
+    add("--mirror", action=argparse.BooleanOptionalAction, default=None, help="add mirrored positives")
+    add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [0]")
+    add("--demo", action="store_true", help="train on the faces that come with scikit-image")
+    add("--data", metavar="PATH", help="replaces {data} in the paths of the recipe")
+
+
+def _add_learning(group: Any) -> None:
+    from vj.boosting.recipe import BOOSTINGS, FEATURE_KINDS, SEARCHES
+
+    add = group.add_argument
+    add("--window", metavar="WxH", help="size of the detection window [24x24]")
+    add("--features", choices=FEATURE_KINDS, help="upright Haar (few, more), also tilted, or LBP [basic]")
+    add("--stages", type=int, metavar="N", help="most stages trained [20]")
+    add("--positives-per-stage", type=int, metavar="N", help="positives that a stage is trained on [2000]")
+    add("--negatives-per-stage", type=int, metavar="N", help="negatives, mined with the stages so far [4000]")
+    add("--min-hit-rate", type=_numbers, metavar="X", help="share of positives a stage keeps [0.995]")
+    add("--max-false-alarm-rate", type=_numbers, metavar="X", help="share of negatives at which a stage ends [0.5]")
+    add("--max-weak-count", type=_numbers, metavar="N", help="most weak classifiers in a stage [200]")
+    add("--max-depth", type=_numbers, metavar="N", help="depth of the weak classifiers; 1: stumps [1]")
+    add("--boosting", choices=BOOSTINGS, help="kind of AdaBoost [gentle]")
+    add("--search", choices=SEARCHES, help="each round tries all features, or a sample and then its neighbours [fast]")
+    add(
+        "--pruning",
+        type=float,
+        metavar="X",
+        help="at the end, raise all thresholds for speed and lose this share of hits [0]",
+    )
+
+
+def _add_run(group: Any) -> None:
+    add = group.add_argument
+    add("--output", metavar="PATH", help="folder for cascade, report, plots and checkpoints")
+    add("--restart", action="store_true", help="drop the run that the output folder holds")
+    add("--seed", type=int, metavar="N", help="seed of everything random [1]")
+    add("--threads", type=int, metavar="N", help="results do not depend on it [one per core]")
+    add(
+        "--set",
+        dest="settings",
+        action="append",
+        metavar="KEY=VALUE",
+        help="change any setting of a recipe; repeatable",
+    )
+    add("--quiet", action="store_true", help="show nothing but errors")
+    add_version(group)
+    add("-h", "--help", action="help", help="show this help")
+
+
+# Settings that have an option of the same meaning.
+_OPTIONS = {"path", "format", "classes", "where"}
+
+
+def _others() -> str:
+    """List the settings that have no option, with what a recipe says of them."""
     from dataclasses import fields
 
-    for item in fields(kind):
-        if item.name in skip:
-            continue
-        meta = item.metadata
-        words: dict[str, Any] = {"dest": prefix + item.name, "default": None, "help": _help(item)}
-        name = "--" + (prefix + item.name).replace("_", "-")
-        if meta["type"] is bool:
-            group.add_argument(name, action=argparse.BooleanOptionalAction, **words)
-        elif "choices" in meta:
-            group.add_argument(name, choices=meta["choices"], **words)
-        else:
-            metavar = {int: "N", float: "X", str: "PATH"}[meta["type"]]
-            read: Any = meta["type"]
-            if meta.get("per_stage"):
-                read, metavar = partial(_numbers, read), f"{metavar}[,{metavar}...]"
-            group.add_argument(name, type=read, metavar=metavar, **words)
+    from vj.boosting.recipe import PositiveSource, TrainingConfig, describe
+
+    known = {action.dest for action in _actions()}
+    text = ["other settings, in a recipe or as --set KEY=VALUE:"]
+    text += [_line(f.name, describe(f, ranges=False)) for f in fields(TrainingConfig) if f.name not in known]
+    text += ["", "of a source of positives, as --set positives.KEY=VALUE, or positives.0.KEY for the first only:"]
+    text += [_line(f.name, describe(f, ranges=False)) for f in fields(PositiveSource) if f.name not in _OPTIONS]
+    return "\n".join([*text, "", ""])
 
 
-def _numbers(kind: type, text: str) -> Any:
+def _actions() -> list[argparse.Action]:
+    parser = argparse.ArgumentParser(add_help=False)
+    for add in (_add_images, _add_learning, _add_run):
+        add(parser)
+    return parser._actions
+
+
+def _line(name: str, text: str) -> str:
+    width = shutil.get_terminal_size().columns - 2
+    return textwrap.fill(text, width, initial_indent=f"  {name:<25} ", subsequent_indent=" " * 28)
+
+
+def _numbers(text: str) -> Any:
     """Read one number, or numbers with commas: one for each stage."""
-    values = [kind(part) for part in text.split(",")]
+    try:
+        values = [int(part) if part.strip().isdecimal() else float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, or numbers with commas, got {text!r}") from None
     return values if len(values) > 1 else values[0]
-
-
-def _help(item: Any) -> str:
-    text: str = item.metadata["help"]
-    if "low" in item.metadata:
-        text += f" ({item.metadata['low']} to {item.metadata['high']})"
-    if item.metadata.get("per_stage"):
-        text += "; or one for each stage, with commas"
-    if item.default not in ("", None):
-        text += f" [{item.default}]"
-    return text.replace("%", "%%")
 
 
 def _config(arguments: argparse.Namespace) -> Any:
@@ -121,30 +170,22 @@ def _config(arguments: argparse.Namespace) -> Any:
     import tomllib
     from dataclasses import fields
 
-    from vj.boosting.recipe import PositiveSource, TrainingConfig
+    from vj.boosting.recipe import TrainingConfig
+    from vj.cli._settings import apply, pair
 
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     override = {f.name: given[f.name] for f in fields(TrainingConfig) if f.name in given}
-    if "positives" in override:
-        source = {f.name: given[key] for f in fields(PositiveSource) if (key := f"positives_{f.name}") in given}
-        if "classes" in given:
-            source["classes"] = given["classes"]
-        if "where" in given:
-            source["where"] = dict(_pair(text) for text in given["where"])
-        override["positives"] = [{"path": path, **source} for path in override["positives"]]
     if arguments.demo:
         override.setdefault("output", "vj-demo")
-        return TrainingConfig.from_mapping(tomllib.loads(DEMO), override=override)
-    if arguments.recipe:
-        return TrainingConfig.from_toml(arguments.recipe, data=arguments.data, override=override)
-    return TrainingConfig.from_mapping({}, data=arguments.data, override=override)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    column, sign, value = text.partition("=")
-    if not sign:
-        raise InputError(f"expected --where COLUMN=VALUE, got {text!r}")
-    return column, value
+        config = TrainingConfig.from_mapping(tomllib.loads(DEMO), override=override)
+    elif arguments.recipe:
+        config = TrainingConfig.from_toml(arguments.recipe, data=arguments.data, override=override)
+    else:
+        config = TrainingConfig.from_mapping({}, data=arguments.data, override=override)
+    source: dict[str, Any] = {key: given[key] for key in ("format", "classes") if key in given}
+    if "where" in given:
+        source["where"] = dict(pair("--where COLUMN=VALUE", text) for text in given["where"])
+    return apply(config.with_positives(source) if source else config, arguments.settings or [])
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -157,16 +198,14 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("expected a folder for the results (--output PATH), got none")
     from vj.boosting.lock import locked
     from vj.boosting.run import Training
-    from vj.cli._screening import screened
     from vj.cli._training_output import Log
 
     folder = Path(config.output)
-    # Held from before anything is removed until the last plot is written.
+    # Locked from before anything is removed until the last plot is written.
     with locked(folder), Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
         if arguments.restart:
             _forget(folder)
-        backgrounds = screened(config, log) if config.screen_backgrounds else None
-        training = Training(config, backgrounds=backgrounds, progress=checked(log.progress))
+        training = Training(config, progress=checked(log.progress))
         try:
             for report in training:
                 log.stage(report)
@@ -181,7 +220,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _ctrl_c() -> Iterator[Callable[[Callable[[Any], None]], Callable[[Any], None]]]:
-    """Let no Ctrl-C get lost: one that falls into a finalizer or the compiler's callbacks is ignored by Python.
+    """Lose no Ctrl-C: Python ignores an interrupt that arrives in a finalizer or in the compiler's callbacks.
 
     Yields a wrapper for the progress callback, which raises the interrupt again at the next step.
     """
@@ -199,7 +238,7 @@ def _ctrl_c() -> Iterator[Callable[[Callable[[Any], None]], Callable[[Any], None
 
         return step
 
-    # Signals belong to the main thread; elsewhere there is nothing to catch.
+    # Only the main thread receives signals.
     if threading.current_thread() is not threading.main_thread():
         yield checked
         return
@@ -227,28 +266,25 @@ def _forget(folder: Path) -> None:
     """Remove the checkpoint and the results of an earlier run."""
     from vj.boosting.lock import NAME, locked
 
-    for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
-        (folder / name).unlink(missing_ok=True)
+    # A run that was started in Python holds this lock alone.
     with locked(folder / "checkpoint"):
+        for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
+            (folder / name).unlink(missing_ok=True)
         for path in (folder / "checkpoint").glob("*"):
             if path.name != NAME:
                 path.unlink(missing_ok=True)
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:
-    """Find the face in scikit-image's photo of an astronaut and draw it."""
-    import cv2
-
+    """Find the face in scikit-image's photo of an astronaut and draw a box around it."""
     from vj.datasets.packaged import packaged_photo
     from vj.detector import Detector
-    from vj.images import read_bgr, write_image
+    from vj.images import draw_boxes, read_bgr, write_image
 
-    picture = read_bgr(packaged_photo("astronaut.png")).copy()
-    found = Detector(cascade).detect(picture)
-    for (x, y, w, h), score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True):
-        cv2.rectangle(picture, (x, y), (x + w, y + h), (0, 255, 0), 2)
-        cv2.putText(picture, f"{score:.2f}", (x, max(y - 5, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 255, 0), 1)
-    write_image(folder / "astronaut.png", picture)
+    image = read_bgr(packaged_photo("astronaut.png"))
+    found = Detector(cascade).detect(image)
+    labels = [f"{score:.2f}" for score in found.scores]
+    write_image(folder / "astronaut.png", draw_boxes(image, found.boxes, labels=labels))
     log.line(f"{len(found.boxes)} box(es) in {folder / 'astronaut.png'}: {found.boxes.tolist()}")
 
 

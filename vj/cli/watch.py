@@ -184,8 +184,7 @@ class _Watch:
         smallest = self.args.min_size or smallest_object(image.shape, self.tiers.cascade.window)
         side = smallest if isinstance(smallest, int) else min(smallest)
         wake_up = WakeUp(self.tiers.looks(smallest), Motion(max(1, side // 4)), self.hysteresis)
-        with _common.compiling(PROGRAM):
-            wake_up.measure(image)
+        wake_up.measure(image)
         return wake_up
 
     def _tell(self, event: str, frame: Frame, found: Detections) -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Gray
+from vj._files import is_file, read_bounded
+from vj._types import Floats, Gray
 from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
 from vj.errors import InputError
-from vj.images import list_images, read_gray, to_gray
+from vj.images import SUFFIXES, list_images, read_gray, to_gray
+
+# A list of a million images takes 100 MB.
+_MAX_BYTES = 1 << 30
+
+_NO_BOXES: Floats = np.zeros((0, 4))
+
+Item = str | os.PathLike[str] | npt.NDArray[np.uint8]
 
 
 class Backgrounds(Sequence[Gray]):
@@ -24,10 +32,13 @@ class Backgrounds(Sequence[Gray]):
     ----------
     items : sequence of path or ndarray of uint8
         Files are read when asked for and not kept.
+    boxes : mapping of int to ndarray of float64, shape (n, 4), optional
+        Objects in the images, by the image's number, as x, y, width, height: no window that touches one is background.
     """
 
-    def __init__(self, items: Sequence[str | os.PathLike[str] | npt.NDArray[np.uint8]]) -> None:
+    def __init__(self, items: Sequence[Item], boxes: Mapping[int, Floats] | None = None) -> None:
         self.items = list(items)
+        self._boxes = dict(boxes or {})
 
     def __len__(self) -> int:
         return len(self.items)
@@ -36,6 +47,20 @@ class Backgrounds(Sequence[Gray]):
         """Return the picture; raises `InputError` if it cannot be read."""
         item = self.items[index]
         return to_gray(item) if isinstance(item, np.ndarray) else read_gray(item)
+
+    def boxes(self, index: int) -> Floats:
+        """Return the objects in an image; shape (n, 4)."""
+        return self._boxes.get(index, _NO_BOXES)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Backgrounds]) -> Backgrounds:
+        """Return the images of several, one after the other."""
+        items: list[Item] = []
+        boxes: dict[int, Floats] = {}
+        for part in parts:
+            boxes |= {len(items) + index: found for index, found in part._boxes.items()}
+            items += part.items
+        return cls(items, boxes)
 
     def name(self, index: int) -> str:
         """Return what to call a picture in a message."""
@@ -49,8 +74,9 @@ def find_backgrounds(places: Sequence[str]) -> Backgrounds:
     Parameters
     ----------
     places : sequence of str
-        Each a folder (searched recursively), a picture, a pattern with ``*``, or a text file that lists pictures, one
-        a line, relative to the list's folder or else to the working directory; ``#`` begins a comment.
+        Each a folder (searched recursively), an image with one of the usual endings, a pattern with ``*``, or a text
+        file of any name that lists images, one a line, relative to the list's folder or else to the working directory;
+        ``#`` begins a comment.
 
     Returns
     -------
@@ -78,21 +104,21 @@ def _expand(place: str) -> Sequence[str | npt.NDArray[np.uint8]]:
     if path.is_dir():
         return [str(p) for p in list_images(path)]
     if path.is_file():
-        return _read_list(path) if path.suffix.lower() in {".txt", ".lst", ".dat"} else [place]
+        return [place] if path.suffix.lower() in SUFFIXES else _read_list(path)
     if glob.has_magic(place):
         return sorted(glob.glob(place, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     raise InputError(f"{place}: expected a folder, a list or a pattern of backgrounds, got nothing there")
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a list of pictures as text, got {error}") from None
-    names = [line.strip() for line in lines]
+    data = read_bounded(path, _MAX_BYTES, "list of images")
+    if b"\0" in data:
+        raise InputError(f"{path}: expected a list of images as text, got other bytes")
+    # Names are whatever bytes the file system has.
+    names = [line.strip() for line in data.decode("utf-8", "surrogateescape").split("\n")]
     found = []
     for name in names:
         if name and not name.startswith("#"):
             beside = path.parent / name
-            found.append(str(beside if beside.exists() or not Path(name).exists() else Path(name)))
+            found.append(str(beside if is_file(beside) or not is_file(Path(name)) else Path(name)))
     return found

@@ -35,8 +35,9 @@ def read_info(source: Path, images: Path | None = None) -> list[LabelledImage]:
         name, words = parsed
         with located(source, f"line {line}"):
             values = np.array(numbers([number(word) for word in words], len(words), "boxes"))
-            rows.setdefault(name, []).extend(values.reshape(-1, 4).tolist())
-            if any(min(box[2:]) < 0 for box in rows[name]):
+            boxes = values.reshape(-1, 4)
+            rows.setdefault(name, []).extend(boxes.tolist())
+            if (boxes[:, 2:] < 0).any():
                 raise InputError(f"expected boxes with a size of 0 or more, got {text[-60:]!r}")
     folder = root(source.parent, images, list(rows))
     return [LabelledImage(existing(folder / name), array(boxes)) for name, boxes in rows.items()]
@@ -44,11 +45,13 @@ def read_info(source: Path, images: Path | None = None) -> list[LabelledImage]:
 
 def parse_info_line(words: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     """Split a line into the name, which may hold spaces, and the numbers of its boxes; None if it is no such line."""
-    for at in range(1, len(words)):
-        rest = words[at + 1 :]
-        n = count(words[at])
-        if n is not None and len(rest) == 4 * n and all(number(word) is not None for word in rest):
-            return " ".join(words[:at]), rest
+    # From the back: what follows the count are numbers, so that no word is looked at twice, however long the line is.
+    first = len(words)
+    while first > 1 and number(words[first - 1]) is not None:
+        first -= 1
+    for at in range(first, len(words)):
+        if count(words[at]) == (len(words) - at - 1) / 4:
+            return " ".join(words[:at]), words[at + 1 :]
     return None
 
 

@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from vj._files import is_file, read_bounded
 from vj.datasets.labelled import LabelledImage
-from vj.datasets.reading import array, existing, inside, located, number, numbers, read_bytes, read_lines, root
+from vj.datasets.reading import array, existing, inside, located, number, numbers, read_lines, root
 from vj.errors import InputError
+
+_MAX_BYTES = 4 << 20
+"""Largest XML file read: the objects of one image, some 10,000 of them; as many bytes of elements take 0.2 GB."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ def read(source: Path, images: Path | None = None) -> list[LabelledImage]:
         with located(path, "filename"):
             image = existing(inside(folder, file.name))
         # Files that were renamed often keep their old <filename>, but the XML goes by the name of its image.
-        if not image.is_file() and (own := existing(folder / path.stem)).is_file():
+        if not is_file(image) and is_file(own := existing(folder / path.stem)):
             image = own
         ignored = np.array(file.difficult, dtype=np.bool_)
         classes = tuple(file.classes) if any(file.classes) else ()
@@ -95,7 +99,7 @@ def _tree(path: Path) -> Any:
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
-    data = read_bytes(path)
+    data = read_bounded(path, _MAX_BYTES)
     try:
         return fromstring(data)
     # LookupError and ValueError: encodings that Python does not know, or that expat cannot use.

@@ -16,14 +16,15 @@ from vj.errors import InputError
 from vj.images import list_images, read_gray
 
 NAMES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml", "data.yml")
-_MAX_YAML = 1 << 20
+# A thousand names take 30 KB; PyYAML needs 6 s for a megabyte.
+_MAX_YAML = 1 << 17
 
 
 def read(source: Path, images: Path | None = None) -> list[LabelledImage]:
     """Read a YOLO folder; images are opened, since boxes are fractions of their size. No label file: no objects."""
     folder = source if source.is_dir() else source.parent
     place = images or (folder / "images" if (folder / "images").is_dir() else folder)
-    names = _class_names(folder)
+    names = read_class_names(folder)
     found = []
     for path in list_images(place):
         label = _label_file(path, place, folder)
@@ -70,7 +71,14 @@ def _label_file(path: Path, place: Path, folder: Path) -> Path:
     return label if label.is_file() else path.with_suffix(".txt")
 
 
-def _class_names(folder: Path) -> dict[int, str]:
+def read_class_names(folder: Path) -> dict[int, str]:
+    """Read the names of classes by their numbers; none if no file holds them.
+
+    Raises
+    ------
+    InputError
+        If the first file found cannot be read.
+    """
     for place in (folder, folder.absolute().parent):
         for name in NAMES:
             if (place / name).is_file():

@@ -18,7 +18,7 @@ from vj.errors import InputError
 from vj.evaluation.matching import NEITHER, TRUE, Matches
 
 FALSE_POSITIVES = (0, 10, 31, 50, 65, 78, 95, 167, 422)
-"""Counts of false positives at which recall is told: the columns of Viola and Jones, and 0."""
+"""Counts of false positives at which recall is reported: the columns of Viola and Jones, and 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,24 +30,24 @@ class Curve:
     Parameters
     ----------
     scores : ndarray of float64, shape (n,)
-        Distinct scores, falling.
+        Distinct scores, highest first.
     true, false : ndarray of float64, shape (n,)
         Faces found (or the sum of their overlaps, see `vj.evaluation.fddb`) and false detections with a score at
         least as high.
     n_wanted : int
         Faces that should be found.
-    n_pictures : int
+    n_images : int
     """
 
     scores: npt.NDArray[np.float64]
     true: npt.NDArray[np.float64]
     false: npt.NDArray[np.float64]
     n_wanted: int
-    n_pictures: int
+    n_images: int
 
     @property
     def recall(self) -> npt.NDArray[np.float64]:
-        """Share of the wanted faces found, at each point; rises."""
+        """Share of the wanted faces found, at each point; never falls."""
         return self.true / self.n_wanted
 
     @property
@@ -56,14 +56,9 @@ class Curve:
         return self.true / np.maximum(self.true + self.false, 1)
 
     def recall_at(self, false_positives: float) -> float:
-        """Highest recall with at most that many false positives in the whole set; 0 if no threshold is so strict."""
+        """Highest recall with at most this many false positives in the whole set; 0 if no threshold is that strict."""
         allowed = self.true[self.false <= false_positives]
         return float(allowed.max(initial=0.0) / self.n_wanted)
-
-    def threshold_at(self, false_positives: float) -> float:
-        """Lowest score with at most that many false positives; infinity if there is none."""
-        allowed = self.scores[self.false <= false_positives]
-        return float(allowed.min(initial=np.inf))
 
     @property
     def average_precision(self) -> float:
@@ -73,16 +68,16 @@ class Curve:
 
 
 def curve(scores: Sequence[npt.NDArray[np.float64]], matches: Sequence[Matches], n_wanted: int) -> Curve:
-    """Pool the matches of all pictures into one `Curve`.
+    """Pool the matches of all images into one `Curve`.
 
     Parameters
     ----------
     scores : sequence of ndarray of float64
-        Scores of the detections of each picture.
+        Scores of the detections of each image.
     matches : sequence of Matches
         What became of them, in the same order.
     n_wanted : int
-        Faces that should be found in all pictures; at least 1.
+        Faces that should be found in all images; at least 1.
 
     Returns
     -------
@@ -102,7 +97,7 @@ def curve(scores: Sequence[npt.NDArray[np.float64]], matches: Sequence[Matches],
     return pooled(score[counts], (outcome[counts] == TRUE).astype(np.float64), n_wanted, len(matches))
 
 
-def pooled(scores: npt.NDArray[np.float64], true: npt.NDArray[np.float64], n_wanted: int, n_pictures: int) -> Curve:
+def pooled(scores: npt.NDArray[np.float64], true: npt.NDArray[np.float64], n_wanted: int, n_images: int) -> Curve:
     """Build a `Curve` from the score of each detection and whether it is true (1) or false (0)."""
     distinct, index = np.unique(-scores, return_inverse=True)
     n = len(distinct)
@@ -112,5 +107,5 @@ def pooled(scores: npt.NDArray[np.float64], true: npt.NDArray[np.float64], n_wan
         true=np.cumsum(found),
         false=np.cumsum(np.bincount(index, minlength=n) - found),
         n_wanted=n_wanted,
-        n_pictures=n_pictures,
+        n_images=n_images,
     )

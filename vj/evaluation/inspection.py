@@ -1,4 +1,4 @@
-"""A look inside one cascade: what it is made of, where its time goes, what its objects look like on average."""
+"""A look inside one cascade: what it is made of, where its time goes, and what the objects it finds look like."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe(cascade: Cascade) -> dict[str, Any]:
         "weak_classifiers": cascade.n_trees,
         "nodes": len(cascade.node_features),
         "features": len(used),
-        "depth": _depth(cascade),
+        "depth": int(cascade.node_depths.max()) + 1,
         "tilted_share": round(float(tilted.mean()), 4),
         "weak_per_stage": cascade.stage_sizes.tolist(),
         "stage_thresholds": [round(float(v), 6) for v in cascade.stage_thresholds],
@@ -44,31 +44,20 @@ def describe(cascade: Cascade) -> dict[str, Any]:
     }
 
 
-def _depth(cascade: Cascade) -> int:
-    """Nodes on the longest path through any tree; a node comes after its parent, so one pass in order will do."""
-    depth = np.ones(len(cascade.node_features), dtype=np.int64)
-    first = np.repeat(cascade.tree_starts[:-1], np.diff(cascade.tree_starts))
-    for node in np.flatnonzero((cascade.node_children > 0).any(axis=1)):
-        for child in cascade.node_children[node]:
-            if child > 0:
-                depth[first[node] + child] = depth[node] + 1
-    return int(depth.max())
-
-
 def stage_seconds(
-    cascade: Cascade, pictures: Sequence[Gray], *, repeats: int = 5, **settings: Any
+    cascade: Cascade, images: Sequence[Gray], *, repeats: int = 5, **settings: Any
 ) -> npt.NDArray[np.float64]:
     """Measure where the time goes: processor seconds that each stage adds to a scan, on one thread.
 
-    Scans with the cascade cut off after 1, 2, ... stages, whose last one then lets nothing pass (to collect the hits of
-    an early stage would cost more than the stage), again and again in turn, and takes differences of the shortest
-    times. So the first stage's share holds the pyramid too, and a late stage that few windows reach adds less than the
-    noise: since a stage more cannot take less time, its share is then 0.
+    Scans with the cascade cut off after 1, 2, ... stages, whose last one then lets nothing pass (collecting the hits of
+    an early stage would cost more than the stage), in turn and repeatedly, and takes differences of the shortest times.
+    The first stage's share therefore includes the pyramid. A late stage that few windows reach adds less than the
+    noise: since one more stage cannot take less time, its share is then 0.
 
     Parameters
     ----------
     cascade : Cascade
-    pictures : sequence of ndarray of uint8, shape (h, w)
+    images : sequence of ndarray of uint8, shape (h, w)
     repeats : int
         Runs that each shortest time is taken over.
     **settings
@@ -82,29 +71,29 @@ def stage_seconds(
     closed = [replace(c, stage_thresholds=np.append(c.stage_thresholds[:-1], np.float32(1e30))) for c in cuts]
     detectors = [Detector(one, **(settings | {"threads": 1})) for one in closed]
     # The first scan of all may compile.
-    detectors[0].cost(pictures[0])
+    detectors[0].hits(images[0])
     times = np.full(len(detectors), np.inf)
     for _ in range(repeats):
         for k, detector in enumerate(detectors):
-            # Time of the processor: the share of a stage is smaller than what other programs take on the side.
+            # Processor time: a stage's share is smaller than what other programs take meanwhile.
             start = time.process_time()
-            for gray in pictures:
-                detector.cost(gray)
+            for gray in images:
+                detector.hits(gray)
             times[k] = min(times[k], time.process_time() - start)
-    # A time is also an upper bound for every shorter cascade.
+    # A cascade's time is also an upper bound for every shorter one.
     bounds = np.minimum.accumulate(times[::-1])[::-1]
     return np.diff(np.concatenate([[0.0], bounds]))
 
 
 def mean_object(
-    detector: Detector, pictures: Iterable[Gray], *, side: int = 96, limit: int = 500
+    detector: Detector, images: Iterable[Gray], *, side: int = 96, limit: int = 500
 ) -> tuple[Gray | None, int]:
     """Average the objects that a detector finds.
 
     Parameters
     ----------
     detector : Detector
-    pictures : iterable of ndarray of uint8, shape (h, w)
+    images : iterable of ndarray of uint8, shape (h, w)
     side : int
         Longer side of the result in pixels.
     limit : int
@@ -113,7 +102,7 @@ def mean_object(
     Returns
     -------
     mean : ndarray of uint8, shape (h, w), or None
-        Each object brought to the same mean and contrast first; None if none was found.
+        Of objects with their mean and contrast made equal; None if none was found.
     count : int
         Objects averaged.
     """
@@ -123,7 +112,7 @@ def mean_object(
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     total, count = np.zeros(size[::-1]), 0
-    for gray in pictures:
+    for gray in images:
         for x, y, w, h in detector.detect(gray).boxes[: limit - count].tolist():
             crop = cv2.resize(gray[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA).astype(np.float64)
             total += (crop - crop.mean()) / max(float(crop.std()), 1.0)

@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from vj.cascade.model import Cascade
 from vj.datasets.labelled import LabelledImage, Wanted
-from vj.detector import Detector
+from vj.detector import Cost, Detector
 from vj.errors import InputError
 from vj.evaluation.curves import FALSE_POSITIVES, Curve, curve
 from vj.evaluation.fddb import fddb_curves
 from vj.evaluation.matching import TRUE, Alignment, Found, Matches, Truth, fit_alignment, match
-from vj.evaluation.rejection import rejection_profile
-from vj.images import read_bgr, to_gray
+from vj.images import read_bgr
 
 Detect = Callable[[npt.NDArray[np.uint8]], Found]
 """From a BGR image (h, w, 3) to what is found in it."""
@@ -37,15 +36,20 @@ class ImageRun:
         Wall time of the detector alone.
     error : str
         Why the image could not be read.
+    cost : Cost, optional
+        For a cascade: what scanning the image took.
     """
 
     image: LabelledImage
     found: Found | None
     seconds: float = 0.0
     error: str = ""
+    cost: Cost | None = None
 
 
-def run_detector(detect: Detect, images: Iterable[LabelledImage]) -> Iterator[ImageRun]:
+def run_detector(
+    detect: Detect, images: Iterable[LabelledImage], cost: Callable[[npt.NDArray[np.uint8]], Cost] | None = None
+) -> Iterator[ImageRun]:
     """Yield what a detector finds in each image; for one that cannot be read, the error is yielded, not raised.
 
     Parameters
@@ -53,6 +57,8 @@ def run_detector(detect: Detect, images: Iterable[LabelledImage]) -> Iterator[Im
     detect : callable
         From a BGR image to `Found`.
     images : iterable of LabelledImage
+    cost : callable, optional
+        From a BGR image to its `Cost`, such as the `cost` of a `vj.Detector`; not part of the time reported.
     """
     for image in images:
         try:
@@ -62,7 +68,8 @@ def run_detector(detect: Detect, images: Iterable[LabelledImage]) -> Iterator[Im
             continue
         start = time.perf_counter()
         found = detect(pixels)
-        yield ImageRun(image, found, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        yield ImageRun(image, found, seconds, cost=None if cost is None else cost(pixels))
 
 
 def cascade_detector(cascade: Cascade, **settings: Any) -> Detect:
@@ -95,7 +102,7 @@ def yunet_detector(path: str, score_threshold: float = 0.02) -> Detect:
     path : str
         The model's ONNX file, such as ``face_detection_yunet_2023mar.onnx``.
     score_threshold : float
-        Lowest score reported: low, since a curve wants the doubtful ones too.
+        Lowest score reported: low, since a curve needs the doubtful ones too.
 
     Raises
     ------
@@ -156,14 +163,14 @@ class Evaluation:
     cost: WindowCost | None = None
 
     def missed(self, k: int) -> npt.NDArray[np.int64]:
-        """Return the wanted objects of image `k` that no detection found, however low its score."""
+        """Return the wanted objects of image `k` that no detection found, whatever its score."""
         found = self.matches[k].face[self.matches[k].outcome == TRUE]
         wanted = np.flatnonzero(~self.truth[k].ignored)
         return np.setdiff1d(wanted, found)
 
 
 class WindowCost(NamedTuple):
-    """What a cascade evaluates for each window it visits, on average; the two differ if it has trees.
+    """What a cascade evaluates for each window it visits, on average; the two differ if it has trees of several nodes.
 
     Parameters
     ----------
@@ -183,9 +190,9 @@ class Rules:
     wanted : Wanted
         Which objects are asked for.
     iou_threshold : float
-        Overlap that makes a match.
+        Smallest overlap of a match.
     align : bool
-        Whether to fit one constant shift and scale first: box conventions differ.
+        Whether to fit one shift and scale to all boxes of a detector first: what a box holds differs between them.
     """
 
     wanted: Wanted = field(default_factory=Wanted)
@@ -193,7 +200,7 @@ class Rules:
     align: bool = False
 
 
-def evaluate(name: str, runs: Sequence[ImageRun], rules: Rules, cost: WindowCost | None = None) -> Evaluation:
+def evaluate(name: str, runs: Sequence[ImageRun], rules: Rules) -> Evaluation:
     """Compare what a detector found with the labels.
 
     Parameters
@@ -203,8 +210,6 @@ def evaluate(name: str, runs: Sequence[ImageRun], rules: Rules, cost: WindowCost
     runs : sequence of ImageRun
         Images that could not be read are left out, with their objects.
     rules : Rules
-    cost : WindowCost, optional
-        Kept with the result.
 
     Returns
     -------
@@ -224,6 +229,7 @@ def evaluate(name: str, runs: Sequence[ImageRun], rules: Rules, cost: WindowCost
     found = [Found(alignment.apply(one.boxes), one.scores) for one in found]
     matches = [match(f, t, rules.iou_threshold) for f, t in zip(found, truth, strict=True)]
     result = curve([f.scores for f in found], matches, sum(t.n_wanted for t in truth))
+    costs = [run.cost for run in runs if run.cost is not None]
     return Evaluation(
         name=name,
         curve=result,
@@ -233,7 +239,7 @@ def evaluate(name: str, runs: Sequence[ImageRun], rules: Rules, cost: WindowCost
         matches=matches,
         milliseconds=1000 * float(np.mean([seconds for _, _, seconds in usable])),
         fddb=_fddb(found, [image for image, _, _ in usable]),
-        cost=cost,
+        cost=window_cost(costs) if costs else None,
     )
 
 
@@ -245,47 +251,20 @@ def _fddb(found: list[Found], images: list[LabelledImage]) -> tuple[Curve, Curve
     return fddb_curves(found, ellipses)
 
 
-COST_PICTURES = 300
-"""Most pictures on which the cost of a window is counted: with 283 news photos its mean was known to 1.4 % (one
-standard deviation under resampling)."""
-
-
-TREE_PICTURES = 3
-"""Pictures on which the nodes evaluated in a tree are counted, which takes a second or two for each. Their number
-hardly depends on the picture: alt2's were 1.59 on two photos and 1.60 on forty others."""
-
-
-def window_cost(cascade: Cascade, pictures: Sequence[LabelledImage], **settings: Any) -> WindowCost:
-    """Return how many weak classifiers and features a cascade evaluates for each window it visits.
+def window_cost(costs: Iterable[Cost]) -> WindowCost:
+    """Return what a cascade evaluates for each window it visits, over all windows of all images.
 
     Parameters
     ----------
-    cascade : Cascade
-    pictures : sequence of LabelledImage
-        Of a larger set, `COST_PICTURES` at even distances are taken; those that cannot be read are left out.
-    **settings
-        As for `vj.Detector`.
+    costs : iterable of Cost
+        What `vj.Detector.cost` returned for each image.
     """
-    detector = Detector(cascade, **settings)
-    windows = evaluated = 0
-    for image in _readable(pictures, COST_PICTURES):
-        cost = detector.cost(image)
+    windows = weak_classifiers = features = 0
+    for cost in costs:
         windows += int(cost.windows.sum())
-        evaluated += int(cost.evaluated.sum())
-    weak = evaluated / max(windows, 1)
-    if cascade.is_stumps:
-        return WindowCost(weak, weak)
-    profile = rejection_profile(cascade, (to_gray(image) for image in _readable(pictures, TREE_PICTURES)))
-    return WindowCost(weak, weak * profile.features_per_window / max(profile.weak_classifiers_per_window, 1e-9))
-
-
-def _readable(pictures: Sequence[LabelledImage], most: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield at most so many pictures, at even distances; BGR."""
-    for picture in pictures[:: -(-len(pictures) // most) or 1]:
-        try:
-            yield read_bgr(picture.path)
-        except InputError:
-            continue
+        weak_classifiers += int(cost.weak_classifiers.sum())
+        features += int(cost.features.sum())
+    return WindowCost(weak_classifiers / max(windows, 1), features / max(windows, 1))
 
 
 def as_figures(result: Evaluation, false_positives_per_image: Sequence[float] = (0.1, 1.0)) -> dict[str, Any]:
@@ -295,7 +274,7 @@ def as_figures(result: Evaluation, false_positives_per_image: Sequence[float] = 
     ----------
     result : Evaluation
     false_positives_per_image : sequence of float
-        Rates at which recall is told besides the counts of `FALSE_POSITIVES`.
+        Rates at which recall is reported, as well as at the counts of `FALSE_POSITIVES`.
     """
     found = result.curve
     figures: dict[str, Any] = {
@@ -303,7 +282,7 @@ def as_figures(result: Evaluation, false_positives_per_image: Sequence[float] = 
         "average_precision": round(found.average_precision, 5),
         "recall_at": {str(k): round(found.recall_at(k), 5) for k in FALSE_POSITIVES},
         "recall_at_per_image": {
-            f"{rate:g}": round(found.recall_at(rate * found.n_pictures), 5) for rate in false_positives_per_image
+            f"{rate:g}": round(found.recall_at(rate * found.n_images), 5) for rate in false_positives_per_image
         },
         "detections": {"true": int(found.true[-1]), "false": int(found.false[-1])} if len(found.true) else None,
         "alignment": {"dx": result.alignment.dx, "dy": result.alignment.dy, "scale": result.alignment.scale},

@@ -1,7 +1,4 @@
-"""What each stage of a cascade sees, rejects and costs on real pictures.
-
-Everything here is read off depth maps: how many stages each window of a level passed.
-"""
+"""What each stage of a cascade sees, rejects and costs on real images, as the detector itself counts it."""
 
 from __future__ import annotations
 
@@ -12,20 +9,17 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Gray
+from vj._types import Counts, Gray
 from vj.cascade.model import Cascade
-from vj.detector import Detector, WindowMap
+from vj.detector import Cost, Detector
 from vj.errors import InputError
-from vj.evaluation.paths import nodes_evaluated
-from vj.scanning.pyramid import resize
 
-Counts = npt.NDArray[np.int64]
 Rule = Literal["grid", "opencv"]
 
 
 @dataclass(frozen=True, eq=False)
 class RejectionProfile:
-    """Counts over all windows of a set of pictures.
+    """Counts over all windows of a set of images.
 
     Parameters
     ----------
@@ -37,7 +31,7 @@ class RejectionProfile:
         Windows looked at. Those too flat to normalise are among them, but enter no stage.
     entered, passed : ndarray of int64, shape (n_stages,)
         Windows that entered and that passed each stage.
-    evaluated : ndarray of int64, shape (n_stages,)
+    features : ndarray of int64, shape (n_stages,)
         Features evaluated in each stage: one for each stump, one for each node on the path through a tree.
     """
 
@@ -46,7 +40,7 @@ class RejectionProfile:
     windows: int
     entered: Counts
     passed: Counts
-    evaluated: Counts
+    features: Counts
 
     @property
     def rejected(self) -> Counts:
@@ -55,7 +49,7 @@ class RejectionProfile:
 
     @property
     def flat(self) -> int:
-        """Windows dropped before the first stage, their contrast being too low."""
+        """Windows dropped before the first stage because their contrast is too low."""
         return self.windows - int(self.entered[0])
 
     @property
@@ -73,7 +67,7 @@ class RejectionProfile:
     @property
     def features_per_window(self) -> float:
         """Features evaluated for each window looked at, flat ones included."""
-        return float(self.evaluated.sum() / max(self.windows, 1))
+        return float(self.features.sum() / max(self.windows, 1))
 
     def __add__(self, other: RejectionProfile) -> RejectionProfile:
         if not np.array_equal(self.stage_sizes, other.stage_sizes):
@@ -84,26 +78,13 @@ class RejectionProfile:
             self.windows + other.windows,
             self.entered + other.entered,
             self.passed + other.passed,
-            self.evaluated + other.evaluated,
+            self.features + other.features,
         )
-
-
-def visited(depth: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
-    """Return which windows OpenCV's detector looks at; shape as `depth`.
-
-    In each row, the right neighbour of a window that the first stage rejected is left out; a window dropped for its
-    low contrast hides none.
-    """
-    rejected = depth == 0
-    mask = np.ones(depth.shape, dtype=np.bool_)
-    for column in range(1, depth.shape[1]):
-        mask[:, column] = ~(mask[:, column - 1] & rejected[:, column - 1])
-    return mask
 
 
 def rejection_profile(
     cascade: Cascade,
-    pictures: Iterable[Gray],
+    images: Iterable[Gray],
     *,
     scale_factor: float = 1.1,
     min_size: tuple[int, int] = (0, 0),
@@ -114,14 +95,14 @@ def rejection_profile(
     Parameters
     ----------
     cascade : Cascade
-    pictures : iterable of ndarray of uint8, shape (h, w)
+    images : iterable of ndarray of uint8, shape (h, w)
     scale_factor : float
         Ratio of one scale to the next.
     min_size : (int, int)
-        Smallest window in pixels of the picture.
+        Smallest window in pixels of the image.
     rule : {'opencv', 'grid'}
-        The windows that OpenCV's detector visits, or all of the same grid: every second pixel below scale 2, every
-        pixel from there on.
+        The windows that OpenCV's detector visits, or all of the same grid: every second pixel below scale 2, then
+        every pixel.
 
     Returns
     -------
@@ -136,25 +117,16 @@ def rejection_profile(
         raise InputError(f"expected the rule opencv or grid, got {rule!r}")
     detector = Detector(cascade, scale_factor=scale_factor, min_size=min_size)
     total = _empty(cascade)
-    for gray in pictures:
-        for one in detector.windows(gray):
-            total = total + _profile(cascade, gray, one, rule)
+    for gray in images:
+        total = total + _profile(cascade, detector.cost(gray, every=rule == "grid"))
     return total
 
 
-def _profile(cascade: Cascade, gray: Gray, one: WindowMap, rule: Rule) -> RejectionProfile:
-    seen = visited(one.depth) if rule == "opencv" else np.ones(one.depth.shape, dtype=np.bool_)
-    counts = np.bincount(one.depth[seen].astype(np.int64) + 1, minlength=cascade.n_stages + 2)
-    # counts[0] are flat windows, counts[k + 1] those that passed exactly k stages.
-    reached = counts[::-1].cumsum()[::-1]
-    entered, passed = reached[1:-1], reached[2:]
-    sizes = cascade.stage_sizes.astype(np.int64)
-    evaluated = entered * sizes
-    if not cascade.is_stumps:
-        rows, columns = np.nonzero(seen & (one.depth >= 0))
-        corners = np.column_stack([columns, rows]) * one.level.stride
-        evaluated = nodes_evaluated(cascade, resize(gray, one.level.size), corners, one.depth[rows, columns])
-    return RejectionProfile(cascade.name, sizes, int(reached[0]), entered, passed, evaluated)
+def _profile(cascade: Cascade, cost: Cost) -> RejectionProfile:
+    entered = cost.entered.sum(axis=0)
+    passed = np.append(entered[1:], cost.hits.sum())
+    windows, features = int(cost.windows.sum()), cost.features.sum(axis=0)
+    return RejectionProfile(cascade.name, cascade.stage_sizes.astype(np.int64), windows, entered, passed, features)
 
 
 def _empty(cascade: Cascade) -> RejectionProfile:

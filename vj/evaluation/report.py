@@ -96,7 +96,7 @@ def _cells(result: Evaluation) -> list[str]:
         result.name,
         f"{100 * found.average_precision:.1f}",
         *(f"{100 * found.recall_at(k):.1f}" for k in FALSE_POSITIVES),
-        *(f"{100 * found.recall_at(rate * found.n_pictures):.1f}" for rate in (0.1, 1.0)),
+        *(f"{100 * found.recall_at(rate * found.n_images):.1f}" for rate in (0.1, 1.0)),
         f"{result.milliseconds:.1f}",
         *(["", ""] if result.cost is None else [f"{value:.2f}" for value in result.cost]),
     ]

@@ -1,4 +1,4 @@
-"""Contact sheets of a detector's errors: what a person looks at next."""
+"""Contact sheets of a detector's errors, for people to look at."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from vj.errors import InputError
 from vj.evaluation.matching import FALSE
 from vj.evaluation.measure import Evaluation
-from vj.images import read_bgr
+from vj.images import draw_boxes, read_bgr
 
 _TILE = 112
-"""Side of a picture on the sheet, in pixels; below it a line of text."""
+"""Side of a tile of the sheet, in pixels; a line of text stands below it."""
 _LINE = 16
 _COLUMNS = 10
 
@@ -26,7 +26,7 @@ def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) 
     ----------
     result : Evaluation
     paths : sequence of Path
-        Of the pictures, in the order of the evaluation.
+        Of the images, in the order of the evaluation.
     limit : int
         Most tiles.
 
@@ -45,13 +45,13 @@ def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) 
 
 
 def missed_faces(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
-    """Return a sheet of the faces that nothing found, largest first: size, and the best overlap of any detection.
+    """Return a sheet of the faces that no detection found, largest first: size, and best overlap of any detection.
 
     Parameters
     ----------
     result : Evaluation
     paths : sequence of Path
-        Of the pictures, in the order of the evaluation.
+        Of the images, in the order of the evaluation.
     limit : int
         Most tiles.
 
@@ -90,7 +90,7 @@ def _sheet(rows: Sequence[tuple[Path, npt.NDArray[np.float64], str]]) -> npt.NDA
 
 
 def _tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Cut a box out with as much again around it, and outline it; beyond the picture it is grey."""
+    """Cut out a box with a border of 0.4 of its longer side, and outline it; beyond the image the tile is grey."""
     import cv2
 
     try:
@@ -100,17 +100,17 @@ def _tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     side = 1.8 * max(float(box[2]), float(box[3]), 4.0)
     centre = box[:2] + box[2:] / 2
     scale = _TILE / side
-    # From picture to tile; averaging while shrinking, which warping does not do by itself.
+    # From image to tile. Images that shrink are averaged first, because warping does not average.
     if scale < 0.5:
         shrink = 2.0 * scale
         if shrink * min(image.shape[:2]) < 1:
-            # A box so large that nothing of the image would be left to see.
+            # The box is so large that nothing of the image would be left to see.
             return np.full((_TILE, _TILE, 3), 128, dtype=np.uint8)
         image = np.asarray(cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
         centre, scale = centre * shrink, scale / shrink
         box = box * shrink
     move = np.array([[scale, 0, _TILE / 2 - scale * centre[0]], [0, scale, _TILE / 2 - scale * centre[1]]])
     tile = cv2.warpAffine(image, move, (_TILE, _TILE), borderMode=cv2.BORDER_CONSTANT, borderValue=(128, 128, 128))
-    corners = [(v * scale + move[:, 2]).round().astype(int).tolist() for v in (box[:2], box[:2] + box[2:])]
-    cv2.rectangle(tile, corners[0], corners[1], (0, 200, 255), 1)
-    return np.asarray(tile, dtype=np.uint8)
+    first, last = ((v * scale + move[:, 2]).round().astype(np.int64) for v in (box[:2], box[:2] + box[2:]))
+    outline = np.concatenate([first, last - first + 1])[None]
+    return draw_boxes(np.asarray(tile, dtype=np.uint8), outline, (0, 200, 255), thickness=1)

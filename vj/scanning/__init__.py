@@ -1,1 +1,1 @@
-"""How a picture is scanned with a cascade: integral images, the pyramid, the scan, and the grouping of its hits."""
+"""How an image is scanned with a cascade: integral images, the pyramid, the scan, and the grouping of its hits."""

@@ -1,16 +1,16 @@
-"""The compiled scan, twice: window by window, and in groups of eight neighbouring windows held in vector registers.
+"""The compiled scan, twice: window by window, and eight neighbouring windows at a time in vector registers.
 
 `scan_plain` is the definition: one window after the other, float64 sums in file order. `scan_lanes` returns the same
-survivors and counts several times faster. It owes its speed to three things:
+hits and counts of windows several times faster. It owes its speed to three things:
 
-- Windows are handled in groups of eight neighbours ("lanes") of which at least one is alive, four groups at a time, so
-  that what a weak classifier needs (offsets, threshold) is read once for 32 windows and the four chains of arithmetic
-  overlap. Numba does not vectorise such short loops by itself: the vector types below emit LLVM vectors, which every
-  processor supports.
+- Eight neighbouring windows are the lanes of a vector. A vector is worked on as long as one of its lanes is alive, four
+  vectors at a time, so that what a weak classifier needs (offsets, threshold) is read once for 32 windows and the four
+  chains of arithmetic overlap. Numba does not vectorise such short loops by itself: the vector types below emit LLVM
+  vectors, which every processor supports.
 - A feature's look-ups are merged: an edge feature has six different corners, not eight. With small integer weights the
   value is an exact 32-bit integer, whatever the order.
 - A stage's leaves are rounded to 32-bit integers. The rounding errors are bounded, so a lane is decided whenever its
-  sum is further than the bound from the threshold; the few others (about one in a million) are summed exactly.
+  sum is further than the bound from the stage limit; the few others (about one in a million) are summed exactly.
 
 All this stays in one file because numba does not notice when a file that a cached function calls into has changed.
 
@@ -28,10 +28,134 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from vj._compile import njit
+from vj.cascade.haar import MIN_DEVIATION
+from vj.cascade.lbp import RING
+
+_RING_CORNERS = np.array([4 * row + column for row, column in RING])
+"""Top left corner of each outer cell among the 16 corners of an LBP feature."""
+
+# --- one window at a time ----------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, counts):
+    """Scan a grid of windows; return the number of hits and of windows visited.
+
+    The hits go to `hits` (row, column) and `hit_sums`, in row order. `counts` is a pair of int64 arrays, to which the
+    windows that enter each stage and the features evaluated in it are added: a feature for each node that a window
+    meets on its way through a tree, so that a stump evaluates one.
+    """
+    entered, features = counts
+    found = 0
+    visited = 0
+    n_stages = len(tables.limits)
+    for r in range(grid.rows):
+        i = 0
+        while i < grid.columns:
+            visited += 1
+            base = r * grid.row_step + i
+            depth, total = _run_window(sums, squares, base, grid, tables, offsets, features)
+            for stage in range(min(depth + 1, n_stages)):
+                entered[stage] += 1
+            if depth == n_stages:
+                hits[found, 0] = r
+                hits[found, 1] = i
+                hit_sums[found] = total
+                found += 1
+            i += 2 if skip and depth == 0 else 1
+    return found, visited
+
+
+@njit(cache=True, nogil=True)
+def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum):
+    """Fill `depth` (int16) and `last_sum` (float64), both (rows, columns), for every window of the grid."""
+    features = np.zeros(len(tables.limits), np.int64)
+    for r in range(grid.rows):
+        for i in range(grid.columns):
+            found, total = _run_window(sums, squares, r * grid.row_step + i, grid, tables, offsets, features)
+            depth[r, i] = found
+            last_sum[r, i] = total
+
+
+@njit(cache=True, nogil=True)
+def _run_window(sums, squares, base, grid, tables, offsets, features):
+    """Return the depth of a window (-1 if it is flat) and the sum of the last stage it reached; count the features."""
+    norm = np.float32(1) if tables.lbp else _norm(sums, squares, base, grid.corners, tables.area)
+    if norm == 0:
+        return -1, 0.0
+    passed = 0
+    total = 0.0
+    while passed < len(tables.limits):
+        total, evaluated = _stage_sum(sums, base, norm, passed, tables, offsets)
+        features[passed] += evaluated
+        if total < tables.limits[passed]:
+            break
+        passed += 1
+    return passed, total
+
+
+@njit(cache=True, nogil=True)
+def _norm(sums, squares, base, corners, area):
+    """1 / (area * standard deviation) of the inner rectangle as float32; 0 where the window is too flat to be scanned.
+
+    See `MIN_DEVIATION`; OpenCV compares the rounded norm, not the deviation.
+    """
+    a, b, c, d = base + corners[0], base + corners[1], base + corners[2], base + corners[3]
+    total = np.int32(sums[a] - sums[b] - sums[c] + sums[d])
+    square = np.uint32(squares[a] - squares[b] - squares[c] + squares[d])
+    variance = area * np.float64(square) - np.float64(total) * np.float64(total)
+    norm = np.float32(1.0 / np.sqrt(max(variance, 1.0)))
+    return norm if variance > 0 and area * np.float64(norm) < 1.0 / MIN_DEVIATION else np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _stage_sum(sums, base, norm, stage, tables, offsets):
+    """Sum of a stage's leaves for one window: float64, in file order, as OpenCV adds them; and features evaluated."""
+    total = 0.0
+    evaluated = 0
+    for tree in range(tables.stage_starts[stage], tables.stage_starts[stage + 1]):
+        root = tables.tree_starts[tree]
+        node = root
+        while True:
+            evaluated += 1
+            side = 0 if _goes_left(sums, base, norm, node, tables, offsets) else 1
+            child = tables.node_children[node, side]
+            if child <= 0:
+                break
+            node = root + child
+        total += np.float64(tables.leaves[root + tree - child])
+    return total, evaluated
+
+
+@njit(cache=True, nogil=True)
+def _goes_left(sums, base, norm, node, tables, offsets):
+    """Whether the window at `base` goes left at a node."""
+    feature = tables.node_features[node]
+    if tables.lbp:
+        centre = _cell(sums, base, offsets[feature], 5)
+        code = 0
+        for k in range(8):
+            code |= (_cell(sums, base, offsets[feature], _RING_CORNERS[k]) >= centre) << (7 - k)
+        return (tables.node_subsets[node, code >> 5] >> (code & 31)) & 1 == 1
+    value = np.float32(0)
+    for k in range(3):
+        o = offsets[feature, 4 * k : 4 * k + 4]
+        total = np.int32(sums[base + o[0]] - sums[base + o[1]] - sums[base + o[2]] + sums[base + o[3]])
+        value = np.float32(value + np.float32(tables.weights[feature, k] * np.float32(total)))
+    return np.float32(value * norm) < tables.node_thresholds[node]
+
+
+@njit(cache=True, nogil=True)
+def _cell(sums, base, o, k):
+    """Sum of one cell of an LBP feature, from the 4x4 grid of cell corners."""
+    return np.int32(sums[base + o[k]] - sums[base + o[k + 1]] - sums[base + o[k + 4]] + sums[base + o[k + 5]])
+
+
+# --- eight windows at a time -------------------------------------------------------------------------------------
 
 LANES = 8
 BATCH = 4
-"""Groups handled together: 4 measured 1.5 times as fast as 1 or 2 on an AVX-512 machine, 8 spills registers."""
+"""Vectors handled together: 4 measured 1.5 times as fast as 1 or 2 on an AVX-512 machine, 8 spills registers."""
 
 EDGE, LINE, CHECKER, GENERAL = 0, 1, 2, 3
 """How a feature's look-ups are merged: 6 corners; 8 with one multiplier; 9 with a sign; 12 with float weights."""
@@ -39,39 +163,39 @@ EDGE, LINE, CHECKER, GENERAL = 0, 1, 2, 3
 RECORD, LBP_RECORD = np.uintp(16), np.uintp(32)
 """32-bit entries a node has in the lane scan's table: one or two cache lines."""
 THRESHOLD, DELTA, MULTIPLIER, PLACE = np.uintp(12), np.uintp(13), np.uintp(14), np.uintp(15)
-"""Entries of a Haar record behind its corners: float32 threshold, left leaf minus right one of a stump, factor of a
+"""Entries of a Haar record after its corners: float32 threshold, left leaf minus right one of a stump, factor of a
 line or sign of a checker, and the node's own place in its stage."""
 LBP_SUBSET, LBP_DELTA, LBP_PLACE = 16, np.uintp(24), np.uintp(25)
-"""Entries of an LBP record behind its corners: the eight words of the set, and the same as of a Haar record."""
+"""Entries of an LBP record after its corners: the eight words of the set, and the same as of a Haar record."""
 
 TILE = 2048
-"""Groups in a tile, which goes through the stages before the next one begins: enough to fill batches up to the last
-stages (4 rows instead of 16 cost 7 % on a VGA picture), few enough for the planes to stay in the second-level cache (64
-rows instead of 16 cost 35 % on a 1080p picture)."""
+"""Vectors in a tile, which goes through the stages before the next one begins: enough to fill batches up to the last
+stages (4 rows instead of 16 cost 7 % on a VGA image), few enough for the planes to stay in the second-level cache (64
+rows instead of 16 cost 35 % on a 1080p image)."""
 
 I32 = ir.IntType(32)
 F32 = ir.FloatType()
 
 
 class _Block(types.Type):
-    """`groups` vectors of eight 32-bit numbers."""
+    """`vectors` vectors of eight 32-bit numbers."""
 
-    def __init__(self, element: str, groups: int) -> None:
-        self.element, self.groups = element, groups
-        super().__init__(name=f"Block({element}, {groups})")
+    def __init__(self, element: str, vectors: int) -> None:
+        self.element, self.vectors = element, vectors
+        super().__init__(name=f"Block({element}, {vectors})")
 
 
 @register_model(_Block)
 class _BlockModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
         vector = ir.VectorType(F32 if kind.element == "f32" else I32, LANES)
-        super().__init__(manager, kind, ir.ArrayType(vector, kind.groups))
+        super().__init__(manager, kind, ir.ArrayType(vector, kind.vectors))
 
 
 def _map(context, builder, kind, operation, *blocks):
-    """Apply `operation` to the vectors of each group and collect the results in a block of `kind`."""
+    """Apply `operation` to vector after vector of some blocks and collect the results in a block of `kind`."""
     result = cgutils.get_null_value(context.get_value_type(kind))
-    for g in range(kind.groups):
+    for g in range(kind.vectors):
         vector = operation(*(builder.extract_value(block, g) for block in blocks))
         result = builder.insert_value(result, vector, g)
     return result
@@ -100,13 +224,13 @@ def _splat(builder, scalar, element):
 
 def _collect(context, builder, kind, vector_of):
     result = cgutils.get_null_value(context.get_value_type(kind))
-    for g in range(kind.groups):
+    for g in range(kind.vectors):
         result = builder.insert_value(result, vector_of(g), g)
     return result
 
 
 def _vectors(builder, kind, block):
-    return [builder.extract_value(block, g) for g in range(kind.groups)]
+    return [builder.extract_value(block, g) for g in range(kind.vectors)]
 
 
 def _bits(builder, masks):
@@ -122,7 +246,7 @@ def _bits(builder, masks):
 def _address(typing, array):
     """Return where an array's data are. The caller keeps the array alive.
 
-    Inside the loops arrays are addresses: numba counts references to an array whenever it is handed on, which cost ten
+    Inside the loops arrays are addresses: numba counts references to an array whenever it is passed on, which cost ten
     times what the arithmetic does (4.5 against 0.4 ns per weak classifier and window).
     """
 
@@ -170,7 +294,7 @@ def _load_floats(typing, address, bases):
 def _store_block(typing, address, index, block):
     def generate(context, builder, signature, args):
         pointer = _pointer(builder, args[0], block.element)
-        for g in range(block.groups):
+        for g in range(block.vectors):
             start = builder.add(args[1], ir.Constant(args[1].type, g * LANES))
             place = builder.bitcast(builder.gep(pointer, [start]), _vector(block.element).as_pointer())
             builder.store(builder.extract_value(args[2], g), place).align = 4
@@ -221,7 +345,7 @@ def _put(typing, address, index, value):
 
 @intrinsic
 def _pack(typing, mask):
-    """Bit i of the result says whether lane i of a mask, counted over all groups, is set; uint32."""
+    """Bit i of the result says whether lane i of a mask, counted over all vectors, is set; uint32."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(_vector("i32"), [0] * LANES)
@@ -249,7 +373,7 @@ def _add_where(typing, block, bits, value):
 
 @intrinsic
 def _at_least(typing, block, value):
-    """Bit i of the result says whether lane i, counted over all groups, is at least `value`; uint32."""
+    """Bit i of the result says whether lane i, counted over all vectors, is at least `value`; uint32."""
 
     def generate(context, builder, signature, args):
         limit = _splat(builder, args[1], "i32")
@@ -263,7 +387,7 @@ def _at_least(typing, block, value):
 @intrinsic
 def _below(typing, values, norms, threshold):
     """Mask (-1 or 0 per lane) of ``float32(values * norms) < threshold``; integer values are converted first."""
-    kind = _Block("i32", values.groups)
+    kind = _Block("i32", values.vectors)
 
     def generate(context, builder, signature, args):
         limit = _splat(builder, args[2], "f32")
@@ -279,7 +403,7 @@ def _below(typing, values, norms, threshold):
 
 
 def _corner_loader(builder, args):
-    """Return corner(g, c): the vector at the base of group g plus the offset in entry c of the record at `first`.
+    """Return corner(g, c): the vector at the base of vector g plus the offset in entry c of the record at `first`.
 
     Arguments of the intrinsic: addresses of the sums and the records, first, bases, ...
     """
@@ -415,9 +539,7 @@ def _lbp_inside(typing, sums, records, first, bases):
                 return builder.sub(across[r + 1][c], across[r][c])
 
             centre = cell(1, 1)
-            # Clockwise from the top left cell: code bits 7 to 0.
-            ring = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
-            bits = [builder.icmp_signed(">=", cell(r, c), centre) for r, c in ring]
+            bits = [builder.icmp_signed(">=", cell(r, c), centre) for r, c in RING]
             chosen = subset
             for bit in (bits[2], bits[1], bits[0]):
                 chosen = [builder.select(bit, chosen[k + 1], chosen[k]) for k in range(0, len(chosen), 2)]
@@ -435,7 +557,7 @@ def _lbp_inside(typing, sums, records, first, bases):
 
 @intrinsic
 def _lane_norms(typing, sums, squares, base, corners, area):
-    """Norms of the eight windows from `base` on, as `_norm` gives them: a block of one group, float32."""
+    """Norms of the eight windows that start at `base`, as `_norm` gives them: a block of one vector, float32."""
     kind = _Block("f32", 1)
     doubles = ir.VectorType(ir.DoubleType(), LANES)
 
@@ -462,7 +584,9 @@ def _lane_norms(typing, sums, squares, base, corners, area):
         root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(doubles, [doubles]), name)
         deviation = builder.call(root, [builder.select(varies, variance, constant(1.0))])
         norm = builder.fptrunc(builder.fdiv(constant(1.0), deviation), _vector("f32"))
-        sharp = builder.fcmp_ordered("<", builder.fmul(size, builder.fpext(norm, doubles)), constant(0.1))
+        sharp = builder.fcmp_ordered(
+            "<", builder.fmul(size, builder.fpext(norm, doubles)), constant(1.0 / MIN_DEVIATION)
+        )
         norm = builder.select(builder.and_(varies, sharp), norm, ir.Constant(_vector("f32"), [0.0] * LANES))
         return builder.insert_value(cgutils.get_null_value(context.get_value_type(kind)), norm, 0)
 
@@ -471,7 +595,7 @@ def _lane_norms(typing, sums, squares, base, corners, area):
 
 @intrinsic
 def _not_zero(typing, block):
-    """Bit i of the result says whether lane i of a block of one float32 group is not zero; uint32."""
+    """Bit i of the result says whether lane i of a block of one float32 vector is not zero; uint32."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(_vector("f32"), [0.0] * LANES)
@@ -491,119 +615,8 @@ def _count(typing, bits):
     return types.int64(bits), generate
 
 
-# --- one window at a time ----------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True)
-def _goes_left(sums, base, norm, node, tables, offsets):
-    """Whether the window at `base` goes left at a node."""
-    feature = tables.node_features[node]
-    if tables.lbp:
-        centre = _cell(sums, base, offsets[feature], 5)
-        code = 0
-        for k in range(8):
-            code |= (_cell(sums, base, offsets[feature], tables.ring[k]) >= centre) << (7 - k)
-        return (tables.node_subsets[node, code >> 5] >> (code & 31)) & 1 == 1
-    value = np.float32(0)
-    for k in range(3):
-        o = offsets[feature, 4 * k : 4 * k + 4]
-        total = np.int32(sums[base + o[0]] - sums[base + o[1]] - sums[base + o[2]] + sums[base + o[3]])
-        value = np.float32(value + np.float32(tables.weights[feature, k] * np.float32(total)))
-    return np.float32(value * norm) < tables.node_thresholds[node]
-
-
-@njit(cache=True, nogil=True)
-def _cell(sums, base, o, k):
-    return np.int32(sums[base + o[k]] - sums[base + o[k + 1]] - sums[base + o[k + 4]] + sums[base + o[k + 5]])
-
-
-@njit(cache=True, nogil=True)
-def _stage_sum(sums, base, norm, stage, tables, offsets):
-    """Sum of a stage's leaves for one window: float64, in file order, as OpenCV adds them."""
-    total = 0.0
-    for tree in range(tables.stage_starts[stage], tables.stage_starts[stage + 1]):
-        root = tables.tree_starts[tree]
-        node = root
-        while True:
-            side = 0 if _goes_left(sums, base, norm, node, tables, offsets) else 1
-            child = tables.node_children[node, side]
-            if child <= 0:
-                break
-            node = root + child
-        total += np.float64(tables.leaves[root + tree - child])
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _norm(sums, squares, base, corners, area):
-    """1 / (area * standard deviation) of the inner rectangle as float32; 0 where the window is too flat to be scanned.
-
-    OpenCV's rule: the standard deviation must exceed 10 grey levels.
-    """
-    a, b, c, d = base + corners[0], base + corners[1], base + corners[2], base + corners[3]
-    total = np.int32(sums[a] - sums[b] - sums[c] + sums[d])
-    square = np.uint32(squares[a] - squares[b] - squares[c] + squares[d])
-    variance = area * np.float64(square) - np.float64(total) * np.float64(total)
-    norm = np.float32(1.0 / np.sqrt(max(variance, 1.0)))
-    return norm if variance > 0 and area * np.float64(norm) < 0.1 else np.float32(0)
-
-
-@njit(cache=True, nogil=True)
-def _run_window(sums, squares, base, grid, tables, offsets):
-    """Return the depth of a window (-1 if it is flat) and the sum of the last stage it reached."""
-    norm = np.float32(1) if tables.lbp else _norm(sums, squares, base, grid.corners, tables.area)
-    if norm == 0:
-        return -1, 0.0
-    passed = 0
-    total = 0.0
-    while passed < len(tables.limits):
-        total = _stage_sum(sums, base, norm, passed, tables, offsets)
-        if total < tables.limits[passed]:
-            break
-        passed += 1
-    return passed, total
-
-
-@njit(cache=True, nogil=True)
-def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum):
-    """Fill `depth` (int16) and `last_sum` (float64), both (rows, columns), for every window of the grid."""
-    for r in range(grid.rows):
-        for i in range(grid.columns):
-            found, total = _run_window(sums, squares, r * grid.row_step + i, grid, tables, offsets)
-            depth[r, i] = found
-            last_sum[r, i] = total
-
-
-@njit(cache=True, nogil=True)
-def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, entered):
-    """Scan a grid of windows; return the number of survivors and of windows visited.
-
-    Survivors go to `hits` (row, column) and `hit_sums`, in row order; `entered` counts the windows entering each stage.
-    """
-    found = 0
-    visited = 0
-    n_stages = len(tables.limits)
-    for r in range(grid.rows):
-        i = 0
-        while i < grid.columns:
-            visited += 1
-            depth, total = _run_window(sums, squares, r * grid.row_step + i, grid, tables, offsets)
-            for stage in range(min(depth + 1, n_stages)):
-                entered[stage] += 1
-            if depth == n_stages:
-                hits[found, 0] = r
-                hits[found, 1] = i
-                hit_sums[found] = total
-                found += 1
-            i += 2 if skip and depth == 0 else 1
-    return found, visited
-
-
-# --- eight windows at a time -------------------------------------------------------------------------------------
-
-
 class _At(NamedTuple):
-    """Addresses of what the loops read; see `_LaneTables` in scan.py."""
+    """Addresses of what the loops read; see `LaneTables` in tables.py."""
 
     sums: int
     records: int
@@ -611,6 +624,18 @@ class _At(NamedTuple):
     ends: int
     children: int
     scratch: int
+
+
+@njit(inline="always")
+def _addresses(sums, tables, scratch):
+    return _At(
+        _address(sums),
+        _address(tables.records),
+        _address(tables.weights),
+        _address(tables.ends),
+        _address(tables.children),
+        _address(scratch),
+    )
 
 
 @njit(inline="always")
@@ -644,11 +669,11 @@ def _vote(at, total, left, first, bases):
 
 
 @njit(cache=True, nogil=True)
-def _stump_bits(at, bases, norms, ends, base, limits):
-    """Run a stage of stumps on Haar-like features, sorted by kind, over a batch of groups.
+def _stump_bits(at, bases, norms, ends, base, bounds):
+    """Run a stage of stumps on Haar-like features, sorted by kind, over a batch of vectors.
 
-    `ends` are the first node and those behind the last of each kind, `base` is what every sum starts from, `limits` are
-    the sums from which on a lane surely and perhaps passes. Returns the lanes that do, as two bit sets. A loop for each
+    `ends` are the first node and those after the last of each kind, `base` is what every sum starts from, `bounds` are
+    the sums at which a lane surely and perhaps passes. Returns the lanes that do, as two bit sets. A loop for each
     kind keeps everything in registers: 1.6 times as fast as one loop that branches.
     """
     total = _fill(base, bases)
@@ -666,26 +691,26 @@ def _stump_bits(at, bases, norms, ends, base, limits):
     for node in range(ends[3], ends[4]):
         first = np.uintp(node) * RECORD
         total = _vote(at, total, _float_value(at, bases, norms, np.uintp(node), first), first, bases)
-    return _at_least(total, limits[0]), _at_least(total, limits[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
 
 
 @njit(cache=True, nogil=True)
-def _lbp_bits(at, bases, ends, base, limits):
+def _lbp_bits(at, bases, ends, base, bounds):
     """Run a stage of stumps on LBP features; see `_stump_bits`."""
     total = _fill(base, bases)
     for node in range(ends[0], ends[4]):
         first = np.uintp(node) * LBP_RECORD
         left = _lbp_inside(at.sums, at.records, first, bases)
         total = _add(total, _and(left, _fill(_int_at(at.records, first + LBP_DELTA), bases)))
-    return _at_least(total, limits[0]), _at_least(total, limits[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
 
 
 @njit(inline="always")
 def _branch(at, total, left, node, slot, delta, top, last, bases):
-    """Add a tree node's votes and hand its lanes on to its children.
+    """Add a tree node's votes and pass its lanes to its children.
 
-    `slot` of the scratch space holds the lanes that reach the node, but for roots (`top`), which all reach. Nodes of
-    the `last` depth have no children; leaves of others share a slot that nobody reads.
+    `slot` of the scratch space holds the lanes that reach the node, except for roots (`top`), which all lanes reach.
+    Nodes of the `last` depth have no children; leaves of others share a slot that nobody reads.
     """
     bits = _pack(left)
     here = np.uint32(0xFFFFFFFF)
@@ -706,8 +731,8 @@ def _branch(at, total, left, node, slot, delta, top, last, bases):
 
 
 @njit(cache=True, nogil=True)
-def _tree_bits(at, bases, norms, segments, base, limits, lbp, nodes):
-    """Run a stage of `nodes` nodes of trees over a batch of groups; see `_stump_bits`.
+def _tree_bits(at, bases, norms, segments, base, bounds, lbp, nodes):
+    """Run a stage of `nodes` nodes of trees over a batch of vectors; see `_stump_bits`.
 
     A segment holds the nodes of one depth, sorted by kind. A node votes, like a stump, for the lanes that reach it and
     go left: with the leaf at the end of the right branches below its left child, minus the one below its right child.
@@ -752,16 +777,16 @@ def _tree_bits(at, bases, norms, segments, base, limits, lbp, nodes):
             left = _float_value(at, bases, norms, np.uintp(node), first)
             delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
             total = _branch(at, total, left, node, slot, delta, top, last, bases)
-    return _at_least(total, limits[0]), _at_least(total, limits[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
 
 
 @njit(cache=True, nogil=True)
 def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):
-    """Decide the lanes in `unsure` of one group exactly; return those that pass."""
+    """Decide the lanes in `unsure` of one vector exactly; return those that pass."""
     bits = np.uint32(0)
     for lane in range(LANES):
         if unsure >> np.uint32(lane) & np.uint32(1):
-            total = _stage_sum(sums, np.int64(base) + lane, norms[place + lane], stage, plain, offsets)
+            total, _ = _stage_sum(sums, np.int64(base) + lane, norms[place + lane], stage, plain, offsets)
             if total >= plain.limits[stage]:
                 bits |= np.uint32(1) << np.uint32(lane)
     return bits
@@ -769,7 +794,7 @@ def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):
 
 @njit(cache=True, nogil=True)
 def _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive):
-    """Fill the norms of a tile's windows and each group's byte of windows that are not flat."""
+    """Fill the norms of a tile's windows and each vector's byte of windows that are not flat."""
     width = (grid.columns + LANES - 1) // LANES
     rest = np.uint32((1 << (grid.columns - (width - 1) * LANES)) - 1)
     c = grid.corners
@@ -793,67 +818,99 @@ def _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive):
 
 
 @njit(cache=True, nogil=True)
-def _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, offsets, scratch):
-    """Run one stage over the listed groups: keep in `alive` the lanes that pass, in the lists the groups that have any.
+def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, offsets, scratch):
+    """Run one stage over the listed vectors; return how many still have a lane alive.
 
-    Returns the number of groups kept.
+    `alive` keeps the lanes that pass, the lists keep the vectors that have any.
     """
     kept = 0
-    at = _At(
-        _address(sums),
-        _address(tables.records),
-        _address(tables.weights),
-        _address(tables.ends),
-        _address(tables.children),
-        _address(scratch),
-    )
+    at = _addresses(sums, tables, scratch)
     at_norms = _address(norms)
     segments = (tables.segments[stage], tables.segments[stage + 1])
     nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
     e = tables.ends[segments[0]]
     ends = (e[0], e[1], e[2], e[3], e[4])
     base = tables.bases[stage]
-    limits = (tables.high[stage], tables.low[stage])
+    bounds = (tables.high[stage], tables.low[stage])
     lbp = tables.lbp
     stumps = segments[1] - segments[0] == 1
     width = np.uintp(LANES)
     for b in range(0, n, BATCH):
-        # A short last batch repeats its first group: four cost hardly more than one.
+        # A short last batch repeats its first vector: four cost hardly more than one.
         k0, k1 = b, b + 1 if b + 1 < n else b
         k2, k3 = b + 2 if b + 2 < n else b, b + 3 if b + 3 < n else b
-        bases = (group_bases[k0], group_bases[k1], group_bases[k2], group_bases[k3])
-        members = (np.uintp(groups[k0]), np.uintp(groups[k1]), np.uintp(groups[k2]), np.uintp(groups[k3]))
+        bases = (vector_bases[k0], vector_bases[k1], vector_bases[k2], vector_bases[k3])
+        members = (np.uintp(vectors[k0]), np.uintp(vectors[k1]), np.uintp(vectors[k2]), np.uintp(vectors[k3]))
         starts = (members[0] * width, members[1] * width, members[2] * width, members[3] * width)
         block = _load_floats(at_norms, starts)
         if not stumps:
-            sure, maybe = _tree_bits(at, bases, block, segments, base, limits, lbp, nodes)
+            sure, maybe = _tree_bits(at, bases, block, segments, base, bounds, lbp, nodes)
         elif lbp:
-            sure, maybe = _lbp_bits(at, bases, ends, base, limits)
+            sure, maybe = _lbp_bits(at, bases, ends, base, bounds)
         else:
-            sure, maybe = _stump_bits(at, bases, block, ends, base, limits)
+            sure, maybe = _stump_bits(at, bases, block, ends, base, bounds)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):
-            group = groups[b + k]
+            vector = vectors[b + k]
             shift = np.uint32(LANES * k)
             passed = (sure >> shift) & np.uint32(255)
-            open_lanes = (unsure >> shift) & np.uint32(255) & alive[group]
+            open_lanes = (unsure >> shift) & np.uint32(255) & alive[vector]
             if open_lanes:
-                passed |= _exact_bits(sums, group_bases[b + k], norms, group * LANES, open_lanes, stage, plain, offsets)
-            passed &= alive[group]
-            alive[group] = passed
+                passed |= _exact_bits(
+                    sums, vector_bases[b + k], norms, vector * LANES, open_lanes, stage, plain, offsets
+                )
+            passed &= alive[vector]
+            alive[vector] = passed
             if passed:
                 # Never ahead of what is still to be read.
-                groups[kept] = group
-                group_bases[kept] = group_bases[b + k]
+                vectors[kept] = vector
+                vector_bases[kept] = vector_bases[b + k]
                 kept += 1
     return kept
 
 
+@njit(cache=True, nogil=True)
+def _count_features(sums, vectors, vector_bases, n, norms, entering, stage, tables, plain, scratch):
+    """Return how many features a stage evaluates for the windows set in `entering` (a byte for each vector).
+
+    Runs the trees of the stage again: what each node leaves in the scratch space are the lanes that reach it. So
+    counting costs `_filter` nothing, and a scan that counts takes up to twice as long as one that does not.
+    """
+    trees = plain.stage_starts[stage + 1] - plain.stage_starts[stage]
+    segments = (tables.segments[stage], tables.segments[stage + 1])
+    nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
+    at = _addresses(sums, tables, scratch)
+    at_norms = _address(norms)
+    bounds = (tables.high[stage], tables.low[stage])
+    width = np.uintp(LANES)
+    features = 0
+    for b in range(0, n, BATCH):
+        k = (b, min(b + 1, n - 1), min(b + 2, n - 1), min(b + 3, n - 1))
+        here = np.uint32(0)
+        for j in range(min(BATCH, n - b)):
+            here |= entering[vectors[b + j]] << np.uint32(LANES * j)
+        features += trees * _count(here)
+        if nodes > trees:
+            bases = (vector_bases[k[0]], vector_bases[k[1]], vector_bases[k[2]], vector_bases[k[3]])
+            starts = (
+                np.uintp(vectors[k[0]]) * width,
+                np.uintp(vectors[k[1]]) * width,
+                np.uintp(vectors[k[2]]) * width,
+                np.uintp(vectors[k[3]]) * width,
+            )
+            block = _load_floats(at_norms, starts)
+            _tree_bits(at, bases, block, segments, tables.bases[stage], bounds, tables.lbp, nodes)
+            for node in range(nodes):
+                # Roots are nobody's children: nothing is stored for them.
+                features += _count(np.uint32(_int_at(at.scratch, np.uintp(node))) & here)
+    return features
+
+
 def _skip_table() -> np.ndarray:
-    """Tabulate what OpenCV visits in a group.
+    """Tabulate what OpenCV visits in a vector.
 
     Index: whether the first window is skipped; the byte of windows that the first stage rejects. Entry: the byte of
-    visited windows, and in bit 8 whether the first window of the next group is skipped.
+    visited windows, and in bit 8 whether the first window of the next vector is skipped.
     """
     table = np.zeros((2, 256), dtype=np.uint32)
     for pending in range(2):
@@ -874,9 +931,9 @@ _SKIP = _skip_table()
 
 @njit(cache=True, nogil=True)
 def _visit(began, alive, start, width, columns, skip, entered):
-    """Drop the windows of one row that OpenCV does not visit; return the number visited.
+    """Drop the windows of one row that OpenCV does not visit from both lists; return the number visited.
 
-    `began` holds each group's windows that entered stage 0, `alive` those that passed it. After a window that entered
+    `began` holds each vector's windows that entered stage 0, `alive` those that passed it. After a window that entered
     stage 0 and failed it, the next one is not visited.
     """
     visited = 0
@@ -890,14 +947,15 @@ def _visit(began, alive, start, width, columns, skip, entered):
         if g == width - 1:
             seen &= np.uint32((1 << (columns - g * LANES)) - 1)
         alive[start + g] &= seen
+        began[start + g] &= seen
         visited += _count(seen)
-        entered[0] += _count(began[start + g] & seen)
+        entered[0] += _count(began[start + g])
     return visited
 
 
 @njit(cache=True, nogil=True)
 def _collect_hits(sums, grid, top, norms, alive, plain, offsets, hits, hit_sums, found):
-    """Append the survivors of a tile, with their exact sums of the last stage; return the new count."""
+    """Append the hits of a tile, with their exact sums of the last stage; return the new count."""
     width = (grid.columns + LANES - 1) // LANES
     last = len(plain.limits) - 1
     for g in range(len(alive)):
@@ -909,34 +967,35 @@ def _collect_hits(sums, grid, top, norms, alive, plain, offsets, hits, hit_sums,
                 hits[found, 0] = r
                 hits[found, 1] = i
                 base = r * grid.row_step + i
-                hit_sums[found] = _stage_sum(sums, base, norms[g * LANES + lane], last, plain, offsets)
+                hit_sums[found], _ = _stage_sum(sums, base, norms[g * LANES + lane], last, plain, offsets)
                 found += 1
     return found
 
 
 @njit(cache=True, nogil=True)
-def _list_groups(grid, top, total, alive, groups, group_bases):
-    """List the groups of a tile that have a window alive, and where their first windows are; return how many."""
+def _list_vectors(grid, top, total, alive, vectors, vector_bases):
+    """List the vectors of a tile that have a window alive, and where their first windows are; return how many."""
     width = (grid.columns + LANES - 1) // LANES
     n = 0
     for g in range(total):
         if alive[g]:
-            groups[n] = g
-            group_bases[n] = np.uintp((top + g // width) * grid.row_step + g % width * LANES)
+            vectors[n] = g
+            vector_bases[n] = np.uintp((top + g // width) * grid.row_step + g % width * LANES)
             n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
-def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums, entered):
-    """Like `scan_plain`, in groups of neighbouring windows."""
+def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums, counts):
+    """Like `scan_plain`, in vectors of neighbouring windows; features are counted unless their array is empty."""
+    entered, features = counts
     width = max(1, (grid.columns + LANES - 1) // LANES)
     rows = max(1, TILE // width)
     norms = np.empty(rows * width * LANES, np.float32)
     alive = np.empty(rows * width, np.uint32)
     began = np.empty(rows * width, np.uint32)
-    groups = np.empty(rows * width, np.int64)
-    group_bases = np.empty(rows * width, np.uintp)
+    vectors = np.empty(rows * width, np.int64)
+    vector_bases = np.empty(rows * width, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
     found = 0
     visited = 0
@@ -947,17 +1006,27 @@ def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums
         began[:total] = alive[:total]
         for stage in range(len(plain.limits)):
             if stage < 2:
-                # Anew after the first stage, which leaves out windows that are not visited.
-                n = _list_groups(grid, top, total, alive, groups, group_bases)
+                # Again after the first stage, which leaves out windows that are not visited.
+                n = _list_vectors(grid, top, total, alive, vectors, vector_bases)
             if n == 0 and stage > 0:
                 break
             if stage > 0:
                 for k in range(n):
-                    entered[stage] += _count(alive[groups[k]])
-            n = _filter(sums, groups, group_bases, n, norms, alive, stage, tables, plain, offsets, scratch)
+                    entered[stage] += _count(alive[vectors[k]])
+                if len(features):
+                    features[stage] += _count_features(
+                        sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, scratch
+                    )
+            n = _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, offsets, scratch)
             if stage == 0:
                 for r in range(bottom - top):
                     visited += _visit(began, alive, r * width, width, grid.columns, skip, entered)
+                if len(features):
+                    # The next stage lists the vectors again.
+                    m = _list_vectors(grid, top, total, began, vectors, vector_bases)
+                    features[0] += _count_features(
+                        sums, vectors, vector_bases, m, norms, began, 0, tables, plain, scratch
+                    )
         if n == 0:
             continue
         found = _collect_hits(sums, grid, top, norms, alive[:total], plain, offsets, hits, hit_sums, found)

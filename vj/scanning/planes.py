@@ -1,8 +1,8 @@
 """Integral images, and the resampling that feeds them: everything compiled that touches pixels.
 
 Entry (Y, X) of an integral image is the sum of the pixels above row Y and left of column X, so a rectangle of any size
-costs four look-ups. `integral_planes` makes, in one pass over the source picture, what the scan reads at one scale:
-the resampled rows, their sums and their sums of squares.
+costs four look-ups. `integral_planes` makes what the scan reads at one scale, in one pass over the source image: the
+resampled rows, their sums and their sums of squares.
 
 References
 ----------
@@ -28,7 +28,7 @@ from vj._types import Gray
 from vj.errors import InputError
 
 SLACK = 64
-"""Entries kept readable behind every row and plane: the scan loads whole groups of neighbouring windows."""
+"""Entries kept readable after every row and plane: the scan loads whole vectors of neighbouring windows."""
 
 
 class Axis(NamedTuple):
@@ -38,12 +38,29 @@ class Axis(NamedTuple):
     w1: npt.NDArray[np.int32]
 
 
-class Planes(NamedTuple):
-    """Integral images of one horizontal band of one scale, in the layout that the scan reads.
+class Layout(NamedTuple):
+    """Where the entries of `Planes` are; the same for all levels of an image, so that tables can be kept.
 
     Row Y starts at ``Y * row_stride``. With a window stride of 1, column X is entry X of the row; with 2, the even
-    columns come first and the odd ones from ``odd`` on, so that neighbouring windows are neighbouring entries. The
-    tilted integral image, where there is one, follows the upright one in every row, from entry ``tilted`` on.
+    columns come first and the odd ones start at entry ``odd``, so that neighbouring windows are neighbouring entries.
+    The tilted integral image, where there is one, follows the upright one in every row, starting at entry ``tilted``.
+
+    Parameters
+    ----------
+    stride : int
+        1 or 2: pixels between neighbouring windows.
+    odd, tilted, row_stride : int
+        Entries to the odd columns (0 with stride 1), to the tilted sums (0 without), to the next row.
+    """
+
+    stride: int
+    odd: int
+    tilted: int
+    row_stride: int
+
+
+class Planes(NamedTuple):
+    """Integral images of one horizontal band of one scale, in the layout that the scan reads.
 
     Parameters
     ----------
@@ -53,19 +70,14 @@ class Planes(NamedTuple):
         Integral image.
     squares : ndarray of uint32, shape (n,)
         Integral image of the squares, modulo 2**32.
-    row_stride, odd, tilted : int
-        Entries to the next row, to the odd columns (0 with stride 1), to the tilted sums (0 without).
-    stride : int
-        1 or 2: pixels between neighbouring windows.
+    layout : Layout
+        Where the entries are.
     """
 
     image: npt.NDArray[np.uint8]
     sums: npt.NDArray[np.int32]
     squares: npt.NDArray[np.uint32]
-    row_stride: int
-    odd: int
-    tilted: int
-    stride: int
+    layout: Layout
 
 
 @lru_cache(maxsize=256)
@@ -73,7 +85,7 @@ def resampling_axis(source: int, target: int) -> Axis:
     """Return the weights of OpenCV's bit-exact bilinear resampling from `source` to `target` pixels.
 
     The arithmetic is that of ``cv2.INTER_LINEAR_EXACT``: float64 positions from the two integer sizes, weights rounded
-    to 1/256, the border pixel alone beyond the border.
+    to 1/256, and only the border pixel beyond the border.
     """
     scale = 1.0 / (np.float64(target) / source)
     position = scale * (np.arange(target, dtype=np.float64) + 0.5) - 0.5
@@ -86,8 +98,8 @@ def resampling_axis(source: int, target: int) -> Axis:
 
 
 # Numba vectorises neither a look-up by index nor a running sum, so both are written as LLVM vectors, eight pixels at a
-# time; every processor supports them. Their loads are not seen by NUMBA_BOUNDSCHECK: `BOUNDSCHECK` below selects the
-# plain loops, which give the same numbers.
+# time; every processor supports them. NUMBA_BOUNDSCHECK does not see their loads: `_PLAIN` below selects the plain
+# loops, which give the same numbers.
 
 _LANES = 8
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -110,7 +122,7 @@ def _at(builder, array, index, kind):
 
 @intrinsic
 def _resample_eight(typing, blended, first, w1, out, x):
-    """Do what the loop of `_resample_row` does for targets x to x + 7."""
+    """Do what the loop of `_resample_row` does, for targets x to x + 7."""
 
     def generate(context, builder, signature, args):
         arrays = [
@@ -146,11 +158,11 @@ def _running_sum(builder, vector):
 
 
 def _make_integrate(split):
-    """Make the intrinsic that does what `_integrate_plain` does for 16 pixels of a row.
+    """Make the intrinsic that does what the loop of `_integrate_row` does, for 16 pixels of a row.
 
-    `split` says whether even and odd columns go to places of their own. Arguments: row of pixels, x of the first; the
-    planes; entries of the first pixel's odd (or only) and even columns on this row, and the distance to the row above;
-    the row's sums so far. Returns the new sums.
+    `split` says whether even and odd columns are stored apart. Arguments: row of pixels, x of the first; the planes;
+    entries of the first pixel's odd (or only) and even columns on this row, and the distance to the row above; the
+    row's sums so far. Returns the new sums.
     """
 
     def integrate(typing, row, x, sums, squares, place, even, above, total, square):
@@ -197,7 +209,7 @@ _integrate_sixteen_split = _make_integrate(split=True)
 
 @njit(cache=True, nogil=True)
 def _blend_rows(gray, y, w1, out):
-    """Blend source rows y and y + 1 into `out` (8.8 fixed point): exact, so it may come before the horizontal pass."""
+    """Blend source rows y and y + 1 into `out` (8.8 fixed point); exact, so that it may precede the horizontal pass."""
     width = gray.shape[1]
     if w1 == 0:
         for x in range(width):
@@ -227,7 +239,7 @@ def _resample_row(blended, first, w1, out):
 def _integrate_row(row, sums, squares, here, above, odd):
     """Fill the row of planes that starts at `here`, from a row of pixels and the row of planes `above` entries before.
 
-    `odd` is where a row's odd columns start, or 0 where columns are not split.
+    `odd` is where a row's odd columns start, or 0 if columns are not split.
     """
     width = len(row)
     total, square = np.int32(0), np.uint32(0)
@@ -263,7 +275,7 @@ def _integrate_row(row, sums, squares, here, above, odd):
 
 @njit(cache=True, nogil=True)
 def _fill_planes(gray, columns, rows, top, image, sums, squares, row_stride, odd):
-    """Resample target rows `top` and on into `image`, shape (n, width), and integrate them: see Planes."""
+    """Resample the target rows that start at `top` into `image`, shape (n, width), and integrate them; see `Planes`."""
     height, width = image.shape
     blended = np.zeros(gray.shape[1] + 2, np.uint16)
     first, weights = columns.first, columns.w1
@@ -279,7 +291,7 @@ def _fill_planes(gray, columns, rows, top, image, sums, squares, row_stride, odd
 
 @njit(cache=True, nogil=True)
 def _resample_band(gray, columns, rows, top, image):
-    """Resample target rows `top` and on into `image`, shape (n, width)."""
+    """Resample the target rows that start at `top` into `image`, shape (n, width)."""
     blended = np.zeros(gray.shape[1] + 2, np.uint16)
     for r in range(image.shape[0]):
         _blend_rows(gray, rows.first[top + r], rows.w1[top + r], blended)
@@ -288,7 +300,7 @@ def _resample_band(gray, columns, rows, top, image):
 
 @njit(cache=True, nogil=True)
 def _integrate(image, sums, squares):
-    """Fill planes of the columns in order, without slack; the first row is zero already."""
+    """Fill planes whose columns are in order and have no slack; their first row is zero already."""
     row_stride = image.shape[1] + 1
     for r in range(image.shape[0]):
         _integrate_row(image[r], sums, squares, (r + 1) * row_stride, row_stride, 0)
@@ -299,7 +311,7 @@ def _integrate_tilted(image, out):
     """Fill the tilted integral image, shape (h + 1, w + 1), as `tilted_integral` defines it.
 
     One row of the recursion T(Y, X) = T(Y-1, X-1) + T(Y-1, X+1) - T(Y-2, X) + I(Y-1, X-1) + I(Y-2, X-1) needs columns
-    beyond both borders; they are carried in rows that are wider by the picture's height on either side.
+    beyond both borders; they are carried in rows that are wider by the image's height on each side.
     """
     height, width = image.shape
     margin = height + 1
@@ -308,7 +320,7 @@ def _integrate_tilted(image, out):
     new = np.zeros_like(before)
     out[0, :] = 0
     for y in range(1, height + 1):
-        # Columns further out than y are still zero on this row.
+        # On this row, columns more than y beyond a border are still zero.
         low, high = margin - y, margin + width + 1 + y
         for k in range(max(low, 1), min(high, len(before) - 1)):
             x = k - margin
@@ -333,23 +345,6 @@ def _split_columns(table, row_stride, odd, out):
             out[y * row_stride + k] = table[y, x]
 
 
-class Layout(NamedTuple):
-    """How rows of `Planes` are laid out; the same for all levels of a picture, so that tables can be kept.
-
-    Parameters
-    ----------
-    stride : int
-        1 or 2.
-    odd, tilted, row_stride : int
-        As in `Planes`.
-    """
-
-    stride: int
-    odd: int
-    tilted: int
-    row_stride: int
-
-
 def layout(width: int, stride: int, tilted: bool) -> Layout:
     """Return the layout for levels up to `width` pixels wide."""
     columns = (width + 1 if stride == 1 else (width + 2) // 2) + SLACK
@@ -360,9 +355,9 @@ def layout(width: int, stride: int, tilted: bool) -> Layout:
 
 
 class Workspace:
-    """Memory for the planes of one band after the other; for one thread at a time.
+    """Memory that the planes of band after band are written to; for one thread at a time.
 
-    New memory has to be mapped page by page when it is first written: that took as long as the work itself.
+    New memory is mapped page by page when it is first written, which took as long as the work itself.
     """
 
     def __init__(self) -> None:
@@ -373,7 +368,7 @@ class Workspace:
     def take(
         self, pixels: int, entries: int
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
-        """Return flat arrays for so many pixels and plane entries; what was returned before is overwritten."""
+        """Return flat arrays for this many pixels and plane entries; what was returned before is overwritten."""
         if len(self._image) < pixels:
             self._image = np.empty(pixels, dtype=np.uint8)
         if len(self._sums) < entries:
@@ -385,12 +380,12 @@ class Workspace:
 def integral_planes(
     gray: Gray, axes: tuple[Axis, Axis], band: tuple[int, int], shape: Layout, space: Workspace | None = None
 ) -> Planes:
-    """Resample a band of a picture and integrate it.
+    """Resample a band of an image and integrate it.
 
     Parameters
     ----------
     gray : ndarray of uint8, shape (h, w)
-        The full-size picture.
+        The full-size image.
     axes : (Axis, Axis)
         From `resampling_axis`, for the width and the height.
     band : (int, int)
@@ -415,11 +410,11 @@ def integral_planes(
         table = np.empty((height + 1, width + 1), dtype=np.int32)
         _integrate_tilted(image, table)
         _split_columns(table, shape.row_stride, shape.odd, sums[shape.tilted :])
-    return Planes(image, sums, squares, shape.row_stride, shape.odd, shape.tilted, shape.stride)
+    return Planes(image, sums, squares, shape)
 
 
 def resize(gray: Gray, size: tuple[int, int]) -> Gray:
-    """Resample a picture exactly as ``cv2.resize(..., interpolation=cv2.INTER_LINEAR_EXACT)`` does.
+    """Resample an image exactly as ``cv2.resize(..., interpolation=cv2.INTER_LINEAR_EXACT)`` does.
 
     Parameters
     ----------
@@ -447,7 +442,7 @@ def resize(gray: Gray, size: tuple[int, int]) -> Gray:
 
 
 def integral_images(gray: Gray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
-    """Return the integral image of a picture and that of its squares.
+    """Return the integral image of an image and that of its squares.
 
     Parameters
     ----------
@@ -488,4 +483,4 @@ def tilted_integral(gray: Gray) -> npt.NDArray[np.int32]:
 
 def _check(gray: Gray) -> None:
     if gray.dtype != np.uint8 or gray.ndim != 2:
-        raise InputError(f"expected a grey picture as uint8 of shape (h, w), got {gray.dtype} of shape {gray.shape}")
+        raise InputError(f"expected a grey image as uint8 of shape (h, w), got {gray.dtype} of shape {gray.shape}")

@@ -24,11 +24,11 @@ class Level:
     Parameters
     ----------
     scale : float
-        Factor from this level's pixels to the picture's; a float32 value.
+        Factor from this level's pixels to the image's; a float32 value.
     source : (int, int)
-        Width and height of the full-size picture.
+        Width and height of the full-size image.
     size : (int, int)
-        Width and height of the resampled picture.
+        Width and height of the resampled image.
     window : (int, int)
         Width and height of the cascade's window.
     stride : int
@@ -67,11 +67,11 @@ class Level:
         Parameters
         ----------
         gray : ndarray of uint8, shape (h, w)
-            The full-size picture.
+            The full-size image.
         band : (int, int)
-            First row of windows, and the one behind the last.
+            First row of windows, and the one after the last.
         shape : Layout
-            For a width of at least this level's, and this level's stride.
+            For this level's stride, and a width of at least this level's.
         space : Workspace, optional
             Memory to use; by default new memory.
         """
@@ -84,18 +84,18 @@ class Level:
 def scale_list(
     size: Size, window: Size, scale_factor: float, min_size: Size = (0, 0), max_size: Size = (0, 0)
 ) -> list[np.float32]:
-    """Return the scales at which a picture is scanned, smallest window first.
+    """Return the scales at which an image is scanned, smallest window first.
 
     Parameters
     ----------
     size : (int, int)
-        Width and height of the picture.
+        Width and height of the image.
     window : (int, int)
         Width and height of the cascade's window.
     scale_factor : float
         Ratio of one scale to the next, above 1.
     min_size, max_size : (int, int)
-        Smallest and largest window, in pixels of the picture; a maximum with a zero means the picture's size. If no
+        Smallest and largest window, in pixels of the image; a maximum with a zero means the image's size. If no
         scale fits, the one nearest to `min_size` is kept, as OpenCV does.
 
     Returns
@@ -165,7 +165,7 @@ def levels(
         across, down = max(width + 1 - window[0], 0), max(height + 1 - window[1], 0)
         step = stride or (1 if scale >= 2 else 2)
         if stride is None:
-            # OpenCV hands stripes of rows to its threads; the division can leave the last row out.
+            # OpenCV divides the rows into stripes for its threads, and the division can leave out the last row.
             stripes = stripes or -(-across // 32)
             stripe = max((down // step + stripes - 1) // stripes, 1) * step if stripes else 0
             down = min(stripes * stripe, down)

@@ -19,8 +19,6 @@ from vj.scanning.planes import Layout
 
 _Ints = npt.NDArray[np.int64]
 
-_RING = (0, 1, 2, 6, 10, 9, 8, 4)
-
 
 class PlainTables(NamedTuple):
     """The cascade as `scan_plain` reads it; see `Cascade` for the arrays."""
@@ -36,17 +34,16 @@ class PlainTables(NamedTuple):
     node_subsets: Any
     leaves: Any
     weights: Any
-    ring: Any
 
 
 class LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
     A stage has a segment for each depth of its trees, one if they are stumps: `segments` (n_stages + 1,) says which. A
-    segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and those behind the last of each
-    kind. `records` has a row of 32-bit numbers for each node, see `_scan_kernels.RECORD`, and `children` the places of
+    segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and those after the last of each
+    kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`, and `children` the positions of
     both children in their stage, or the last one of the scratch space. Leaves are in units of their stage; `bases` is
-    what a sum starts from, `high` and `low` are the sums from which on a window surely and perhaps passes.
+    what a sum starts from, `high` and `low` are the sums at which a window surely and perhaps passes.
     """
 
     lbp: bool
@@ -61,7 +58,7 @@ class LaneTables(NamedTuple):
     children: Any
 
 
-def place(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
+def offsets(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
     """Turn corners (..., 3) of row, column and tilted into entries of a plane."""
     row, column, tilted = (corners[..., k].astype(np.int64) for k in range(3))
     across = column if shape.stride == 1 else (column >> 1) + (column & 1) * shape.odd
@@ -90,12 +87,10 @@ def plain_tables(cascade: Cascade) -> PlainTables:
     lbp = cascade.kind == "lbp"
     width, height = cascade.window
     weights = np.zeros((0, 3), np.float32) if lbp else np.array(cascade.features.weights)  # type: ignore[union-attr]
-    # Both numbers are float32, and so is their difference: OpenCV subtracts when it loads.
-    limits = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64)
     return PlainTables(
         lbp=lbp,
         area=float((width - 2) * (height - 2)),
-        limits=limits,
+        limits=cascade.stage_limits,
         stage_starts=np.array(cascade.stage_starts),
         tree_starts=np.array(cascade.tree_starts),
         node_features=np.array(cascade.node_features),
@@ -104,7 +99,6 @@ def plain_tables(cascade: Cascade) -> PlainTables:
         node_subsets=np.array(cascade.node_subsets),
         leaves=np.array(cascade.leaves),
         weights=weights,
-        ring=np.array(_RING, dtype=np.int64),
     )
 
 
@@ -165,7 +159,7 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
     return None
 
 
-def lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], depth: _Ints) -> LaneTables:
+def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     """Return the cascade as `scan_lanes` reads it, nodes in the order of `lane_order`."""
     lbp = cascade.kind == "lbp"
     features = cascade.node_features[order]
@@ -177,13 +171,13 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64],
     largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
     bound = np.bincount(stage_of_tree, weights=largest)
     scale = np.where(bound > 0, 2.0**29 / np.where(bound > 0, bound, 1), 1.0)
-    limit = (cascade.stage_thresholds - np.float32(1e-5)).astype(np.float64) * scale
-    # Half a unit per leaf, and one for the rest: float64 rounding is far below.
-    margin = cascade.stage_sizes * 0.5 + 2
+    limit = cascade.stage_limits * scale
+    # Half a unit for each leaf, and two for the rest: float64 rounding is far below.
+    error = cascade.stage_sizes * 0.5 + 2
     deltas, base = _votes(cascade, np.rint(leaves * scale[stage_of_leaf]).astype(np.int32))
     bases = np.zeros(cascade.n_stages, dtype=np.int32)
     np.add.at(bases, stage_of_tree, base)
-    segments, ends = _segments(cascade, depth[order], merged.kinds[features])
+    segments, ends = _segments(cascade, cascade.node_depths[order], merged.kinds[features])
     scratch = int(np.diff(_first_nodes(cascade)).max()) + 1
     return LaneTables(
         lbp=lbp,
@@ -191,8 +185,8 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64],
         segments=segments,
         ends=ends,
         bases=bases,
-        low=np.clip(np.floor(limit - margin), -(2**30), 2**30).astype(np.int32),
-        high=np.clip(np.ceil(limit + margin), -(2**30), 2**30).astype(np.int32),
+        low=np.clip(np.floor(limit - error), -(2**30), 2**30).astype(np.int32),
+        high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
         records=_records(cascade, merged, order, deltas),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
         children=_child_places(cascade, scratch - 1)[order],
@@ -204,30 +198,9 @@ def _first_nodes(cascade: Cascade) -> _Ints:
     return cascade.tree_starts[cascade.stage_starts].astype(np.int64)
 
 
-def _roots(cascade: Cascade) -> _Ints:
-    """Return the root of every node's tree."""
-    return np.repeat(cascade.tree_starts[:-1].astype(np.int64), np.diff(cascade.tree_starts))
-
-
-def node_depths(cascade: Cascade) -> _Ints:
-    """Return how many branches lie at most between each node and its root; at least one if it is not the root."""
-    roots = _roots(cascade)
-    depth = (np.arange(len(roots)) > roots).astype(np.int64)
-    if not cascade.is_stumps:
-        children = np.where(cascade.node_children > 0, cascade.node_children + roots[:, None], 0).tolist()
-        found = depth.tolist()
-        # Children come after their parents.
-        for node, pair in enumerate(children):
-            for child in pair:
-                if child:
-                    found[child] = max(found[child], found[node] + 1)
-        depth = np.array(found, dtype=np.int64)
-    return depth
-
-
 def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Return what each node adds where it goes left, and what each tree's sum starts from; see `kernels._tree_bits`."""
-    roots = _roots(cascade)
+    """Return what each node adds if it goes left, and what each tree's sum starts from; see `kernels._tree_bits`."""
+    roots = cascade.node_roots
     trees = np.repeat(np.arange(cascade.n_trees), np.diff(cascade.tree_starts))
     children = cascade.node_children.astype(np.int64)
     inner = children > 0
@@ -242,9 +215,9 @@ def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray
 
 
 def _child_places(cascade: Cascade, nowhere: int) -> npt.NDArray[np.int32]:
-    """Return the place in its stage of each node's left and right child, `nowhere` for leaves; shape (n_nodes, 2)."""
+    """Return each node's left and right child by position in the stage, `nowhere` for leaves; shape (n_nodes, 2)."""
     first = _first_nodes(cascade)
-    inside = _roots(cascade) - np.repeat(first[:-1], np.diff(first))
+    inside = cascade.node_roots - np.repeat(first[:-1], np.diff(first))
     return np.where(cascade.node_children > 0, cascade.node_children + inside[:, None], nowhere).astype(np.int32)
 
 
@@ -265,7 +238,7 @@ def _segments(
 def _records(
     cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], deltas: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32]:
-    """Return the rows of the nodes in `order`, but for the corners, which depend on the layout."""
+    """Return the rows of the nodes in `order`, without the corners, which depend on the layout."""
     lbp = cascade.kind == "lbp"
     first = _first_nodes(cascade)
     places = (order - np.repeat(first[:-1], np.diff(first))).astype(np.int32)
@@ -282,7 +255,7 @@ def _records(
     return records
 
 
-def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32], depth: _Ints) -> _Ints:
-    """Return the order in which the lane scan takes the nodes: those of a stage by depth, then kind; a loop each."""
+def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> _Ints:
+    """Return the order in which the lane scan takes the nodes: by stage, depth and kind, with a loop for each."""
     stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
-    return np.lexsort((kinds[cascade.node_features], depth, stage))
+    return np.lexsort((kinds[cascade.node_features], cascade.node_depths, stage))

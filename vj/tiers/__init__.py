@@ -1,4 +1,4 @@
-"""Model cascades: the cheap model first, a dearer one where it pays."""
+"""Model cascades: the cheap model first, a more expensive one where it pays."""
 
 import lazy_loader
 

@@ -1,3 +1,7 @@
+from .adapters import ChatSettings as ChatSettings
+from .adapters import chat_tier as chat_tier
+from .adapters import classifier_tier as classifier_tier
+from .adapters import command_tier as command_tier
 from .calibration import Calibration as Calibration
 from .calibration import Reliability as Reliability
 from .calibration import brier_score as brier_score
@@ -20,6 +24,8 @@ from .policy import Policy as Policy
 from .regions import Fusion as Fusion
 from .regions import Regions as Regions
 from .regions import fit_fusion as fit_fusion
+from .router import Router as Router
+from .router import average_gap_recovered as average_gap_recovered
 from .speculative import Drafted as Drafted
 from .speculative import Settled as Settled
 from .speculative import Speculated as Speculated

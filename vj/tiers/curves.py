@@ -1,4 +1,4 @@
-"""The deferral curve: accuracy against cost, beside random deferral, Chow's rule, the oracle and every single tier."""
+"""The deferral curve: accuracy against cost, with random deferral, Chow's rule, the oracle and every single tier."""
 
 from __future__ import annotations
 

@@ -44,17 +44,17 @@ class Outcome:
 class Escalation:
     """Asks the base tier, defers as the policy says, and returns the answer that stands.
 
-    A tier that raises, answers nonsense or takes too long counts as failed for that query. If another has answered, the
-    best answer so far stands and `Outcome.failures` says why; if the base tier fails, the most expensive other
-    tier of the policy is asked in its place.
+    A tier that raises, gives an invalid answer or takes too long counts as failed for that query. If another has
+    answered, the best answer so far stands and `Outcome.failures` says why; if the base tier fails, the most expensive
+    other tier of the policy is asked in its place.
 
     Parameters
     ----------
     tiers : sequence of Tier
-        All that the policy may ask, by name; others are left alone.
+        Must include every tier that the policy may ask, matched by name; others are ignored.
     policy : Policy
     time_limit : float, optional
-        Seconds that one tier may take. The call is then made in a thread; one that hangs is left behind there.
+        Seconds that one tier may take. The call is then made in a thread; a call that hangs stays in that thread.
 
     Raises
     ------

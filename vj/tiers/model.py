@@ -19,7 +19,7 @@ from vj.errors import InputError
 
 
 class TierError(RuntimeError):
-    """Raised when a tier gave no answer that can be used: it raised, was too slow, or answered nonsense.
+    """Raised when a tier gave no answer that can be used: it raised, was too slow, or gave an invalid answer.
 
     The message is one line that begins with the tier's name. `Escalation` catches it and falls back.
     """
@@ -36,8 +36,8 @@ class Answer:
     confidence : float
         The tier's own, from 0 to 1; larger is surer. It need not be a probability: see `Calibration`.
     label : str, optional
-        The class that the answer belongs to: calibration goes by it, and two answers agree if their labels are equal.
-        By default the text of `value` if that is a string, an integer or a truth value, else none.
+        The class that the answer belongs to: calibration is by label, and two answers agree if their labels are equal.
+        By default the text of `value` if that is a string, an integer or a boolean, else None.
 
     Raises
     ------

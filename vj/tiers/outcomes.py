@@ -90,7 +90,7 @@ class Outcomes:
 
     @property
     def accuracies(self) -> Floats:
-        """Share of the queries that each tier answers rightly; shape (k,)."""
+        """Share of the queries that each tier answers correctly; shape (k,)."""
         return np.asarray(self.correct.mean(axis=0), dtype=np.float64)
 
     @property
@@ -172,7 +172,7 @@ class Outcomes:
     ) -> Outcomes:
         """Read a CSV file, plain or ``.gz``: ``truth``, then ``TIER.label`` and ``TIER.confidence`` for each tier.
 
-        Other columns are left alone. Where both cells of a tier are empty, it failed to answer.
+        Other columns are ignored. Where both cells of a tier are empty, it failed to answer.
 
         Parameters
         ----------

@@ -23,6 +23,7 @@ from vj.tiers.outcomes import Outcomes
 from vj.tiers.rules import RULES, Plan, Played, play
 
 FORMAT, VERSION = "vj tiers policy", 1
+_CURVE = ("threshold", "accuracy", "cost", "margin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +33,16 @@ class Policy:
     Parameters
     ----------
     tiers : tuple of str
-        Those it was fitted on, including the ones it leaves out.
+        Those it was fitted on, including those that it never asks.
     costs : tuple of float
         Of each.
     plan : Plan
     threshold : float
         See `Plan`. `at` changes it.
     learned : Learned
-    curve : tuple of (float, float, float)
-        Thresholds with the accuracy and the mean cost to be expected there, estimated out of fold.
+    curve : tuple of (float, float, float, float)
+        Thresholds with the accuracy and the mean cost estimated out of fold, and the margin: what the accuracy must
+        exceed a goal by for the goal to be met with the confidence asked for.
     fit : mapping
         What it was fitted for and on: rows, best single tier, expected accuracy and cost, intervals, a note.
     """
@@ -50,7 +52,7 @@ class Policy:
     plan: Plan
     threshold: float
     learned: Learned
-    curve: tuple[tuple[float, float, float], ...] = ()
+    curve: tuple[fitting.CurvePoint, ...] = ()
     fit_report: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class Policy:
         loss: float | None = None,
         accuracy: float | None = None,
         budget: float | None = None,
+        confidence: float = fitting.CONFIDENCE,
         seed: int = 0,
     ) -> Policy:
         """Choose base tier, tiers to leave out, rule and threshold by their out-of-fold accuracy and cost.
@@ -72,7 +75,8 @@ class Policy:
         Give one goal. With fewer rows than `fitting.MIN_ROWS` no policy can be judged: only the best single tier is
         asked, and `fit_report` says so.
 
-        The loss and accuracy goals are met by estimate, not by guarantee: on unseen rows a policy can miss them.
+        Goals of loss and accuracy are met with a one-sided confidence, see `fitting`: by the mean over unseen rows of
+        the same kind, not by every sample of them. The budget is met by the mean cost out of fold.
 
         Parameters
         ----------
@@ -83,8 +87,10 @@ class Policy:
             Cheapest policy of at least this accuracy.
         budget : float
             Most accurate policy of at most this mean cost.
+        confidence : float
+            0.5 takes the estimates at their word: half of the policies then lose more than they should.
         seed : int
-            Of the folds.
+            Of the folds and the bootstrap.
 
         Raises
         ------
@@ -92,7 +98,7 @@ class Policy:
             Not one goal, or one that no policy reaches.
         """
         goal = fitting.Goal.of(loss, accuracy, budget)
-        found = fitting.search(outcomes, goal, seed)
+        found = fitting.search(outcomes, goal, seed, confidence)
         costs = tuple(map(float, outcomes.costs))
         return cls(outcomes.tiers, costs, found.plan, found.threshold, found.learned, found.curve, found.report)
 
@@ -118,12 +124,42 @@ class Policy:
         """
         if threshold is None:
             goal = fitting.Goal.of(loss, accuracy, budget)
-            points = np.array(self.curve).reshape(-1, 3)
+            if not self.curve:
+                raise InputError("expected a policy with a curve to move along, got one without")
+            points = np.array(self.curve, dtype=np.float64)
             best = float(self.fit_report.get("best_accuracy", math.nan))
-            threshold = float(points[goal.choose(points[:, 1], points[:, 2], best), 0])
+            threshold = float(points[goal.choose(points[:, 1], points[:, 2], best, points[:, 3]), 0])
         elif not (loss is None and accuracy is None and budget is None):
             raise InputError("expected one of threshold, budget, accuracy and loss, got more")
         return replace(self, threshold=float(threshold))
+
+    def renamed(self, old: str, new: str, cost: float) -> Policy:
+        """Use the policy with another tier in the place of one: a new model, another service.
+
+        What was learned about the old one's answers stands in for the new one's until there are outcomes to fit on.
+        Which queries are deferred depends mostly on the tiers asked before; the probabilities stated after the new tier
+        are the old one's. `curve` and `fit_report` no longer apply and are dropped.
+
+        Parameters
+        ----------
+        old, new : str
+        cost : float
+            Of the new tier.
+
+        Raises
+        ------
+        InputError
+            The policy has no tier of the old name, or one of the new name already.
+        """
+        if old not in self.tiers:
+            raise InputError(f"expected a tier among {', '.join(self.tiers)}, got {old!r}")
+        if new in self.tiers:
+            raise InputError(f"expected a name that the policy does not use, got {new!r}")
+        tiers = tuple(new if name == old else name for name in self.tiers)
+        paid = checked_cost(new, cost)
+        costs = tuple(paid if name == old else one for name, one in zip(self.tiers, self.costs, strict=True))
+        note = {"rows": 0, "note": f"fitted with {old}, used with {new}: accuracy and cost are not known"}
+        return replace(self, tiers=tiers, costs=costs, curve=(), fit_report=note)
 
     # Deciding, one query at a time.
 
@@ -159,13 +195,10 @@ class Policy:
             return only, self.probability(only, answer)
         state = tuple(sorted(answers))
         if self.plan.pooled and state in self.learned.weights:
-            p = np.array([[self.probability(k, answers[k]) for k in state]])
-            labels = np.array([[answers[k].label or f"\0{k}" for k in state]])
-            tables = self.learned.tables
-            logs, counted = pooling.features(tables, state, labels, p)
-            where = pooling.places(tables, labels)
-            pick, found = pooling.pooled(logs, counted, self.learned.weights[state], where)
-            return state[int(pick[0])], float(found[0])
+            members = [answers[k] for k in state]
+            stated = [self.probability(k, answer) for k, answer in zip(state, members, strict=True)]
+            pick, found = self._pool(state)([answer.label for answer in members], stated)
+            return state[pick], found
         if self.plan.pooled:
             # A state that the plan does not know, after a failure: the surest answer stands.
             each = {k: self.probability(k, answer) for k, answer in answers.items()}
@@ -208,6 +241,17 @@ class Policy:
         Arguments as for `next`; the threshold plays no part.
         """
         return [(j, curve.at(p, label) - p) for j, curve in self._from.get(state, ()) if j not in without]
+
+    def _pool(self, state: State) -> pooling.OnePool:
+        found = self._pools.get(state)
+        if found is None:
+            found = pooling.OnePool(self.learned.tables, state, self.learned.weights[state])
+            self._pools[state] = found
+        return found
+
+    @cached_property
+    def _pools(self) -> dict[State, pooling.OnePool]:
+        return {}
 
     @cached_property
     def _from(self) -> dict[State, list[tuple[int, Calibration]]]:
@@ -293,7 +337,7 @@ class Policy:
             "most_asked": self.plan.most,
             "tiers": {name: {"cost": cost} for name, cost in zip(names, self.costs, strict=True)},
             "fit": dict(self.fit_report),
-            "curve": [dict(zip(("threshold", "accuracy", "cost"), point, strict=True)) for point in self.curve],
+            "curve": [dict(zip(_CURVE, point, strict=True)) for point in self.curve],
             "calibrations": {names[k]: learned.calibrations[k].to_dict() for k in used},
             "labels": learned.tables.to_dict(names) if learned.weights else None,
             "pools": [
@@ -368,7 +412,7 @@ class Policy:
                 raise InputError(
                     f"expected weights for the answers of {', '.join(names[k] for k in joined(state, j))}, got none"
                 )
-        curve = tuple((float(p["threshold"]), float(p["accuracy"]), float(p["cost"])) for p in plain["curve"])
+        curve = tuple(_point(point) for point in plain["curve"])
         return cls(
             names,
             costs,
@@ -400,6 +444,13 @@ class Policy:
             return cls.from_dict(plain)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def _point(plain: Mapping[str, Any]) -> fitting.CurvePoint:
+    threshold, accuracy, cost, margin = (float(plain[name]) for name in _CURVE)
+    if not all(map(math.isfinite, (threshold, accuracy, cost, margin))):
+        raise InputError(f"expected finite numbers in the curve, got {dict(plain)!r:.120}")
+    return threshold, accuracy, cost, margin
 
 
 def _weights(plain: Any, members: int) -> Floats:

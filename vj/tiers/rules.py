@@ -127,3 +127,25 @@ def thresholds(beliefs: Beliefs, plan: Plan, count: int) -> npt.NDArray[np.float
     found = np.concatenate([[highest.max() * 1.01 + 1e-12], np.quantile(highest, 1 - levels), [0.0]])
     # A negative one would pay for answers that are expected to be worse.
     return np.unique(np.maximum(found, 0.0))[::-1]
+
+
+def first_asked(beliefs: Beliefs, plan: Plan, values: npt.NDArray[np.float64]) -> Ints:
+    """Return for each row the first of `thresholds` at which a plan of two tiers asks the second; their number if none.
+
+    Parameters
+    ----------
+    beliefs : Beliefs
+    plan : Plan
+        Of at most two tiers.
+    values : ndarray of float64
+        As `thresholds` returned them.
+    """
+    state = (plan.order[0],)
+    p = beliefs.stand(state)[1]
+    if plan.rule == "single":
+        return np.ones(len(p), dtype=np.int64)
+    if plan.rule == "chow":
+        return np.searchsorted(values, p, side="right").astype(np.int64)
+    gain = beliefs.after((state, plan.order[1], plan.pooled)) - p
+    # The thresholds fall: count those that the gain does not exceed.
+    return (len(values) - np.searchsorted(values[::-1], gain, side="left")).astype(np.int64)

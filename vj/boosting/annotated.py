@@ -1,0 +1,80 @@
+"""Positives' own images as backgrounds: all of them but the labelled objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vj._types import Floats
+from vj.boosting.positives import labelled_format
+from vj.boosting.recipe import ANNOTATED, PositiveSource, TrainingConfig
+from vj.datasets.backgrounds import Backgrounds, find_backgrounds
+from vj.datasets.formats import read_labelled
+from vj.errors import InputError
+
+
+def backgrounds_of(config: TrainingConfig) -> Backgrounds:
+    """Return the backgrounds of a recipe, found but not read; see `annotated_backgrounds` for ``annotated``."""
+    return Backgrounds.joined([background_place(place, config.positives) for place in config.backgrounds])
+
+
+def background_place(place: str, sources: Sequence[PositiveSource]) -> Backgrounds:
+    """Return the backgrounds of one place of a recipe."""
+    return annotated_backgrounds(sources) if place == ANNOTATED else find_backgrounds([place])
+
+
+def annotated_backgrounds(sources: Sequence[PositiveSource]) -> Backgrounds:
+    """Return the labelled images of positives, with every object of the classes asked for in a box.
+
+    Objects that are no positives are boxed, too: small or difficult ones, and rows that ``where`` leaves out. Objects
+    of other classes are background.
+
+    Parameters
+    ----------
+    sources : sequence of PositiveSource
+        Those without labelled images are passed over.
+
+    Raises
+    ------
+    InputError
+        If no source has labelled images.
+    """
+    found: dict[Path, list[Floats]] = {}
+    for source in sources:
+        name = labelled_format(source)
+        if name is None:
+            continue
+        for image in read_labelled(source.path, name, source.images or None, classes=source.classes):
+            found.setdefault(image.path, []).append(image.boxes)
+    if not found:
+        raise InputError(f"expected positives in labelled images for backgrounds {ANNOTATED!r}, got none")
+    boxes = {k: joined for k, parts in enumerate(found.values()) if len(joined := np.concatenate(parts))}
+    return Backgrounds(list(found), boxes)
+
+
+def overlap(names: Iterable[str], backgrounds: Backgrounds) -> list[str]:
+    """Return the backgrounds that are images of positives, whatever their paths, and have no boxes.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Images of the positives.
+    backgrounds : Backgrounds
+    """
+    positives = {found for name in set(names) if name and (found := _identity(name))}
+    return [
+        backgrounds.name(k)
+        for k, item in enumerate(backgrounds.items)
+        if not isinstance(item, np.ndarray) and not len(backgrounds.boxes(k)) and _identity(item) in positives
+    ]
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

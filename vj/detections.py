@@ -1,0 +1,148 @@
+"""What a detector returns: objects as columns of boxes, scores and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from vj._types import Boxes, Floats
+from vj.errors import InputError
+
+
+class Detection(NamedTuple):
+    """One object: an entry of `Detections`.
+
+    Parameters
+    ----------
+    box : (int, int, int, int)
+        x, y, width, height in pixels of the image.
+    score : float
+    neighbors : int
+        Hits that were merged into the box.
+    probability : float or None
+        That the box is an object; see `Detections`.
+    """
+
+    box: tuple[int, int, int, int]
+    score: float
+    neighbors: int
+    probability: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in one image.
+
+    Has a length, and yields a `Detection` for each object. An integer as index returns a `Detection`; a slice, an array
+    of integers or a mask of booleans returns the `Detections` selected, so that ``found[found.scores > 2]`` keeps the
+    best and ``found[np.argsort(-found.scores)]`` sorts.
+
+    Parameters
+    ----------
+    boxes : ndarray of int32, shape (n, 4)
+        x, y, width, height in pixels of the image.
+    scores : ndarray of float64, shape (n,)
+        See `Detector`.
+    neighbors : ndarray of int32, shape (n,)
+        Hits that were merged into each box.
+    probabilities : ndarray of float64, shape (n,), or None
+        That each box is an object, by the cascade's calibration; None if it has none.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not agree, a box or a count is not of whole numbers, or a value is out of range.
+    """
+
+    boxes: Boxes
+    scores: Floats
+    neighbors: npt.NDArray[np.int32]
+    probabilities: Floats | None = None
+
+    def __post_init__(self) -> None:
+        n = np.shape(self.boxes)[0] if np.ndim(self.boxes) else 0
+        for name, dtype, tail in (("boxes", np.int32, (4,)), ("scores", np.float64, ()), ("neighbors", np.int32, ())):
+            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, (n, *tail)))
+        if (self.boxes[:, 2:] < 0).any():
+            raise InputError(f"expected boxes as x, y, width, height, got {self.boxes[_first_negative(self.boxes)]}")
+        if (self.neighbors < 0).any():
+            raise InputError(f"expected neighbors of 0 or more, got {self.neighbors.min()}")
+        if np.isnan(self.scores).any():
+            raise InputError("expected scores that are numbers, got nan")
+        if self.probabilities is not None:
+            p = _column("probabilities", self.probabilities, np.float64, (n,))
+            if not ((p >= 0) & (p <= 1)).all():
+                raise InputError(f"expected probabilities from 0 to 1, got {p[~((p >= 0) & (p <= 1))][0]}")
+            object.__setattr__(self, "probabilities", p)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[k] for k in range(len(self)))
+
+    def at_least(self, probability: float) -> Detections:
+        """Return the detections whose probability is at least this.
+
+        Raises
+        ------
+        InputError
+            If there are no probabilities.
+        """
+        if self.probabilities is None:
+            raise InputError("expected detections with probabilities, got a cascade without calibration")
+        return self[self.probabilities >= probability]
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice | npt.ArrayLike) -> Detections: ...
+    def __getitem__(self, index: Any) -> Detection | Detections:
+        single = isinstance(index, int | np.integer) and not isinstance(index, bool)
+        selected = index if single or isinstance(index, slice) else _selection(index, len(self))
+        columns = [getattr(self, one.name) for one in fields(self)]
+        parts: list[Any] = [None if column is None else column[selected] for column in columns]
+        return Detection(*map(_plain, parts)) if single else Detections(*parts)
+
+
+def _column(name: str, given: Any, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a read-only copy of one column of `Detections`, checked."""
+    values = np.asarray(given)
+    if values.size == 0 and shape[0] == 0:
+        values = np.zeros(shape, dtype=dtype)
+    if values.shape != shape:
+        raise InputError(f"expected {name} of shape {shape}, got {values.shape}")
+    with np.errstate(invalid="ignore"):
+        column: npt.NDArray[Any] = np.array(values, dtype=dtype, order="C")
+    if dtype is np.int32 and not np.array_equal(column, values):
+        wrong = values[column != values].flat[0]
+        raise InputError(f"expected {name} as whole numbers of 32 bits, got {wrong}")
+    column.setflags(write=False)
+    return column
+
+
+def _first_negative(boxes: Boxes) -> int:
+    return int(np.flatnonzero((boxes[:, 2:] < 0).any(axis=1))[0])
+
+
+def _plain(value: Any) -> Any:
+    """Return an entry of a column as a float, an int or a tuple of ints."""
+    return tuple(value.tolist()) if np.ndim(value) else value if value is None else value.item()
+
+
+def _selection(index: Any, n: int) -> npt.NDArray[Any]:
+    """Return an index as positions or a mask that select among n detections."""
+    selected = np.asarray(index)
+    if selected.shape == (0,) and selected.dtype.kind == "f":
+        # What numpy makes of an empty list.
+        return np.zeros(0, dtype=np.intp)
+    if selected.ndim != 1 or selected.dtype.kind not in "biu" or (selected.dtype == np.bool_ and len(selected) != n):
+        raise InputError(
+            f"expected an integer, a slice, an array of integers or a mask of {n} booleans as index, "
+            f"got {selected.dtype} of shape {selected.shape}"
+        )
+    return selected
