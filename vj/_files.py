@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vj.errors import InputError
 
@@ -71,6 +72,23 @@ def _read(file: BinaryIO, most: int, expected: int) -> bytes:
         parts.append(part)
         most -= len(part)
     return b"".join(parts)
+
+
+def read_json(path: str | os.PathLike[str], limit: int, what: str) -> Any:
+    """Return what a JSON file holds; see `read_bounded`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is too large, or holds no JSON.
+    """
+    data = read_bounded(path, limit, what)
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    # ValueError: besides what is no JSON or no UTF-8, an integer of more digits than Python converts.
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{os.fspath(path)}: expected a {what} as JSON, got {reason[:200]}") from None
 
 
 def _kind(mode: int) -> str:

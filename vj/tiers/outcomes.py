@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
+import io
 import math
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj._files import replacing
+from vj._files import is_file, read_bounded, read_json, replacing
 from vj.errors import InputError
 from vj.tiers.calibration import Floats
 from vj.tiers.model import Tier, TierError, checked_cost
 
 Texts = npt.NDArray[np.str_]
+_MAX_BYTES, _MAX_COSTS = 1 << 30, 1 << 20
 NO_ANSWER = ""
 """Label of a query that a tier failed to answer; never right."""
 
@@ -241,11 +243,8 @@ def read_costs(given: Sequence[str]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for one in given:
-        if Path(one).suffix == ".json" or Path(one).is_file():
-            try:
-                plain = json.loads(Path(one).read_text(encoding="utf-8"))
-            except (ValueError, UnicodeDecodeError):
-                raise InputError(f"{one}: expected a JSON object of costs by tier, got something else") from None
+        if Path(one).suffix == ".json" or is_file(Path(one)):
+            plain = read_json(one, _MAX_COSTS, "file of costs")
             if not isinstance(plain, dict):
                 raise InputError(f"{one}: expected a JSON object of costs by tier, got a {type(plain).__name__}")
             found |= {name: checked_cost(f"{one}: {name}", cost) for name, cost in plain.items()}
@@ -278,9 +277,10 @@ def cost_list(tiers: Sequence[str], costs: Mapping[str, float], where: str) -> F
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Header and rows with their line numbers; blank lines are left out."""
-    opener = gzip.open if path.suffix == ".gz" else open
+    raw = io.BytesIO(read_bounded(path, _MAX_BYTES, "file of outcomes"))
+    plain = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
     try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(plain, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             rows = []
@@ -290,7 +290,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 if len(row) != len(header):
                     raise InputError(f"{path}: expected {len(header)} cells in line {reader.line_num}, got {len(row)}")
                 rows.append((reader.line_num, row))
-    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(f"{path}: expected a CSV file of outcomes, got one that cannot be read: {error}") from None
     return header, rows
 

@@ -8,12 +8,11 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vj._files import write_text
+from vj._files import read_json, write_text
 from vj.errors import InputError
 from vj.tiers import fitting, pooling
 from vj.tiers.beliefs import Beliefs, Learned, State, joined
@@ -23,6 +22,7 @@ from vj.tiers.outcomes import Outcomes
 from vj.tiers.rules import RULES, Plan, Played, play
 
 FORMAT, VERSION = "vj tiers policy", 1
+_MAX_BYTES = 1 << 26
 _CURVE = ("threshold", "accuracy", "cost", "margin")
 
 
@@ -436,10 +436,7 @@ class Policy:
         InputError
             It is no such file.
         """
-        try:
-            plain = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError):
-            raise InputError(f"{path}: expected a policy as JSON, got something else") from None
+        plain = read_json(path, _MAX_BYTES, "policy")
         try:
             return cls.from_dict(plain)
         except InputError as error:

@@ -11,13 +11,12 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vj._files import write_text
+from vj._files import read_json, write_text
 from vj.errors import InputError
 from vj.tiers.beliefs import folds
 from vj.tiers.calibration import Floats
@@ -26,6 +25,8 @@ from vj.tiers.features import BUCKETS, KINDS, Rows, features
 from vj.tiers.model import Reply, Tier, TierError
 
 FORMAT, VERSION = "vj tiers router", 1
+# 65,536 weights take 1.5 MB.
+_MAX_BYTES = 1 << 26
 PENALTIES = (1.0, 3.0, 10.0, 30.0)
 """Ridges tried; the one with the least squared error out of fold is taken."""
 MIN_ROWS = 50
@@ -252,10 +253,7 @@ class Router:
         ------
         InputError
         """
-        try:
-            plain = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError):
-            raise InputError(f"{path}: expected a router as JSON, got something else") from None
+        plain = read_json(path, _MAX_BYTES, "router")
         try:
             return cls.from_dict(plain)
         except InputError as error:
