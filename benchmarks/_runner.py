@@ -1,4 +1,4 @@
-"""What every benchmark shares: where it ran and on what, written beside the figures.
+"""What every benchmark shares: where it ran and on what, written next to the figures.
 
 A benchmark builds a plain dict of figures and hands it to `write_result`; the file then says by itself which versions,
 processor, data and date the figures belong to.
@@ -6,6 +6,7 @@ processor, data and date the figures belong to.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import hashlib
 import importlib.metadata
@@ -14,6 +15,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -115,6 +117,17 @@ def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Read back what `write_result` wrote."""
     result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     return result
+
+
+def run(name: str, benchmark: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a benchmark and return its exit code: 2, after one line on stderr, for bad input."""
+    from vj.errors import InputError
+
+    try:
+        return benchmark(args)
+    except InputError as error:
+        print(f"benchmarks.{name}: {error}", file=sys.stderr)
+        return 2
 
 
 def available(names: Iterable[str]) -> list[str]:

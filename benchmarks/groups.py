@@ -109,11 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="also measure this model")
     parser.add_argument("--min-neighbors", type=int, default=3, help="default 3, that of vj-detect")
     parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where the JSON goes")
-    try:
-        return _run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"benchmarks.groups: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("groups", _run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ import numpy as np
 from benchmarks import _runner
 from vj.cascade.model import Cascade
 from vj.cascade.opencv_xml import load, save
-from vj.errors import InputError
 from vj.evaluation.rejection import RejectionProfile, rejection_profile
 from vj.images import list_images, read_gray
 
@@ -147,11 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS), help="where JSON and plot go")
     parser.add_argument("--stages", action="store_true", help="print the table of stages of every cascade")
     args = parser.parse_args(argv)
-    try:
-        return _run(args)
-    except InputError as error:
-        print(f"benchmarks.rejection: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("rejection", _run, args)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -381,11 +381,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--draft", type=int, nargs="+", default=[2, 4], metavar="ORDER", help="default 2 and 4")
     parser.add_argument("--heavy", type=int, default=8, metavar="ORDER", help="default 8")
     parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where JSON and plot go")
-    try:
-        return _run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"benchmarks.speculative: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("speculative", _run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -191,11 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--yunet", required=True, metavar="MODEL.onnx", help="the heavy detector")
     parser.add_argument("--pictures", type=int, default=80, metavar="N", help="most photos, evenly taken; default 80")
     parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where the JSON goes")
-    try:
-        return _run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"benchmarks.speculative_frames: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("speculative_frames", _run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -265,11 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="NAME.csv.gz and NAME.costs.json for each set")
     parser.add_argument("--splits", type=int, default=5, help="random half splits (default: 5)")
     parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where the JSON goes")
-    try:
-        return _run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"benchmarks.tiers: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("tiers", _run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:

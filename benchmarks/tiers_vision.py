@@ -29,7 +29,6 @@ from vj.cascade.opencv_xml import load
 from vj.datasets.formats import read_labelled
 from vj.datasets.labelled import FRONTAL, LabelledImage, Wanted
 from vj.detector import Detections, Detector
-from vj.errors import InputError
 from vj.evaluation.curves import curve
 from vj.evaluation.matching import NEITHER, TRUE, Found, Matches, Truth, fit_alignment, match
 from vj.evaluation.measure import Rules, cascade_detector, evaluate, run_detector
@@ -378,11 +377,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--answers", metavar="FILE", default="dlib-answers.jsonl", help="where dlib's answers are kept")
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS))
     args = parser.parse_args(argv)
-    try:
-        return _run(args)
-    except InputError as error:
-        print(f"benchmarks.tiers_vision: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("tiers_vision", _run, args)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -120,11 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--yunet", required=True, metavar="MODEL.onnx")
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS))
     args = parser.parse_args(argv)
-    try:
-        return _run(args)
-    except InputError as error:
-        print(f"benchmarks.wakeup: {error}", file=sys.stderr)
-        return 2
+    return _runner.run("wakeup", _run, args)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -110,3 +110,17 @@ def _random_tree(rng, size):
                 pair[side] = -leaf
                 leaf += 1
     return children
+
+
+def same_value(ours, theirs):
+    """Compare in value, type, dtype and shape, also inside tuples and lists."""
+    assert type(ours) is type(theirs), f"{ours!r} for {theirs!r}"
+    if isinstance(theirs, tuple | list):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            same_value(a, b)
+    elif isinstance(theirs, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    else:
+        assert ours == theirs

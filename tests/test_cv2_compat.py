@@ -4,7 +4,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
-from cascades import LBP_FILE, random_cascade
+from cascades import LBP_FILE, random_cascade, same_value
 from pictures import photo
 
 import vj
@@ -13,20 +13,6 @@ from vj.errors import InputError
 
 peer = pytest.mark.opencv4
 FACE = "haarcascade_frontalface_alt2.xml"
-
-
-def same(ours, theirs):
-    """Equal in value, type, dtype and shape."""
-    assert type(ours) is type(theirs)
-    if isinstance(theirs, tuple):
-        assert len(ours) == len(theirs)
-        for a, b in zip(ours, theirs, strict=True):
-            same(a, b)
-    elif isinstance(theirs, np.ndarray):
-        assert ours.dtype == theirs.dtype
-        np.testing.assert_array_equal(ours, theirs)
-    else:
-        assert ours == theirs
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +39,9 @@ SETTINGS = [(), (1.3, 0), (1.2, 1, 0, (40, 40), (200, 180)), (1.5, -2, 0, (-3, -
 def test_results_are_those_of_opencv(pair, settings, name):
     ours, theirs = pair
     image = photo(name)
-    same(ours.detectMultiScale(image, *settings), theirs.detectMultiScale(image, *settings))
-    same(ours.detectMultiScale2(image, *settings), theirs.detectMultiScale2(image, *settings))
-    same(
+    same_value(ours.detectMultiScale(image, *settings), theirs.detectMultiScale(image, *settings))
+    same_value(ours.detectMultiScale2(image, *settings), theirs.detectMultiScale2(image, *settings))
+    same_value(
         ours.detectMultiScale3(image, *settings, outputRejectLevels=True),
         theirs.detectMultiScale3(image, *settings, outputRejectLevels=True),
     )
@@ -65,9 +51,9 @@ def test_results_are_those_of_opencv(pair, settings, name):
 def test_nothing_found_is_an_empty_tuple(pair):
     ours, theirs = pair
     blank = np.zeros((90, 80), np.uint8)
-    same(ours.detectMultiScale(blank), theirs.detectMultiScale(blank))
-    same(ours.detectMultiScale2(blank), theirs.detectMultiScale2(blank))
-    same(
+    same_value(ours.detectMultiScale(blank), theirs.detectMultiScale(blank))
+    same_value(ours.detectMultiScale2(blank), theirs.detectMultiScale2(blank))
+    same_value(
         ours.detectMultiScale3(blank, outputRejectLevels=True), theirs.detectMultiScale3(blank, outputRejectLevels=True)
     )
 
@@ -76,11 +62,11 @@ def test_nothing_found_is_an_empty_tuple(pair):
 def test_properties_are_those_of_opencv(pair):
     ours, theirs = pair
     for name in ("empty", "getOriginalWindowSize", "getFeatureType", "isOldFormatCascade"):
-        same(getattr(ours, name)(), getattr(theirs, name)())
+        same_value(getattr(ours, name)(), getattr(theirs, name)())
     old = cv2.data.haarcascades + "haarcascade_license_plate_rus_16stages.xml"
     assert ours.load(old) and theirs.load(old)
     for name in ("empty", "getOriginalWindowSize", "getFeatureType", "isOldFormatCascade"):
-        same(getattr(ours, name)(), getattr(theirs, name)())
+        same_value(getattr(ours, name)(), getattr(theirs, name)())
 
 
 @peer
@@ -101,7 +87,9 @@ def test_group_rectangles_is_opencvs(threshold):
     for n in (0, 1, 30):
         centres = rng.integers(0, 60, (n, 1)) // 20 * 20
         boxes = np.hstack([centres + rng.integers(0, 4, (n, 2)), 20 + rng.integers(0, 4, (n, 2))]).astype(np.int32)
-        same(vj.groupRectangles(boxes.tolist(), threshold, 0.2), cv2.groupRectangles(boxes.tolist(), threshold, 0.2))
+        same_value(
+            vj.groupRectangles(boxes.tolist(), threshold, 0.2), cv2.groupRectangles(boxes.tolist(), threshold, 0.2)
+        )
 
 
 @peer
@@ -110,7 +98,7 @@ def test_reject_levels_may_be_left_out():
     image = photo("astronaut")
     ours = vj.CascadeClassifier(FACE)
     boxes, levels, weights = ours.detectMultiScale3(image)
-    same(boxes, ours.detectMultiScale(image))
+    same_value(boxes, ours.detectMultiScale(image))
     assert (levels, weights) == ((), ())
     with pytest.raises(cv2.error, match="Assertion"):
         cv2.CascadeClassifier(cv2.data.haarcascades + FACE).detectMultiScale3(image)
