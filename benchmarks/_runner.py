@@ -1,6 +1,6 @@
 """What every benchmark shares: where it ran and on what, written next to the figures.
 
-A benchmark builds a plain dict of figures and hands it to `write_result`; the file then says by itself which versions,
+A benchmark builds a plain dict of figures and hands it to `write_result`; the file itself then says which versions,
 processor, data and date the figures belong to.
 """
 
@@ -28,7 +28,7 @@ _PACKAGES = ("vj", "numpy", "numba", "opencv-python", "scikit-image")
 
 
 def processor() -> str:
-    """Name of the processor as the system tells it."""
+    """Name of the processor as the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -72,7 +72,7 @@ def data_hash(paths: Iterable[Path]) -> str:
 
 
 def array_hash(arrays: Iterable[Any]) -> str:
-    """SHA-256 over the shape and bytes of arrays, in order: for pictures that come out of a package."""
+    """SHA-256 over the shape and bytes of arrays, in order: for images that come with a package."""
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.shape} {array.dtype}".encode())
@@ -102,7 +102,7 @@ def write_result(name: str, figures: dict[str, Any], *, data: dict[str, Any], fo
     figures : dict
         The measurement; anything `json` can hold.
     data : dict
-        What it was measured on: name, number of pictures, `data_hash`.
+        What it was measured on: name, number of images, `data_hash`.
     folder : Path
         Where; made if missing.
     """

@@ -1,4 +1,4 @@
-"""Recall and precision of cascades on labelled pictures, with cv2's own detector and YuNet as yardsticks.
+"""Recall and precision of cascades on labelled images, with cv2's own detector and YuNet as yardsticks.
 
     python -m benchmarks.accuracy DATASET [--frontal] [--yunet MODEL.onnx] [CASCADE ...]
 
@@ -136,7 +136,7 @@ def summary(folder: Path = _runner.RESULTS) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.split("\n\n")[0])
-    parser.add_argument("dataset", metavar="DATASET", help="labelled pictures; see vj-evaluate")
+    parser.add_argument("dataset", metavar="DATASET", help="labelled images; see vj-evaluate")
     parser.add_argument("cascades", nargs="*", help="files or names; cv2:NAME for cv2's own")
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="also measure this model")
     parser.add_argument("--name", help="of the result file (default: the dataset's)")

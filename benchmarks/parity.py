@@ -1,6 +1,6 @@
 """Equality with OpenCV's detector, for every cascade this machine has: `python -m benchmarks.parity`.
 
-Raw hits, groups, counts and weights, in OpenCV's single-thread order, over photos of scikit-image and made-up pictures
+Raw hits, groups, counts and weights, in OpenCV's single-thread order, over photos of scikit-image and made-up images
 (colour and grey, tiny, odd sizes, flat, one pixel, wider than 4,000) with several settings each. Both read the file
 itself; then cv2 reads what we write of it. Prints a table, writes `results/parity.json` and exits with 1 on any
 difference. Needs opencv-python 4.
@@ -38,7 +38,7 @@ SETTINGS: list[tuple[float, int, tuple[int, int], tuple[int, int]]] = [
 
 
 def pictures() -> dict[str, Any]:
-    """Return the pictures by name."""
+    """Return the images by name."""
     from skimage import data
 
     found: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def differs(ours: vj.CascadeClassifier, theirs: Any, image: Any, setting: tuple[
 
 
 def compare(path: Path, shown: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Compare one cascade on all pictures; `folder` is for scratch files."""
+    """Compare one cascade on all images; `folder` is for scratch files."""
     cascade = load(path)
     readable, written, short = (folder / f"{name}-{path.name}" for name in ("readable", "written", "short"))
     # scikit-image's file misspells a tag for which OpenCV refuses it.

@@ -1,4 +1,4 @@
-"""What each stage of a cascade sees, rejects and costs, beside OpenCV's own cascades on the same pictures.
+"""What each stage of a cascade sees, rejects and costs, next to OpenCV's own cascades on the same images.
 
     python -m benchmarks.rejection [--cascade NAME_OR_FILE ...] [--images DIR]
 
@@ -141,7 +141,7 @@ def measure(cascades: list[str], pictures: list[Any], scale_factor: float, verif
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rejection", description=__doc__.split("\n\n")[0])
     parser.add_argument("--cascade", action="append", metavar="NAME", help="file or known name; may be given again")
-    parser.add_argument("--images", metavar="DIR", help="folder of pictures (default: scikit-image's photos)")
+    parser.add_argument("--images", metavar="DIR", help="folder of images (default: scikit-image's photos)")
     parser.add_argument("--scale-factor", type=float, default=1.1)
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS), help="where JSON and plot go")
     parser.add_argument("--stages", action="store_true", help="print the table of stages of every cascade")

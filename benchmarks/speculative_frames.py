@@ -52,7 +52,7 @@ class Shot:
 
 
 def shots(pictures: Sequence[Any]) -> Iterator[Shot]:
-    """Move a window over each picture."""
+    """Move a window over each image."""
     for number, picture in enumerate(pictures):
         image = read_bgr(picture.path)
         rng = np.random.default_rng(number)
@@ -74,7 +74,7 @@ def shots(pictures: Sequence[Any]) -> Iterator[Shot]:
 
 
 def smaller(detect: Detect, share: float) -> Detect:
-    """Run a detector on a smaller picture."""
+    """Run a detector on a smaller image."""
     import cv2
 
     def run(image: Any) -> Found:
@@ -123,7 +123,7 @@ def speculated(
     """Return what is shown at once in every frame, and what stands in the end."""
     shown, stands = [], []
     for cheap, dear, shot in zip(light, heavy, all_shots, strict=True):
-        # Frames are pictures, which the corrections look into, so the answers go by identity.
+        # Frames are images, which the corrections look into, so the answers go by identity.
         number = {id(frame): k for k, frame in enumerate(shot.frames)}
         draft, verify = (lambda f, n=number, c=cheap: c[n[id(f)]]), (lambda f, n=number, d=dear: d[n[id(f)]])
         events = list(SpeculativeFrames(draft, verify, every=every).run(shot.frames))

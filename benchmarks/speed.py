@@ -1,7 +1,7 @@
-"""How long detection takes, beside cv2's own detector on the same pictures: `python -m benchmarks.speed`.
+"""How long detection takes, next to cv2's own detector on the same images: `python -m benchmarks.speed`.
 
 One process calls ours and cv2's in turn, warm; a figure is the median of seven. Before anything is timed, both must
-have found the same boxes. Beside that: the pyramid alone, whole processes of `vj-detect` with kernels cached and
+have found the same boxes. Also: the pyramid alone, whole processes of `vj-detect` with kernels cached and
 without, and the memory that one picture of 48 million pixels takes. Needs opencv-python 4.
 """
 

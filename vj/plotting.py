@@ -1,6 +1,6 @@
 """Plots: what cascades reject and cost, how detectors compare, and a look inside one cascade.
 
-The one module that imports matplotlib. Every function writes one picture file, whole or not at all.
+The one module that imports matplotlib. Every function writes one image file, whole or not at all.
 """
 
 from __future__ import annotations

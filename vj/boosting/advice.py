@@ -8,7 +8,7 @@ from vj._types import Floats
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
 
-# No stage gets below this share of its negatives: who asks for less lets max_weak_count end the stage, on purpose.
+# No stage gets below this share of its negatives: a smaller goal means that max_weak_count is to end the stage.
 _NO_GOAL = 0.01
 
 _FEW_OBJECTS = 100
@@ -79,13 +79,13 @@ def data_advice(config: TrainingConfig, objects: int, sizes: Floats) -> list[str
     Returns
     -------
     list of str
-        Empty if nothing strikes.
+        Empty if nothing stands out.
     """
     found = []
     if objects < _FEW_OBJECTS:
         found.append(
-            f"{objects} positives are few, a cascade that is to find others takes hundreds; label more, and add copies "
-            f"(jitter, mirror)"
+            f"{objects} positives are few: a cascade needs hundreds to find objects it has not seen; label more, and "
+            f"add copies (jitter, mirror)"
         )
     sizes = sizes[(sizes > 0).all(axis=1)]
     if len(sizes):

@@ -1,7 +1,7 @@
-"""Checkpoints: what a run needs to go on, after any interruption, as if there had been none.
+"""Checkpoints: what a run needs to resume after any interruption as if there had been none.
 
 Everything random in the trainer is drawn from a seed made of the recipe's seed and the place in the run, so that no
-generator's state has to be kept. A checkpoint is one JSON file and one array of windows beside it; the JSON names the
+generator's state has to be kept. A checkpoint is one JSON file and one array of windows next to it; the JSON names the
 array and is replaced in one step, so that a kill at any moment leaves the last complete checkpoint.
 """
 

@@ -10,7 +10,7 @@ from vj.boosting.search import LEAST_BLOCK
 
 
 def memory_budget(limit_mb: int = 0) -> int:
-    """Return the bytes to stay within: `limit_mb` MiB or, if 0, half of what is free (2 GiB where nobody can tell)."""
+    """Return the bytes to stay within: `limit_mb` MiB or, if 0, half of what is free (2 GiB if unknown)."""
     if limit_mb:
         return limit_mb << 20
     free = _free()
@@ -39,8 +39,8 @@ def memory_for_bins(budget: int, held: int, samples: int = 0) -> int:
     Returns
     -------
     int
-        At most half of the budget, and no more than what the rest of the process leaves of it; but enough to go on with
-        in any case: interpreter, compiler and samples alone take some 250 MB.
+        At most half of the budget, and no more than what the rest of the process leaves of it; but always enough to
+        continue: interpreter, compiler and samples alone take some 250 MB.
     """
     others = max(_resident() - held, 0)
     return max(min(budget // 2, budget - others - _RESERVE - _EACH * samples), _LEAST)
@@ -88,7 +88,7 @@ def least_memory(counts: SampleCounts, window: tuple[int, int], *, tilted: bool,
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has now; 0 where the system does not tell."""
+    """Bytes of memory that this process has now; 0 where the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

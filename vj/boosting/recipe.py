@@ -113,7 +113,7 @@ class PositiveSource:
     images: str = _text("", "folder that annotated names are relative to")
     min_size: int = _integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
     frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
-    limit: int = _integer(0, 0, 10**9, "most objects taken, chosen at random; 0: all")
+    limit: int = _integer(0, 0, 10**9, "maximum number of objects, chosen at random; 0: all")
 
     def __post_init__(self) -> None:
         _check_fields(self, "positives.")
@@ -183,7 +183,7 @@ class TrainingConfig:
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
     features: str = _choice("basic", FEATURE_KINDS, "pool of features to choose from")
-    stages: int = _integer(20, 1, 200, "most stages trained")
+    stages: int = _integer(20, 1, 200, "maximum number of stages")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
     min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that a stage must keep", True)
@@ -191,7 +191,7 @@ class TrainingConfig:
     overall_false_alarm_rate: float = _number(
         0.0, 0.0, 1.0, "training ends when fewer background windows pass; 0: never"
     )
-    max_weak_count: int = _integer(200, 1, 10000, "most weak classifiers in a stage", True)
+    max_weak_count: int = _integer(200, 1, 10000, "maximum number of weak classifiers in a stage", True)
     pruning: float = _number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )

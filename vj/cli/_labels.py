@@ -22,11 +22,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--images", metavar="DIR", help="folder that image names are relative to")
     data.add_argument(
-        "--frontal", action="store_true", help="ask for WIDER FACE's frontal part: 30 px, blur, pose, ..."
+        "--frontal",
+        action="store_true",
+        help="count only WIDER FACE's frontal faces: at least 30 px, little blur and occlusion",
     )
-    data.add_argument("--min-height", type=float, metavar="PX", help="ignore lower faces")
+    data.add_argument("--min-height", type=float, metavar="PX", help="ignore objects less high than this")
     for name in ("blur", "occlusion", "pose", "invalid"):
-        data.add_argument(f"--max-{name}", type=int, metavar="CODE", help=f"ignore faces with a higher {name} code")
+        data.add_argument(f"--max-{name}", type=int, metavar="CODE", help=f"ignore objects with a higher {name} code")
     data.add_argument("--iou", type=float, default=0.5, metavar="T", help="overlap that makes a match (default: 0.5)")
 
 

@@ -1,4 +1,4 @@
-"""``vj-cascades``: which cascades this machine has, and OpenCV's stock ones for those who have OpenCV 5."""
+"""``vj-cascades``: list the cascades on this machine; install OpenCV's stock cascades for OpenCV 5."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from vj._version import __version__
 from vj.cli._common import BAD_INPUT, OK, SOME_FAILED, report, run
 from vj.errors import InputError
 
+DESCRIPTION = "List the cascades that this machine has, and get OpenCV's stock cascades where OpenCV 5 has none."
+
 # The smallest wheel that has the files, and one that exists whatever this machine is.
 _WHEEL = "opencv-python-headless>=4.8,<5"
 _ANY_SYSTEM = ("--platform", "manylinux2014_x86_64", "--python-version", "3.11", "--implementation", "cp", "--abi")
@@ -23,15 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="vj-cascades", description=__doc__.split(": ", 1)[1].strip().capitalize())
+    parser = argparse.ArgumentParser(prog="vj-cascades", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"vj {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="list the cascades that are found by name, and where")
     install = commands.add_parser(
         "install", help="download the wheel of opencv-python 4 with pip, take its cascades out and verify them"
     )
-    install.add_argument("--wheel", metavar="FILE", help="a wheel that is there already, in place of a download")
-    install.add_argument("--folder", metavar="PATH", help="where to put them; by default the user's data folder")
+    install.add_argument("--wheel", metavar="FILE", help="use this wheel instead of downloading one")
+    install.add_argument("--folder", metavar="PATH", help="where to put them (default: the user's data folder)")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         return _list()

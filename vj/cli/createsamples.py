@@ -1,4 +1,4 @@
-"""``vj-createsamples``: OpenCV's ``opencv_createsamples`` command lines."""
+"""``vj-createsamples``: make training samples with the options of opencv_createsamples."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ PROGRAM = "vj-createsamples"
 
 ABOUT = """Make samples with the options of opencv_createsamples:
   -img and -vec           distorted copies of one object, for training
-  -img, -bg and -info     scenes with the object placed on backgrounds, and the list of where it is
+  -img, -bg and -info     scenes with the object placed on backgrounds, and the list of its boxes
   -info and -vec          the marked objects of a collection of images
   -vec                    a contact sheet of what is in a .vec file"""
 
 OPTIONS = {
-    "-info": Option(str, "", "list of images and boxes; with -img and -bg it is written", "FILE"),
+    "-info": Option(str, "", "list of images and boxes to read; with -img and -bg, the list to write", "FILE"),
     "-img": Option(str, "", "image of the object", "FILE"),
-    "-vec": Option(str, "", ".vec file; alone it is shown, otherwise written", "FILE"),
+    "-vec": Option(str, "", ".vec file to write; without -img and -info, the one to show", "FILE"),
     "-bg": Option(str, "", "list of background images, or a folder of them", "FILE"),
-    "-num": Option(int, 1000, "most samples", "N"),
+    "-num": Option(int, 1000, "maximum number of samples", "N"),
     "-bgcolor": Option(int, 0, "grey level that is transparent", "LEVEL"),
-    "-bgthresh": Option(int, 80, "how far from it is transparent, too", "LEVELS"),
-    "-inv": Option(None, False, "show the object as its negative"),
-    "-randinv": Option(None, False, "show the object as its negative at random"),
+    "-bgthresh": Option(int, 80, "levels within this distance of -bgcolor are transparent as well", "LEVELS"),
+    "-inv": Option(None, False, "invert the grey levels of the object"),
+    "-randinv": Option(None, False, "invert the grey levels of the object at random"),
     "-maxidev": Option(int, 40, "largest change of intensity", "LEVELS"),
     "-maxxangle": Option(float, 1.1, "largest turn about the x axis in radians", "ANGLE"),
     "-maxyangle": Option(float, 1.1, "largest turn about the y axis in radians", "ANGLE"),
     "-maxzangle": Option(float, 0.5, "largest turn about the z axis in radians", "ANGLE"),
     "-show": Option(
-        float, None, "write a contact sheet next to the .vec file, so many times enlarged", "SCALE", "", True
+        float, None, "write a contact sheet next to the .vec file, enlarged by this factor", "SCALE", "", True
     ),
     "-w": Option(int, 24, "width of the samples", "PIXELS"),
     "-h": Option(int, 24, "height of the samples", "PIXELS"),
-    "-maxscale": Option(float, -1.0, "scenes: largest size of the object in samples; below 0: 0.7 of the image", "X"),
+    "-maxscale": Option(
+        float, -1.0, "scenes: maximum size of the object, as a multiple of -w; -1: 0.7 of the image", "X"
+    ),
     "-rngseed": Option(int, 12345, "seed of everything random", "N"),
     "-pngoutput": Option(str, None, "scenes as PNG in place of JPEG; a word after it is ignored", "", "", True),
 }

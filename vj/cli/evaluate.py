@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Measure cascades and other detectors on labelled images: recall at counts of false positives, "
-        "average precision, time. Each detection, in order of score, takes at most one face; ignored faces count "
+        "average precision, time. Each detection, in order of score, matches at most one object; ignored objects count "
         "neither way.",
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="keep boxes with more raw hits than this (default: 1; a curve needs the doubtful boxes too)",
+        help="keep boxes with more hits than this (default: 1; a curve needs the doubtful boxes too)",
     )
     run.add_argument("--min-size", type=_common.size, metavar="SIZE", help="smallest object (default: the window)")
     run.add_argument("--stride", type=int, choices=(1, 2), help="pixels between windows (default: as OpenCV)")
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("--json", metavar="FILE", help="write all figures and curves")
     out.add_argument("--csv", metavar="FILE", help="write the table")
     out.add_argument("--plot", metavar="FILE", help="draw recall against false positives and precision against recall")
-    out.add_argument("--errors", metavar="DIR", help="write contact sheets of false positives and missed faces")
+    out.add_argument("--errors", metavar="DIR", help="write contact sheets of false positives and missed objects")
     return parser
 
 

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_images(group: Any) -> None:
     add = group.add_argument
     add("--positives", action="append", metavar="PATH", help="the object: crops or annotations; repeatable")
-    text = "images without it: folder, list, pattern; annotated: those of the positives around it; repeatable"
+    text = "images without it: folder, list, pattern; annotated: what is around labelled positives; repeatable"
     add("--backgrounds", action="append", metavar="PATH", help=text)
     add("--format", metavar="NAME", help="format of the annotations, if not recognised")
     add("--class", dest="classes", action="append", metavar="NAME", help="class of objects to take; repeatable")
@@ -91,12 +91,12 @@ def _add_learning(group: Any) -> None:
     add = group.add_argument
     add("--window", metavar="WxH", help="size of the detection window [24x24]")
     add("--features", choices=FEATURE_KINDS, help="upright Haar (few, more), also tilted, or LBP [basic]")
-    add("--stages", type=int, metavar="N", help="most stages trained [20]")
+    add("--stages", type=int, metavar="N", help="maximum number of stages [20]")
     add("--positives-per-stage", type=int, metavar="N", help="positives that a stage is trained on [2000]")
     add("--negatives-per-stage", type=int, metavar="N", help="negatives, mined with the stages so far [4000]")
     add("--min-hit-rate", type=_numbers, metavar="X", help="share of positives a stage keeps [0.995]")
     add("--max-false-alarm-rate", type=_numbers, metavar="X", help="share of negatives at which a stage ends [0.5]")
-    add("--max-weak-count", type=_numbers, metavar="N", help="most weak classifiers in a stage [200]")
+    add("--max-weak-count", type=_numbers, metavar="N", help="maximum number of weak classifiers in a stage [200]")
     add("--max-depth", type=_numbers, metavar="N", help="depth of the weak classifiers; 1: stumps [1]")
     add("--boosting", choices=BOOSTINGS, help="kind of AdaBoost [gentle]")
     add("--search", choices=SEARCHES, help="each round tries all features, or a sample and then its neighbours [fast]")
@@ -111,7 +111,7 @@ def _add_learning(group: Any) -> None:
 def _add_run(group: Any) -> None:
     add = group.add_argument
     add("--output", metavar="PATH", help="folder for cascade, report, plots and checkpoints")
-    add("--restart", action="store_true", help="drop the run that the output folder holds")
+    add("--restart", action="store_true", help="discard the run in the output folder and start again")
     add("--seed", type=int, metavar="N", help="seed of everything random [1]")
     add("--threads", type=int, metavar="N", help="results do not depend on it [one per core]")
     add(
@@ -121,7 +121,7 @@ def _add_run(group: Any) -> None:
         metavar="KEY=VALUE",
         help="change any setting of a recipe; repeatable",
     )
-    add("--quiet", action="store_true", help="show nothing but errors")
+    add("--quiet", action="store_true", help="print only errors")
     add_version(group)
     add("-h", "--help", action="help", help="show this help")
 

@@ -1,4 +1,4 @@
-"""``vj-traincascade``: OpenCV's ``opencv_traincascade`` command lines, trained by this package's trainer."""
+"""``vj-traincascade``: train a cascade with the options of opencv_traincascade."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ OPTIONS = {
     "-data": Option(str, "", "folder for the cascade; made if missing", "FOLDER"),
     "-vec": Option(str, "", "positives, a .vec file", "FILE"),
     "-bg": Option(str, "", "list of background images, or a folder of them", "FILE"),
-    "-numPos": Option(int, 2000, "positives a stage is trained on, or all there are", "N"),
-    "-numNeg": Option(int, 1000, "negatives a stage is trained on", "N"),
-    "-numStages": Option(int, 20, "most stages", "N"),
+    "-numPos": Option(int, 2000, "positives for each stage; all of them if there are fewer", "N"),
+    "-numNeg": Option(int, 1000, "negatives for each stage", "N"),
+    "-numStages": Option(int, 20, "maximum number of stages", "N"),
     "-stageType": Option(one_of("BOOST"), "BOOST", "kind of stages", "BOOST"),
     "-featureType": Option(one_of("HAAR", "LBP", "HOG"), "HAAR", "kind of features: HAAR or LBP", "KIND"),
     "-w": Option(int, 24, "width of the window", "PIXELS"),
     "-h": Option(int, 24, "height of the window", "PIXELS"),
-    "-bt": Option(one_of("DAB", "RAB", "LB", "GAB"), "GAB", "discrete, real, logit or gentle AdaBoost", "KIND"),
+    "-bt": Option(
+        one_of("DAB", "RAB", "LB", "GAB"),
+        "GAB",
+        "discrete, real or gentle AdaBoost; LB is GAB",
+        "KIND",
+    ),
     "-minHitRate": Option(float, 0.995, "share of positives that every stage keeps", "X"),
     "-maxFalseAlarmRate": Option(float, 0.5, "share of negatives a stage may let through", "X"),
     "-weightTrimRate": Option(float, 0.95, "share of the weight a round is trained on", "X"),
     "-maxDepth": Option(int, 1, "depth of the weak trees", "N"),
-    "-maxWeakCount": Option(int, 100, "most weak classifiers in a stage", "N"),
+    "-maxWeakCount": Option(int, 100, "maximum number of weak classifiers in a stage", "N"),
     "-mode": Option(one_of("BASIC", "CORE", "ALL"), "BASIC", "pool of Haar-like features", "POOL"),
-    "-acceptanceRatioBreakValue": Option(float, -1.0, "training ends when so few windows pass", "X"),
+    "-acceptanceRatioBreakValue": Option(float, -1.0, "training ends when the acceptance ratio falls below this", "X"),
     "-numThreads": Option(int, 0, "threads; 0: one for each core", "N"),
-    "-baseFormatSave": Option(None, False, "write cascade.xml in the layout before the current one"),
+    "-baseFormatSave": Option(None, False, "write cascade.xml in OpenCV's older layout"),
     "-precalcValBufSize": Option(int, None, "", "MB", note="memory is planned by what is free"),
     "-precalcIdxBufSize": Option(int, None, "", "MB", note="there is no index to keep in memory"),
 }
@@ -154,7 +159,7 @@ def _train(config: Any, folder: Path, log: Any) -> Any:
     with locked(folder), _ctrl_c() as checked:
         stages = read_run(folder, config)
         if len(stages) >= config.stages:
-            log.line(f"{len(stages)} stages are there already, so many were asked for; nothing is trained")
+            log.line(f"the folder has {len(stages)} stages already, as many as were asked for; nothing is trained")
             cascade = cascade_of(config, stages)
             save(cascade, folder / "cascade.xml")
             return cascade

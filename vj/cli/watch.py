@@ -35,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Run a command when an object comes into view, and when it is gone. Cheap tiers look first: the "
-        "difference to the last image, the first stages of the cascade at coarse steps, the whole cascade, and a heavy "
-        "detector if one is given. At the end, also after Ctrl-C, prints one line of JSON: what each tier was asked, "
-        "and what that saved against asking the last tier about every image.",
+        "difference from the last image, the first stages of the cascade at coarse steps, the whole cascade, and a "
+        "heavy detector if one is given. At the end, also after Ctrl-C, prints one line of JSON: how often each tier "
+        "was asked, and how much time that saved compared with asking the last tier about every image.",
         epilog="CMD is split into words as a shell would, but no shell runs it. It finds in its environment VJ_EVENT "
         "(wake or sleep), VJ_SOURCE, VJ_FRAME (from 0), VJ_SECONDS (place in the video, or since the camera was "
         "opened; empty in a folder), VJ_FILE (in a folder) and VJ_BOXES (JSON: x, y, width, height of each detection). "
