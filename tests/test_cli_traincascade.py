@@ -113,11 +113,12 @@ def test_stages_refer_to_features_by_opencvs_numbers(tmp_path):
 
 
 def test_every_feature_of_a_pool_is_told_from_the_others():
-    from vj.boosting.opencv_run import _hashes, pool
+    from vj.boosting.build import pool
+    from vj.boosting.opencv_run import _hashes
 
     for kind in ("all", "lbp"):
         for window in ((24, 24), (12, 40)):
-            features = pool(TrainingConfig(window=window, features=kind))
+            features = pool(window, kind)
             assert len(np.unique(_hashes(features))) == len(features)
 
 

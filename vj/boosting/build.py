@@ -8,9 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.boosting.stage import Stage
-from vj.cascade.haar import HaarFeatures
-from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
+from vj.cascade.haar import HaarFeatures, feature_pool
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures, lbp_pool
 from vj.cascade.model import Cascade
+
+
+def pool(window: tuple[int, int], features: str) -> HaarFeatures | LbpFeatures:
+    """Return all features of a run, in OpenCV's order; `features` as in `TrainingConfig`."""
+    return lbp_pool(window) if features == "lbp" else feature_pool(window, features)  # type: ignore[arg-type]
 
 
 def build_cascade(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vj._version import __version__
 from vj.boosting.advice import stage_advice
-from vj.boosting.build import build_cascade
+from vj.boosting.build import build_cascade, pool
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
@@ -26,8 +26,7 @@ from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, stage_limit, train_stage
 from vj.boosting.trees import Chooser, WeakTree
 from vj.boosting.workers import Workers
-from vj.cascade.haar import HaarFeatures, feature_pool
-from vj.cascade.lbp import LbpFeatures, lbp_pool
+from vj.cascade.haar import HaarFeatures
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
@@ -70,7 +69,7 @@ class Learner:
         hear: Callable[[Progress], None],
     ) -> None:
         self.config, self.positives, self.held_out = config, positives, held_out
-        self._features = _pool(config)
+        self._features = pool(config.window, config.features)
         self._table: FeatureTable = feature_table(self._features, config.window)
         self._tilted = isinstance(self._features, HaarFeatures) and bool(self._features.tilted.any())
         self._miner = Miner(
@@ -314,9 +313,3 @@ class Learner:
 
         scanned, reached = self._miner.count(self._cascade(stages), _REACHED, (_LEAST_SCANNED, most), hear)
         return reached / max(scanned, 1)
-
-
-def _pool(config: TrainingConfig) -> HaarFeatures | LbpFeatures:
-    if config.features == "lbp":
-        return lbp_pool(config.window)
-    return feature_pool(config.window, config.features)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._files import read_bounded, write_text
-from vj.boosting.build import build_cascade
+from vj.boosting.build import build_cascade, pool
 from vj.boosting.feature_values import feature_table
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
@@ -26,8 +26,8 @@ from vj.boosting.search import Split
 from vj.boosting.stage import Stage, same_stage, stage_limit
 from vj.boosting.trees import WeakTree
 from vj.cascade.file_storage import read_tree
-from vj.cascade.haar import HaarFeatures, feature_pool
-from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures, lbp_pool
+from vj.cascade.haar import HaarFeatures
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.new_xml import stage_lines
 from vj.cascade.opencv_xml import read_stages
@@ -47,14 +47,8 @@ _RATES = {
 _COUNTS = {"maxDepth": "max_depth", "maxWeakCount": "max_weak_count"}
 
 
-@lru_cache(maxsize=1)
-def _pool(window: tuple[int, int], kind: str) -> HaarFeatures | LbpFeatures:
-    return lbp_pool(window) if kind == "lbp" else feature_pool(window, kind)  # type: ignore[arg-type]
-
-
-def pool(config: TrainingConfig) -> HaarFeatures | LbpFeatures:
-    """Return the pool of features of a run, in OpenCV's order."""
-    return _pool(config.window, config.features)
+# Looked up after every stage.
+_pool = lru_cache(maxsize=1)(pool)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -112,7 +106,7 @@ def read_run(folder: Path, config: TrainingConfig) -> list[Stage]:
     if not nodes:
         return []
     try:
-        return _stages(read_stages(nodes, config.window, pool(config)))
+        return _stages(read_stages(nodes, config.window, _pool(config.window, config.features)))
     except InputError as error:
         raise InputError(f"{folder}: expected the stages of {config.features} features, got {error}") from None
 
@@ -183,7 +177,7 @@ def continue_run(training: Training, stages: Sequence[Stage]) -> bool:
 
 def _reports(config: TrainingConfig, stages: Sequence[Stage], windows: Windows) -> list[StageReport]:
     """Report stages that another run trained: hit rates are of today's positives, false alarm rates those asked for."""
-    features = pool(config)
+    features = _pool(config.window, config.features)
     table = feature_table(features, config.window)
     samples = prepare(windows, tilted=isinstance(features, HaarFeatures) and bool(features.tilted.any()))
     reports = []
@@ -212,7 +206,7 @@ def _reports(config: TrainingConfig, stages: Sequence[Stage], windows: Windows) 
 
 def cascade_of(config: TrainingConfig, stages: Sequence[Stage]) -> Cascade:
     """Return the cascade of stages that were read."""
-    return build_cascade(config.window, pool(config), stages, {})
+    return build_cascade(config.window, _pool(config.window, config.features), stages, {})
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -249,7 +243,7 @@ def write_params(folder: Path, config: TrainingConfig) -> None:
 
 def write_stages(folder: Path, cascade: Cascade, config: TrainingConfig) -> None:
     """Write ``stageN.xml`` for every stage of a cascade; files that hold the same stage are left alone."""
-    features = pool(config)
+    features = _pool(config.window, config.features)
     whole = _numbered(cascade, features)
     stages = _stages(whole)
     for s, stage in enumerate(stages):

@@ -96,7 +96,7 @@ class Matches:
     overlap: Floats
 
 
-def overlaps(a: Floats, b: Floats) -> Floats:
+def overlaps(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     """Intersection over union of every box of `a` with every box of `b`; shape (len(a), len(b)).
 
     Boxes are x, y, width, height of continuous extent: two boxes that only touch do not overlap. A box without area

@@ -13,8 +13,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.tiers import pooling
-from vj.tiers.calibration import Calibration, Floats
+from vj.tiers.calibration import Calibration
 from vj.tiers.outcomes import Outcomes
 from vj.tiers.pooling import LabelTables
 

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.errors import InputError
-
-Floats = npt.NDArray[np.float64]
 
 METHODS = ("isotonic", "platt")
 _PASSES = 12

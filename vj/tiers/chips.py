@@ -171,7 +171,7 @@ def joined(proposals: Detections, standing: Sequence[bool], found: Sequence[Plac
     """Join what the heavy detector found with the proposals that stand, the best of those that overlap."""
     kept = [k for k, one in enumerate(standing) if one]
     if not found:
-        return only(proposals, kept)
+        return proposals if all(standing) else proposals[np.array(kept, dtype=np.intp)]
     rows = [*found, *_as_placed(proposals, kept)]
     comparable = all(one.probability is not None for one in rows)
     # The scores of two detectors have different units; probabilities do not.
@@ -201,12 +201,3 @@ def _as_placed(found: Detections, keep: Sequence[int]) -> list[Placed]:
         )
         for k in keep
     ]
-
-
-def only(found: Detections, keep: Sequence[int]) -> Detections:
-    """Return some detections, by index."""
-    if len(keep) == len(found):
-        return found
-    index = np.array(keep, dtype=np.intp)
-    p = None if found.probabilities is None else found.probabilities[index]
-    return Detections(found.boxes[index], found.scores[index], found.neighbors[index], p)

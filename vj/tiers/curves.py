@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.errors import InputError
 from vj.tiers.beliefs import Beliefs, FoldedBeliefs, folds
-from vj.tiers.calibration import Floats
 from vj.tiers.fitting import MIN_ROWS, plans, tried
 from vj.tiers.outcomes import Outcomes
 from vj.tiers.rules import play

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.errors import InputError
-from vj.tiers.calibration import Floats
 
 KINDS = ("text", "image")
 BUCKETS = 1 << 16

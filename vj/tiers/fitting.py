@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.errors import InputError
 from vj.tiers.beliefs import FoldedBeliefs, Learned, folds, joined
-from vj.tiers.calibration import Calibration, Floats
+from vj.tiers.calibration import Calibration
 from vj.tiers.outcomes import Outcomes
 from vj.tiers.pooling import LabelTables
 from vj.tiers.rules import Plan, first_asked, play, thresholds

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._files import is_file, read_bounded, read_json, replacing
+from vj._types import Floats
 from vj.errors import InputError
-from vj.tiers.calibration import Floats
 from vj.tiers.model import Tier, TierError, checked_cost
 
 Texts = npt.NDArray[np.str_]

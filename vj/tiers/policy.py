@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from vj._files import read_json, write_text
+from vj._types import Floats
 from vj.errors import InputError
 from vj.tiers import fitting, pooling
 from vj.tiers.beliefs import Beliefs, Learned, State, joined
-from vj.tiers.calibration import Calibration, Floats
+from vj.tiers.calibration import Calibration
 from vj.tiers.model import Answer, checked_cost
 from vj.tiers.outcomes import Outcomes
 from vj.tiers.rules import RULES, Plan, Played, play

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.errors import InputError
-from vj.tiers.calibration import Floats
 
 Ints = npt.NDArray[np.int64]
 

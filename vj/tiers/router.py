@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._files import read_json, write_text
+from vj._types import Floats
 from vj.errors import InputError
 from vj.tiers.beliefs import folds
-from vj.tiers.calibration import Floats
 from vj.tiers.escalation import Outcome
 from vj.tiers.features import BUCKETS, KINDS, Rows, features
 from vj.tiers.model import Reply, Tier, TierError

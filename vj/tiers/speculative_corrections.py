@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from vj.detector import Detections
 from vj.errors import InputError
+from vj.evaluation.matching import overlaps
 
-Boxes = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.intp]
 Patch = npt.NDArray[np.float32]
 
@@ -70,11 +70,11 @@ class Carry:
         """Compare both answers to a frame; return what stands for it, and what to know about the frames that follow."""
         if not (isinstance(drafted, Detections) and isinstance(verified, Detections)):
             return (drafted, None) if equal(drafted, verified) else (verified, (drafted, verified))
-        shared = _overlaps(drafted.boxes, verified.boxes) >= _SAME_OBJECT
+        shared = overlaps(drafted.boxes, verified.boxes) >= _SAME_OBJECT
         # A second box on an object that both see refutes nothing.
         refuted, missed = np.flatnonzero(~shared.any(1)), np.flatnonzero(~shared.any(0))
         stands = verified if len(refuted) or len(missed) else drafted
-        wrong = _rows(drafted, refuted)
+        wrong = drafted[refuted]
         patches = [patch(frame, box) for box in (*verified.boxes, *wrong.boxes)] if _is_image(frame) else []
         return stands, _Seen(verified, wrong, tuple(patches))
 
@@ -97,8 +97,8 @@ class Carry:
         """Correct the draft of the frame that `known` was brought to."""
         if not (isinstance(known, _Seen) and isinstance(draft, Detections)):
             return known[1] if isinstance(known, tuple) and equal(draft, known[0]) else draft
-        right = ~(_overlaps(draft.boxes, known.refuted.boxes) >= _SAME_OBJECT).any(1)
-        seen = (_overlaps(known.there.boxes, draft.boxes[right]) >= _SAME_OBJECT).any(1)
+        right = ~(overlaps(draft.boxes, known.refuted.boxes) >= _SAME_OBJECT).any(1)
+        seen = (overlaps(known.there.boxes, draft.boxes[right]) >= _SAME_OBJECT).any(1)
         if right.all() and seen.all():
             return draft
         return _joined(draft, np.flatnonzero(right), known.there, np.flatnonzero(~seen))
@@ -178,23 +178,9 @@ def _is_image(frame: Any) -> bool:
     return isinstance(frame, np.ndarray) and frame.ndim in (2, 3) and frame.size > 0 and frame.dtype.kind in "uif"
 
 
-def _overlaps(one: Boxes, other: Boxes) -> npt.NDArray[np.float64]:
-    """Intersection over union of each with each."""
-    a, b = one[:, None].astype(np.float64), other[None].astype(np.float64)
-    sides = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.maximum(sides, 0).prod(-1)
-    found: npt.NDArray[np.float64] = shared / np.maximum(a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared, 1e-9)
-    return found
-
-
-def _rows(one: Detections, rows: Rows) -> Detections:
-    parts: dict[str, Any] = {part.name: getattr(one, part.name) for part in fields(one)}
-    return replace(one, **{name: values[rows] for name, values in parts.items() if values is not None})
-
-
 def _placed(one: Detections, rows: list[int], boxes: list[Any]) -> Detections:
     at = np.array(boxes, dtype=np.int32).reshape(-1, 4)
-    return replace(_rows(one, np.array(rows, dtype=np.intp)), boxes=at)
+    return replace(one[np.array(rows, dtype=np.intp)], boxes=at)
 
 
 def _joined(one: Detections, rows: Rows, other: Detections, more: Rows) -> Detections:

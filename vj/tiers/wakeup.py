@@ -20,7 +20,6 @@ import numpy.typing as npt
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
-from vj.tiers.chips import only
 from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities, shrunk
 
 WAKE, SLEEP = "wake", "sleep"
@@ -306,7 +305,7 @@ def _looked(look: Look, image: Image) -> tuple[Detections | None, str]:
         keep = own_probabilities(found) >= look.least
     except InputError as error:
         return None, str(error)
-    return only(found, np.flatnonzero(keep).tolist()), ""
+    return (found if keep.all() else found[keep]), ""
 
 
 def nothing() -> Detections:
