@@ -1,5 +1,6 @@
 """What every command does about its surroundings: closed or full outputs, Ctrl-C, versions, warnings."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -189,3 +190,12 @@ def test_input_error_is_one_line(capsys):
 
     assert _common.run("vj-x", bad) == 2
     assert capsys.readouterr().err == "vj-x: expected this, got that\n"
+
+
+@pytest.mark.parametrize("arguments", [["detect", "a.png", "--annotate", "\0"], ["inspect", "model.xml", "--json=\0"]])
+def test_arguments_that_no_file_can_be_named_by_are_refused(arguments, capsys, monkeypatch, place):
+    """No shell can pass a NUL, but Python can."""
+    monkeypatch.chdir(place)
+    command, *rest = arguments
+    assert importlib.import_module(f"vj.cli.{command}").main(rest) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"vj-{command}: expected arguments without NUL")

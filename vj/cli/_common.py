@@ -56,6 +56,8 @@ def run(
     try:
         with _one_line_warnings(program), nullcontext() if keeps else _prompt_exit(program):
             _check_streams(keeps)
+            if nul := [word for word in argv or () if "\0" in word]:
+                raise InputError(f"expected arguments without NUL bytes, got {nul[0][:80]!r}")
             status = command(argv)
             sys.stdout.flush()
             return status
