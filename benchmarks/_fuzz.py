@@ -28,12 +28,15 @@ def run(reader: str, folder: Path, count: int, seed: int) -> tuple[dict[str, Any
     (place / "corpus").mkdir(parents=True, exist_ok=True)
     for k, data in enumerate(_seeds(reader)):
         (place / "corpus" / f"seed{k}").write_bytes(data)
-    coverage = 0
+    # Kept: a process that finds all inputs tried reports none.
+    kept = place / "coverage"
+    coverage = int(kept.read_text()) if kept.is_file() else 0
     while True:
         command = [sys.executable, "-m", "benchmarks._fuzz", reader, str(place), str(count), str(seed)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         words = done.stderr.split()
         coverage = max([coverage, *(int(words[k + 1]) for k in range(len(words) - 1) if words[k] == "cov:")])
+        kept.write_text(str(coverage))
         tally: dict[str, Any] = json.loads((place / "tally.json").read_text())
         if done.returncode == 0:
             return tally, coverage

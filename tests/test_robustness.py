@@ -1,5 +1,6 @@
 """The quick part of the robustness campaign: the first inputs of each kind, and kills of a training run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from benchmarks import _attack_labels as labels
 from benchmarks import _attack_runs as runs
 from benchmarks import _campaign as campaign
 from benchmarks import _cases as cases
+from benchmarks import _fuzz, robustness
 from benchmarks import _kills as kills
 from benchmarks import _mutants as mutants
 from benchmarks import _targets as targets
-from benchmarks import robustness
 from vj.errors import InputError
 
 COUNTS = {"cascades": 120, "images": 250, "labels": 400, "recipes": 300, "command lines": 30, "checkpoints": 30}
@@ -155,3 +156,16 @@ def test_the_campaign_prints_a_table_resumes_killed_runs_and_keeps_out_of_the_pr
     assert "| recipes |    20 |" in out
     assert "2 runs killed, 2 resumed to the same bytes" in out
     assert "recipes: 20 tried, 0 faults" in err
+
+
+def test_a_finished_fuzzer_still_knows_what_it_covered(tmp_path, monkeypatch):
+    """A campaign that resumes finds its inputs tried, and starts a process that prints no coverage."""
+    tally = {"tried": 5, "crashed": 0, "reasons": {}}
+    said = iter(["#5 NEW cov: 7 ft: 9", "#5 DONE cov: 12 ft: 20", ""])
+
+    def process(command, **_):
+        (tmp_path / "fuzz/yaml/tally.json").write_text(json.dumps(tally))
+        return subprocess.CompletedProcess(command, 0, "", next(said))
+
+    monkeypatch.setattr(_fuzz.subprocess, "run", process)
+    assert [_fuzz.run("yaml", tmp_path, 5, 1) for _ in range(3)] == [(tally, 7), (tally, 12), (tally, 12)]
