@@ -100,7 +100,6 @@ def test_rejection_says_so_if_opencv_differs():
 
 
 @pytest.mark.opencv4
-@pytest.mark.opencv4
 def test_packages_that_give_something_else_are_told(place, capsys, monkeypatch):
     """A package of our own in place of one from the index: equal, different, failing and finding nothing."""
     (place / "own-1").mkdir()
@@ -113,6 +112,7 @@ def test_packages_that_give_something_else_are_told(place, capsys, monkeypatch):
         assert f"OpenCV 4, drop-in: {word}" in capsys.readouterr().out
 
 
+@pytest.mark.opencv4
 def test_parity_of_a_cascade_and_what_it_says_of_another(place, capsys, monkeypatch):
     """The file written and the file read differ in one threshold: that must show in the table and the exit code."""
     monkeypatch.setattr(parity, "pictures", lambda: {"photo": photo("astronaut")[:120, 150:300].copy()})
