@@ -270,7 +270,7 @@ def table(figures: dict[str, Any]) -> str:
             cells += [f"{row['vj_ms']:.1f}", f"{row['cv2_ms']:.1f}", f"{row['ratio']:.1f}"] if row else ["", "", ""]
         rows.append([cascade, size, least, *cells])
     header = ["one thread: vj, ms", "cv2, ms", "times faster", "two threads: vj, ms", "cv2, ms", "times faster"]
-    first = _runner.table(["cascade", "picture", "from", *header], rows)
+    first = _runner.table(["cascade", "image", "min. size", *header], rows)
     return f"{first}\n\n{_rest(figures)}"
 
 

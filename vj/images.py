@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import time
@@ -29,7 +30,17 @@ MAX_PIXELS = 200_000_000
 
 _MAX_CHUNKS = 1_000_000
 # What OpenCV decodes and Pillow can size from the header; others are left to OpenCV's own limit of 2^30 pixels.
-_SIZED = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+# With the module of Pillow that knows each: importing all of its forty takes 60 ms, the one for PNG 5.
+_SIZED = {
+    "PNG": "PngImagePlugin",
+    "JPEG": "JpegImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+}
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -146,9 +157,9 @@ def _header_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height as the header states them, or None if Pillow cannot read it."""
     from PIL import Image
 
-    Image.init()
     # The format's own opener rather than Image.open, which has a limit of its own that is set for the whole process.
-    for kind in _SIZED:
+    for kind, module in _SIZED.items():
+        importlib.import_module(f"PIL.{module}")
         factory, accept = Image.OPEN.get(kind, (None, None))
         if factory is None or accept is None or accept(data[:16]) is not True:
             continue

@@ -21,6 +21,8 @@ MAX_TAG = 4096
 """Most characters between ``<`` and ``>``."""
 
 _TAG = re.compile(r"(/?)([A-Za-z_][\w.\-]*)(\s[^<]*)?", re.ASCII)
+# An element without attributes, elements and entities: nearly all of a cascade, and half the time to read one.
+_LEAF = re.compile(r"(\s*+)<([A-Za-z_][\w.\-]{0,200}+)>([^<&]*+)</\2\s*+>", re.ASCII)
 _ENTITY = re.compile(r"&([^;&]{0,8};?)")
 _PREDEFINED = {"lt;": "<", "gt;": ">", "amp;": "&", "quot;": '"', "apos;": "'"}
 
@@ -77,6 +79,11 @@ def _read_xml(text: str) -> Node:
     stack: list[tuple[Node, list[str]]] = []
     at, budget = 0, Budget()
     while True:
+        while stack and (leaf := _LEAF.match(text, at)):
+            blank, tag, content = leaf.groups()
+            stack[-1][1].append(blank)
+            stack[-1][0].children.append(budget.node(tag, len(stack), bounded(content)))
+            at = leaf.end()
         start = text.find("<", at)
         if start < 0:
             raise ValueError("a file that ends before its root does" if stack else "a file without elements")

@@ -17,7 +17,7 @@ MAX_DEPTH = 50
 """Deepest nesting read; a cascade needs eight levels."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """One element: its name (``_`` in a sequence), its text and its children; walked as an ElementTree element is."""
 
@@ -50,12 +50,12 @@ class Budget:
     def __init__(self) -> None:
         self.left = MAX_ELEMENTS
 
-    def node(self, tag: str, depth: int) -> Node:
+    def node(self, tag: str, depth: int, text: str = "") -> Node:
         """Return a new node at a depth."""
         self.left -= 1
         if self.left < 0 or depth > MAX_DEPTH:
             raise ValueError(f"more than {MAX_ELEMENTS} elements or {MAX_DEPTH} levels")
-        return Node(tag)
+        return Node(tag, text)
 
 
 def bounded(text: str) -> str:

@@ -94,6 +94,24 @@ def measurable(detector: Any) -> Detect:
     return detect
 
 
+def open_yunet(path: str, score_threshold: float) -> Any:
+    """Return a ``cv2.FaceDetectorYN``.
+
+    Raises
+    ------
+    InputError
+        If the file is no such model, or this OpenCV has no ``FaceDetectorYN``.
+    """
+    import cv2
+
+    if not hasattr(cv2, "FaceDetectorYN"):
+        raise InputError(f"expected an OpenCV with FaceDetectorYN to run {path}, got {cv2.__version__}")
+    try:
+        return cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold, 0.3, 5000)
+    except cv2.error as error:
+        raise InputError(f"{path}: expected a YuNet model, got {' '.join(str(error).split())[:160]}") from None
+
+
 def yunet_detector(path: str, score_threshold: float = 0.02) -> Detect:
     """Return OpenCV's neural face detector as a yardstick.
 
@@ -109,14 +127,7 @@ def yunet_detector(path: str, score_threshold: float = 0.02) -> Detect:
     InputError
         If the file is no such model, or this OpenCV has no ``FaceDetectorYN``.
     """
-    import cv2
-
-    if not hasattr(cv2, "FaceDetectorYN"):
-        raise InputError(f"expected an OpenCV with FaceDetectorYN to run {path}, got {cv2.__version__}")
-    try:
-        model = cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold, 0.3, 5000)
-    except cv2.error as error:
-        raise InputError(f"{path}: expected a YuNet model, got {' '.join(str(error).split())[:160]}") from None
+    model = open_yunet(path, score_threshold)
 
     def detect(image: npt.NDArray[np.uint8]) -> Found:
         model.setInputSize((image.shape[1], image.shape[0]))

@@ -19,6 +19,7 @@ from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
+from vj.evaluation.measure import open_yunet
 
 Image = npt.NDArray[np.uint8]
 MAX_COORDINATE = float(1 << 30)
@@ -124,18 +125,9 @@ class YuNet:
         score_threshold: float = 0.02,
         calibration: ScoreCalibration | None = None,
     ) -> None:
-        import cv2
-
         if not 0 < scale <= 1:
             raise InputError(f"expected a scale above 0, at most 1, got {scale}")
-        if isinstance(model, str):
-            if not hasattr(cv2, "FaceDetectorYN"):
-                raise InputError(f"expected an OpenCV with FaceDetectorYN to run {model}, got {cv2.__version__}")
-            try:
-                model = cv2.FaceDetectorYN.create(model, "", (320, 320), score_threshold, 0.3, 5000)
-            except cv2.error as error:
-                raise InputError(f"{model}: expected a YuNet model, got {' '.join(str(error).split())[:160]}") from None
-        self._model = model
+        self._model = open_yunet(model, score_threshold) if isinstance(model, str) else model
         # Its input size is a state: two threads must not set it at once.
         self._lock = threading.Lock()
         self.scale = scale
