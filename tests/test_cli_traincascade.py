@@ -65,7 +65,7 @@ def test_the_folder_holds_what_opencv_leaves(whole):
 
 @pytest.mark.opencv4
 @pytest.mark.parametrize("mode", ["BASIC", "ALL"])
-def test_opencv_loads_either_layout(mode, samples, tmp_path, monkeypatch, capsys):
+def test_opencv_loads_either_layout(mode, samples, tmp_path, monkeypatch):
     line = f"{LINE} -numStages 1 -mode {mode} -maxDepth 2 -bt RAB -baseFormatSave -precalcValBufSize 512"
     assert trained(samples, tmp_path, monkeypatch, line) == 0
     path = tmp_path / "out/cascade.xml"
@@ -76,7 +76,6 @@ def test_opencv_loads_either_layout(mode, samples, tmp_path, monkeypatch, capsys
     image = cv2.resize(data.astronaut()[:220, 120:320, 0], None, fx=0.5, fy=0.5)
     ours = vj.CascadeClassifier(str(path)).detectMultiScale(image, 1.2, 0)
     np.testing.assert_array_equal(np.array(ours), np.array(theirs.detectMultiScale(image, 1.2, 0)))
-    assert "-precalcValBufSize: memory is planned" in capsys.readouterr().err
 
 
 def test_stages_refer_to_features_by_opencvs_numbers(tmp_path):

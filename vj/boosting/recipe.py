@@ -183,6 +183,12 @@ class TrainingConfig:
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
     features: str = _choice("basic", FEATURE_KINDS, "pool of features to choose from")
+    feature_step: int = _integer(
+        0,
+        0,
+        16,
+        "Haar: positions and sizes of features are multiples of this; 0: 1, or more if a million fit",
+    )
     stages: int = _integer(20, 1, 200, "maximum number of stages")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")

@@ -282,6 +282,7 @@ class Training:
             )
         learner = Learner(config, self.positives, self.held_out, found, self._workers, self._hear)
         n = int(self.held_out.sum())
+        learner.describe_pool()
         learner.check_memory()
         hit_rate = config.of_stage(0).min_hit_rate
         if n and not resolves(n, hit_rate):
