@@ -221,7 +221,7 @@ class Learner:
         left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
         if len(left) < wanted and not self.state.stages:
-            self._note(f"{wanted} positives per stage were asked for, there are {len(left)}; all of them are used")
+            self._note(f"{len(left)} positives for each stage, fewer than positives_per_stage ({wanted})")
         if len(left) <= wanted:
             return left
         rng = np.random.default_rng((self.config.seed, 5, len(self.state.stages)))

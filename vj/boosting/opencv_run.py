@@ -50,16 +50,19 @@ _COUNTS = {"maxDepth": "max_depth", "maxWeakCount": "max_weak_count"}
 
 
 @lru_cache(maxsize=1)
-def _pool(window: tuple[int, int], kind: str, step: int) -> tuple[HaarFeatures | LbpFeatures, Numbers]:
-    """Return the features of a run and their numbers in OpenCV's pool; looked up after every stage."""
+def _pool(window: tuple[int, int], kind: str, step: int) -> tuple[HaarFeatures | LbpFeatures, Numbers | None]:
+    """Return the features of a run and, if it has only some, their numbers in OpenCV's pool.
+
+    Looked up after every stage.
+    """
     features = pool(window, kind, step)
     if kind == "lbp" or (step or pool_step(window, kind)) == 1:  # type: ignore[arg-type]
-        return features, np.arange(len(features))
+        return features, None
     keys, every = (pool_keys(window, kind, s) for s in (step or pool_step(window, kind), 1))  # type: ignore[arg-type]
     return features, np.searchsorted(every, keys)
 
 
-def _pool_of(config: TrainingConfig) -> tuple[HaarFeatures | LbpFeatures, Numbers]:
+def _pool_of(config: TrainingConfig) -> tuple[HaarFeatures | LbpFeatures, Numbers | None]:
     return _pool(config.window, config.features, config.feature_step)
 
 

@@ -23,6 +23,9 @@ from vj.images import list_images, read_gray, to_gray
 
 _UNKNOWN = (0.0, 0.0)
 
+MOST_COPIES = 15
+"""Copies that the trainer makes of its own accord."""
+
 # An object: a part of an image file and the size of its box, a whole image (no region), or a ready window.
 _Object = tuple[Path, Region | None, tuple[float, float]] | Windows
 
@@ -76,6 +79,7 @@ def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: Traini
     if not len(crops):
         raise InputError("expected positives, got none")
     grays = [to_gray(crop) for crop in crops]
+    config = replace(config, jitter=automatic_copies(config, len(grays)))
     copies = [_copies(gray, _whole(gray.shape, 0.0), config, index) for index, gray in enumerate(grays)]
     return replace(_collect(copies, config, []), sizes=np.array([gray.shape[::-1] for gray in grays], dtype=np.float64))
 
@@ -98,9 +102,13 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
             found = [found[i] for i in np.sort(rng.choice(len(found), source.limit, replace=False))]
         jobs += [(len(jobs) + i, source, one) for i, one in enumerate(found)]
 
+    copies = automatic_copies(config, len(jobs))
+
     def work(job: tuple[int, PositiveSource, _Object]) -> _Cut | str:
         index, source, one = job
-        own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
+        # A ready window has no surroundings to be shifted into, and most are distorted copies already.
+        automatic = 0 if isinstance(one, np.ndarray) and config.jitter < 0 else copies
+        own = replace(config, jitter=automatic if source.jitter < 0 else source.jitter)
         if isinstance(one, np.ndarray):
             return _Cut(_copies(one, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
         path, region, size = one
@@ -108,8 +116,8 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
             gray = read_gray(path)
         except InputError as error:
             return str(error)
-        copies = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
-        return _Cut(copies, str(path), size if region else (gray.shape[1], gray.shape[0]))
+        windows = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
+        return _Cut(windows, str(path), size if region else (gray.shape[1], gray.shape[0]))
 
     results = list(workers.map(work, jobs))
     cuts = [result for result in results if not isinstance(result, str)]
@@ -118,6 +126,38 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
     names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
     return replace(_collect([cut.copies for cut in cuts], config, failures), names=names, sizes=sizes)
+
+
+def automatic_copies(config: TrainingConfig, objects: int) -> int:
+    """Return the jittered copies of each object: those asked for, or enough to train a stage on.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Its `jitter` is negative where the number is left to the trainer.
+    objects : int
+        How many there are, those held out included.
+    """
+    if config.jitter >= 0:
+        return config.jitter
+    training = max(objects - int(config.holdout * objects), 1)
+    wanted = -(-config.positives_per_stage // training) - (2 if config.mirror else 1)
+    return min(max(wanted, 0), MOST_COPIES)
+
+
+def without_held_out_copies(positives: Positives, held_out: npt.NDArray[np.bool_], originals: int) -> Positives:
+    """Drop the copies of held-out objects: a threshold set on 40 objects must not look as if set on 400.
+
+    Parameters
+    ----------
+    positives : Positives
+    held_out : ndarray of bool, shape (n,)
+    originals : int
+        Windows of each object that come before its copies.
+    """
+    first = np.searchsorted(positives.groups, positives.groups)
+    keep = ~held_out | (np.arange(len(first)) - first < originals)
+    return replace(positives, windows=positives.windows[keep], groups=positives.groups[keep])
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:

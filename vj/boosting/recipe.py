@@ -212,7 +212,12 @@ class TrainingConfig:
     search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample")
 
     mirror: bool = _flag(False, "add every positive mirrored")
-    jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
+    jitter: int = _integer(
+        -1,
+        -1,
+        1000,
+        "jittered copies of every positive; -1: enough for positives_per_stage, at most 15; none of .vec",
+    )
     shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
     scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")

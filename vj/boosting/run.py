@@ -22,7 +22,7 @@ from vj.boosting.learner import Learner
 from vj.boosting.lock import locked
 from vj.boosting.mining import Harvest
 from vj.boosting.output import Output
-from vj.boosting.positives import Positives, load_positives, positives_from_arrays
+from vj.boosting.positives import Positives, load_positives, positives_from_arrays, without_held_out_copies
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.recipe import ANNOTATED, TrainingConfig
 from vj.boosting.stage import Stage, resolves, same_stage
@@ -167,16 +167,23 @@ class Training:
         self._tell(Progress("positives", 0))
         crops = self._inputs.crops
         if crops is not None:
-            return positives_from_arrays(crops, self.config)
-        return load_positives(self.config, self._workers)
+            found = positives_from_arrays(crops, self.config)
+        else:
+            found = load_positives(self.config, self._workers)
+        if self.config.jitter >= 0:
+            return found
+        return without_held_out_copies(found, self._chosen(found.groups), 2 if self.config.mirror else 1)
 
     @cached_property
     def held_out(self) -> npt.NDArray[np.bool_]:
         """Which positives boosting never sees; shape (n,). Copies of one object are held out together."""
-        groups = np.unique(self.positives.groups)
+        return self._chosen(self.positives.groups)
+
+    def _chosen(self, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which windows are of objects chosen to be held out."""
+        objects = np.unique(groups)
         rng = np.random.default_rng((self.config.seed, 4))
-        out = rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
-        return np.isin(self.positives.groups, out)
+        return np.isin(groups, rng.choice(objects, int(self.config.holdout * len(objects)), replace=False))
 
     def held_out_names(self) -> list[str]:
         """Return the image files of the held-out positives, each once."""

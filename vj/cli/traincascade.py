@@ -137,6 +137,7 @@ def _config(options: dict[str, Any], saved: dict[str, Any]) -> tuple[Any, list[s
         "overall_false_alarm_rate": max(rate, options["acceptanceRatioBreakValue"]),
         # OpenCV sets thresholds on the positives that it trains on.
         "holdout": 0.0,
+        "jitter": 0,
         "threads": options["numThreads"],
     }
     try:
