@@ -99,7 +99,7 @@ class Log:
             speed = r.windows_scanned / max(r.mining_seconds, 1e-9) / 1e6
             self.line(
                 f"{place}: {r.positives} positives (hit rate {_percent(r.training_hit_rate)}), {r.held_out} held out, "
-                f"{r.negatives} negatives from {r.windows_scanned:,} windows ({r.acceptance_ratio:.1e} of them reach it, "
+                f"{r.negatives} negatives from {r.windows_scanned:,} windows ({r.acceptance_ratio:.1e} get here, "
                 f"{speed:.1f} million/s), {r.seconds:.1f} s, of which mining {r.mining_seconds:.1f} s"
             )
         if r.advice:
