@@ -7,6 +7,9 @@ import pytest
 from cascades import random_cascade
 from pictures import photo
 
+from vj.boosting.positives import load_positives
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.workers import Workers
 from vj.cascade.opencv_xml import load, save
 from vj.cli import evaluate, inspect
 from vj.datasets.formats import read_labelled
@@ -165,3 +168,23 @@ def test_groups_are_suppressed_unless_neighbours_are_counted(place, capsys):
     assert found("--suppression", "0.3") == default
     assert found("--min-neighbors", "1")["score"] == wanted(min_neighbors=1)
     assert found("--min-neighbors", "1", "--suppression", "0.2")["score"] == wanted(min_neighbors=1, suppression=0.2)
+
+
+def test_rows_of_a_table_are_chosen_as_in_training(place, capsys):
+    """TensorFlow's columns, absolute names, and rows by the value of a column; the others are ignored."""
+    a, b = (str(place / "set" / name) for name in ("a.png", "b.png"))
+    rows = [f"{a},150,120,cat,40,20,90,80,1", f"{a},150,120,cat,5,5,30,30,0", f"{b},100,100,dog,1,1,50,50,1"]
+    text = "filename,width,height,class,xmin,ymin,xmax,ymax,clear\n" + "\n".join(rows)
+    (place / "labels.csv").write_text(text + "\n")
+    command = [str(place / "model.xml"), "--dataset", str(place / "labels.csv"), "--class", "cat"]
+    assert evaluate.main(command) == 0
+    assert "2 images, 2 objects to find, 0 ignored" in capsys.readouterr().out
+    assert evaluate.main([*command, "--where", "clear=1"]) == 0
+    assert "2 images, 1 object to find, 1 ignored" in capsys.readouterr().out
+    config = TrainingConfig.from_mapping(
+        {"positives": {"path": str(place / "labels.csv"), "classes": "cat", "where": {"clear": "1"}}, "jitter": 0}
+    )
+    workers = Workers(1)
+    found = load_positives(config, workers)
+    workers.close()
+    assert found.sizes.tolist() == [[50, 60]]

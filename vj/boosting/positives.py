@@ -32,11 +32,12 @@ _Object = tuple[Path, Region | None, tuple[float, float]] | Windows
 
 @dataclass(frozen=True)
 class _Cut:
-    """An object cut out: its windows, its image file, the size of its box."""
+    """An object cut out: its windows, its image file, the size of its box, whether that touches the image's border."""
 
     copies: list[Windows]
     name: str
     size: tuple[float, float]
+    at_border: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Positives:
         The image file of each object, by its number; empty for windows that have no file of their own.
     sizes : ndarray of float64, shape (n_objects, 2)
         Width and height of each object's box or crop, by its number; 0 if unknown.
+    at_border : int
+        Objects whose box touches the border of a larger image.
     """
 
     windows: Windows
@@ -61,6 +64,7 @@ class Positives:
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     sizes: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    at_border: int = 0
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
@@ -117,7 +121,9 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
         except InputError as error:
             return str(error)
         windows = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
-        return _Cut(windows, str(path), size if region else (gray.shape[1], gray.shape[0]))
+        if region is None:
+            return _Cut(windows, str(path), (gray.shape[1], gray.shape[0]))
+        return _Cut(windows, str(path), size, _touches(region, size, gray.shape))
 
     results = list(workers.map(work, jobs))
     cuts = [result for result in results if not isinstance(result, str)]
@@ -125,7 +131,8 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
     names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
-    return replace(_collect([cut.copies for cut in cuts], config, failures), names=names, sizes=sizes)
+    found = _collect([cut.copies for cut in cuts], config, failures)
+    return replace(found, names=names, sizes=sizes, at_border=sum(cut.at_border for cut in cuts))
 
 
 def automatic_copies(config: TrainingConfig, objects: int) -> int:
@@ -219,6 +226,14 @@ def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[
         raise InputError(f"{image.path}: expected a square (sq_x, sq_y, sq_size), got none")
     x, y, w, h = boxes[k].tolist()
     return region_of_box((x, y, w, h), window, source.margin, source.aspect)
+
+
+def _touches(region: Region, size: tuple[float, float], shape: tuple[int, ...]) -> bool:
+    """Whether a box of this size, about the centre of its region, reaches the border of an image more than twice it."""
+    x, y = region.cx - size[0] / 2, region.cy - size[1] / 2
+    right, bottom = shape[1] - x - size[0], shape[0] - y - size[1]
+    whole = size[0] * size[1] > 0.5 * shape[0] * shape[1]
+    return min(size) > 0 and not whole and min(x, y, right, bottom) < 1.5
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:

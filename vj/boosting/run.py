@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -172,7 +172,13 @@ class Training:
             found = load_positives(self.config, self._workers)
         if self.config.jitter >= 0:
             return found
-        return without_held_out_copies(found, self._chosen(found.groups), 2 if self.config.mirror else 1)
+        originals = 2 if self.config.mirror else 1
+        kept = without_held_out_copies(found, self._chosen(found.groups), originals)
+        objects = len(np.unique(found.groups))
+        if len(found.windows) <= originals * objects:
+            return kept
+        text = f"jittered copies make {len(kept.windows):,} positives of {objects:,} (jitter=0 makes none)"
+        return replace(kept, notes=(*kept.notes, text))
 
     @cached_property
     def held_out(self) -> npt.NDArray[np.bool_]:
@@ -279,7 +285,7 @@ class Training:
         for note in self.positives.notes:
             self._note(note)
         objects = len(np.unique(self.positives.groups))
-        for note in data_advice(config, objects, self.positives.sizes):
+        for note in data_advice(config, objects, self.positives.sizes, self.positives.at_border):
             self._note(note)
         found = self._inputs.backgrounds()
         if shared := overlap(self.positives.names, found):
