@@ -88,9 +88,9 @@ class Log:
         return _clock((perf_counter() - self._step) * max(rounds / r.weak_count - 1, 0.0))
 
     def stage(self, r: StageReport) -> None:
-        """Show a finished stage: weak classifiers, rates, and how many background windows pass all stages so far."""
+        """Show a finished stage: weak classifiers, rates, and how many of the backgrounds' windows pass all so far."""
         place, passing = f"stage {r.index + 1}", r.acceptance_ratio * r.false_alarm_rate
-        left = f"1 background window in {_round(1 / passing)} left" if passing else "no background window left"
+        left = f"1 window in {_round(1 / passing)} left" if passing else "no window left"
         self.line(
             f"{place}: {_weak(r.weak_classifiers)}, hit rate {_percent(r.hit_rate)}, "
             f"false alarms {_percent(r.false_alarm_rate)}, {left}"
