@@ -1,8 +1,12 @@
-"""What the READMEs tell people to type works: the main one's commands and Python are run, the others' are parsed."""
+"""What the READMEs tell people to type works: commands and Python of the main one and of the tutorial in
+``training/README.md`` are run, those of the others are parsed."""
 
 import importlib
+import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -155,3 +159,47 @@ def test_format_examples_are_read_without_naming_the_format(name, tmp_path):
 def test_charts_show_what_the_result_files_hold(name, theme):
     data, _ = charts.CHARTS[name]
     assert charts.drawn_from(charts.chart_path(name, theme)) == data(), "run: python -m benchmarks.charts"
+
+
+TUTORIAL = "Your own detector in ten minutes"
+
+
+def _steps():
+    """The commands and the code of the tutorial, in order."""
+    text = (ROOT / "training/README.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"## {TUTORIAL}\n(.*?)\n## ", text, re.DOTALL)
+    section = re.sub(r"\\\n\s*", "", section)
+    return re.findall(r"```python\n(.*?)```|^    ((?:vj-|python )[^\n]*)$", section, re.DOTALL | re.MULTILINE)
+
+
+def test_the_tutorial_makes_a_detector(tmp_path, monkeypatch, capsys):
+    """From nothing to an evaluated detector, as it is written; the index of packages must be within reach."""
+    monkeypatch.chdir(tmp_path)
+    steps = _steps()
+    commands = [shlex.split(command) for _, command in steps if command]
+    assert [command[0] for command in commands] == ["python", "vj-train", "vj-evaluate", "vj-detect"]
+    for code, command in steps:
+        if code:
+            exec(compile(code, TUTORIAL, "exec"), {})
+            continue
+        words = shlex.split(command)
+        if words[0] == "python":
+            tool = [sys.executable, str(ROOT / words[1]), *words[2:], "--to", "data/downloads"]
+            done = subprocess.run(tool, capture_output=True, text=True, check=False)
+            if "expected pip to download" in done.stderr:
+                pytest.skip(f"no index of packages: {done.stderr.strip()[-200:]}")
+            assert done.returncode == 0, done.stderr
+            continue
+        extra = ["--json", "figures.json"] if words[0] == "vj-evaluate" else []
+        module, function = SCRIPTS[words[0]].split(":")
+        assert getattr(importlib.import_module(module), function)([*words[1:], *extra]) == 0, capsys.readouterr().err
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["images"], figures["objects"]) == (56, 112)
+    text = (ROOT / "training/README.md").read_text(encoding="utf-8")
+    found, precision = re.search(r"found ([\d.]+) % of the 112 eyes .*?precision ([\d.]+) %", text, re.DOTALL).groups()
+    (detector,) = figures["detectors"]
+    # Other versions of OpenCV and NumPy may round differently.
+    assert detector["average_precision"] == pytest.approx(float(precision) / 100, abs=0.03)
+    assert detector["recall_at"]["10"] == pytest.approx(float(found) / 100, abs=0.05)
+    assert list((tmp_path / "found").iterdir())
+    assert list((tmp_path / "errors").iterdir())
