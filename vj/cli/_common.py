@@ -51,7 +51,7 @@ def run(
 
     on_compile.clear()
     if announces and "--quiet" not in (sys.argv[1:] if argv is None else argv):
-        text = "compiling for this processor, once; the next start will be quick"
+        text = "compiling for this processor, once, up to a minute; the next start will be quick"
         on_compile.append(partial(report, program, text))
     try:
         with _one_line_warnings(program), nullcontext() if keeps else _prompt_exit(program):
