@@ -220,7 +220,7 @@ class Learner:
         """Return the positives of the next stage: a random choice of those left that are not held out."""
         left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
-        if len(left) < wanted and not self.state.stages:
+        if len(left) < 0.9 * wanted and not self.state.stages:
             self._note(f"{len(left)} positives for each stage, fewer than positives_per_stage ({wanted})")
         if len(left) <= wanted:
             return left
