@@ -156,7 +156,7 @@ class Learner:
         config = self.config.of_stage(len(state.stages))
         training = self._choose_positives()
         held = np.flatnonzero(self._alive & self.held_out)
-        if len(training) < 2:
+        if len(training) < 2 or self.positives.boosted_only[training].all():
             self._note("training ends: fewer than two positives are left; more positives or a higher min_hit_rate help")
             return False
         if state.phase == MINING and not self._refill():
@@ -167,7 +167,13 @@ class Learner:
         bins = memory_for_bins(self._memory, self._arena.size, sum(group.count for group in groups) + len(held))
         search = Search(self._table, groups, self._workers, bins, self._arena)
         result = train_stage(
-            search, held_samples, config, trees=state.trees, chooser=self._chooser(), progress=self._round
+            search,
+            held_samples,
+            config,
+            deciding=~self.positives.boosted_only[training],
+            trees=state.trees,
+            chooser=self._chooser(),
+            progress=self._round,
         )
         if result is None:
             self._note("training ends: no feature separates positives from negatives")

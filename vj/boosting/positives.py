@@ -51,6 +51,8 @@ class Positives:
         The image file of each object, by its number; empty for windows that have no file of their own.
     sizes : ndarray of float64, shape (n_objects, 2)
         Width and height of each object's box or crop, by its number; 0 if unknown.
+    boosted_only : ndarray of bool, shape (n,)
+        Windows of sources on which no threshold is set.
     """
 
     windows: Windows
@@ -58,6 +60,17 @@ class Positives:
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     sizes: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    boosted_only: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+
+    def __post_init__(self) -> None:
+        if not len(self.boosted_only):
+            object.__setattr__(self, "boosted_only", np.zeros(len(self.groups), dtype=np.bool_))
+
+    def take(self, kept: npt.NDArray[np.bool_]) -> Positives:
+        """Return the windows at `kept` alone; objects keep their numbers."""
+        return replace(
+            self, windows=self.windows[kept], groups=self.groups[kept], boosted_only=self.boosted_only[kept]
+        )
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
@@ -101,6 +114,7 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     def work(job: tuple[int, PositiveSource, _Object]) -> _Cut | str:
         index, source, one = job
         own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
+        own = own if source.rotation < 0 else replace(own, rotation=source.rotation)
         if isinstance(one, np.ndarray):
             return _Cut(_copies(one, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
         path, region, size = one
@@ -112,12 +126,25 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
         return _Cut(copies, str(path), size if region else (gray.shape[1], gray.shape[0]))
 
     results = list(workers.map(work, jobs))
+    used = [job for job, result in zip(jobs, results, strict=True) if not isinstance(result, str)]
     cuts = [result for result in results if not isinstance(result, str)]
     failures = [result for result in results if isinstance(result, str)]
     if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
     names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
-    return replace(_collect([cut.copies for cut in cuts], config, failures), names=names, sizes=sizes)
+    found = _collect([cut.copies for cut in cuts], config, failures)
+    hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[found.groups]
+    return replace(found, groups=_first(used)[found.groups], names=names, sizes=sizes, boosted_only=hard)
+
+
+def _first(jobs: list[tuple[int, PositiveSource, _Object]]) -> npt.NDArray[np.int64]:
+    """Return, for each object, the first that is the same part of the same file: two sources may name one face."""
+    numbers: dict[tuple[Path, Region], int] = {}
+    same = np.arange(len(jobs))
+    for k, (_, _, one) in enumerate(jobs):
+        if not isinstance(one, np.ndarray) and one[1] is not None:
+            same[k] = numbers.setdefault((one[0], one[1]), k)
+    return same
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:

@@ -84,6 +84,11 @@ class PositiveSource:
         Classes of the objects to take, where the annotations have classes; needed if there are several.
     jitter : int
         Jittered copies of each of its objects; -1 for as many as the run makes.
+    rotation : float
+        Largest rotation of these copies in degrees; -1 for that of the run.
+    thresholds : bool
+        Whether stage thresholds are set on its objects, too. If not, only boosting sees them, and none is held out:
+        for objects so hard or doubtful that passing them would let too much through.
     images : str
         Folder that the names in the annotations are relative to; empty for the usual places next to them.
     min_size : int
@@ -110,6 +115,8 @@ class PositiveSource:
     )
     classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
     jitter: int = _integer(-1, -1, 1000, "jittered copies per object; -1: as for the run")
+    rotation: float = _number(-1.0, -1.0, 90.0, "largest rotation of copies in degrees; -1: as for the run")
+    thresholds: bool = _flag(True, "set stage thresholds on its objects; false: only boosting sees them")
     images: str = _text("", "folder that annotated names are relative to")
     min_size: int = _integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
     frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")

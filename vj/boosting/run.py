@@ -168,15 +168,20 @@ class Training:
         crops = self._inputs.crops
         if crops is not None:
             return positives_from_arrays(crops, self.config)
-        return load_positives(self.config, self._workers)
+        found = load_positives(self.config, self._workers)
+        # Of an object that is held out, boosting must not see the copies of another source either.
+        return found.take(~(found.boosted_only & np.isin(found.groups, self._out(found))))
 
     @cached_property
     def held_out(self) -> npt.NDArray[np.bool_]:
         """Which positives boosting never sees; shape (n,). Copies of one object are held out together."""
-        groups = np.unique(self.positives.groups)
+        return np.isin(self.positives.groups, self._out(self.positives))
+
+    def _out(self, positives: Positives) -> npt.NDArray[np.int64]:
+        """Return the numbers of the objects held out, among those on which thresholds may be set."""
+        groups = np.unique(positives.groups[~positives.boosted_only])
         rng = np.random.default_rng((self.config.seed, 4))
-        out = rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
-        return np.isin(self.positives.groups, out)
+        return rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
 
     def held_out_names(self) -> list[str]:
         """Return the image files of the held-out positives, each once."""
