@@ -206,6 +206,10 @@ class TrainingConfig:
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
     max_depth: int = _integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
+    fixed_point: bool = _flag(
+        False,
+        "round to what fits 16 bits: thresholds of features in 1/4096, leaves and stage thresholds in 1/256",
+    )
     weight_trim_rate: float = _number(
         1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all"
     )

@@ -146,7 +146,7 @@ def train_stage(
         else:
             weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
             choose = chooser(len(grown)) if chooser is not None else None
-            tree = grow_tree(search, weights, config.max_depth, choose)
+            tree = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
         if tree is None:
             break
         grown.append(tree)
