@@ -116,12 +116,15 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
         own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
         own = own if source.rotation < 0 else replace(own, rotation=source.rotation)
         if isinstance(one, np.ndarray):
-            return _Cut(_copies(one, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
+            ready, _ = _flipped(one, None) if source.flip else (one, None)
+            return _Cut(_copies(ready, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
         path, region, size = one
         try:
             gray = read_gray(path)
         except InputError as error:
             return str(error)
+        if source.flip:
+            gray, region = _flipped(gray, region)
         copies = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
         return _Cut(copies, str(path), size if region else (gray.shape[1], gray.shape[0]))
 
@@ -135,6 +138,12 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     found = _collect([cut.copies for cut in cuts], config, failures)
     hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[found.groups]
     return replace(found, groups=_first(used)[found.groups], names=names, sizes=sizes, boosted_only=hard)
+
+
+def _flipped(gray: Windows, region: Region | None) -> tuple[Windows, Region | None]:
+    """Flip an image and a part of it left and right."""
+    mirrored = region and replace(region, cx=gray.shape[1] - region.cx)
+    return np.ascontiguousarray(gray[:, ::-1]), mirrored
 
 
 def _first(jobs: list[tuple[int, PositiveSource, _Object]]) -> npt.NDArray[np.int64]:
@@ -200,7 +209,7 @@ def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[
     if source.crop == "landmarks":
         if image.landmarks is None or not np.isfinite(image.landmarks[k]).all():
             raise InputError(f"{image.path}: expected landmarks of eyes and mouth, got none")
-        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop)
+        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop, source.offset)
     boxes = image.squares if source.crop == "square" else image.boxes
     if boxes is None or not np.isfinite(boxes[k]).all():
         raise InputError(f"{image.path}: expected a square (sq_x, sq_y, sq_size), got none")

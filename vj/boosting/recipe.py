@@ -78,6 +78,11 @@ class PositiveSource:
         the distance from the middle of the eyes to the middle of the mouth.
     drop : float
         Landmarks: how far below the middle of the eyes the square is centred, in u.
+    offset : float
+        Landmarks: how far to the right of the middle of the eyes the square is centred, in u; negative is to the left.
+        The eyes of a head in profile are at its front, 0.45 u from the middle of its box.
+    flip : bool
+        Flip its images left and right, for heads that look the other way.
     where : mapping of str to str
         CSV: keep the rows whose columns have these values, or lie in a range such as ``"-0.5..0.5"``.
     classes : tuple of str
@@ -110,6 +115,10 @@ class PositiveSource:
     drop: float = _number(
         0.305, -2.0, 2.0, "landmarks: how far the square's centre is below the eyes, in the same units"
     )
+    offset: float = _number(
+        0.0, -2.0, 2.0, "landmarks: how far the square's centre is to the right of the eyes, in the same units"
+    )
+    flip: bool = _flag(False, "flip its images left and right")
     where: Mapping[str, str] = field(
         default_factory=dict, metadata={"type": dict, "help": "CSV: values that columns must have"}
     )
