@@ -103,7 +103,7 @@ def test_memory_and_threads_change_nothing(kind):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 0.9, 1.0])
 @pytest.mark.parametrize("kind", ["haar", "lbp"])
 def test_samples_without_weight_are_as_if_they_were_not_there(kind, share, workers):
-    """Few weights are added up by index: the loss and the side of each sample are those of a search without the rest."""
+    """Few weights are added up by index: losses are those of a search without the rest."""
     groups = _groups(300, 270)
     features = lbp_pool(WINDOW) if kind == "lbp" else feature_pool(WINDOW, "core")
     search = _search(features, groups, workers)

@@ -302,10 +302,8 @@ def _table_of_one(folder, ramp):
 
 def test_a_source_may_be_flipped_and_centred_next_to_the_eyes(tmp_path, ramp):
     path = _table_of_one(tmp_path, ramp)
-    found = {
-        flip: _load(positives=[{"path": path, "crop": "landmarks", "side": 1.0, "drop": 0.0, "offset": 0.5, "flip": flip}])
-        for flip in (False, True)
-    }
+    source = {"path": path, "crop": "landmarks", "side": 1.0, "drop": 0.0, "offset": 0.5}
+    found = {flip: _load(positives=[{**source, "flip": flip}]) for flip in (False, True)}
     # The middle of the eyes is at x = 40, u is 20: a square from x = 40 to 60 and y = 15 to 35, two pixels each.
     expected = 2 * (40 + 2 * np.arange(10) + 0.5)[None, :] + (15 + 2 * np.arange(10) + 0.5)[:, None]
     assert np.abs(found[False].windows[0] - expected).max() <= 1
@@ -316,17 +314,16 @@ def test_a_source_may_turn_its_copies_further_than_the_run(tmp_path, ramp):
     path = _table_of_one(tmp_path, ramp)
     source = {"path": path, "jitter": 3, "crop": "landmarks"}
     still = {"shift": 0.0, "scale": 0.0, "detail": 0.0}
-    own, run = (
-        _load(positives=[{**source, "rotation": own}], rotation=run, **still).windows for own, run in ((30, 5), (-1, 30))
-    )
+    pairs = ((30, 5), (-1, 30))
+    own, run = (_load(positives=[{**source, "rotation": a}], rotation=b, **still).windows for a, b in pairs)
     assert np.array_equal(own, run)
     assert not np.array_equal(own, _load(positives=[source], rotation=5.0, **still).windows)
 
 
 def test_a_face_named_by_two_sources_is_one_object(tmp_path, ramp):
     path = _table_of_one(tmp_path, ramp)
-    sources = [{"path": path, "crop": "landmarks"}, {"path": path, "crop": "landmarks", "jitter": 2, "thresholds": False}]
-    found = _load(positives=[*sources, {"path": path, "crop": "box"}])
+    clean = {"path": path, "crop": "landmarks"}
+    found = _load(positives=[clean, {**clean, "jitter": 2, "thresholds": False}, {"path": path, "crop": "box"}])
     assert found.groups.tolist() == [0, 0, 0, 0, 2]
     assert found.boosted_only.tolist() == [False, True, True, True, False]
     kept = found.take(~found.boosted_only)

@@ -68,9 +68,7 @@ class Positives:
 
     def take(self, kept: npt.NDArray[np.bool_]) -> Positives:
         """Return the windows at `kept` alone; objects keep their numbers."""
-        return replace(
-            self, windows=self.windows[kept], groups=self.groups[kept], boosted_only=self.boosted_only[kept]
-        )
+        return replace(self, windows=self.windows[kept], groups=self.groups[kept], boosted_only=self.boosted_only[kept])
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
