@@ -202,7 +202,8 @@ class Learner:
         if self.config.search == "exact":
             return None
         near = self._neighbours = self._neighbours or Neighbours(self._features)
-        seed, share, n = (self.config.seed, 6, len(self.state.stages)), self.config.search_share, len(self._table)
+        index, n = len(self.state.stages), len(self._table)
+        seed, share = (self.config.seed, 6, index), self.config.of_stage(index).search_share
         return lambda round: lambda search: FastCandidates(near, n, share, (*seed, round, search))
 
     def _round(self, done: Round, trees: tuple[WeakTree, ...]) -> None:

@@ -220,10 +220,10 @@ class TrainingConfig:
         "round to what fits 16 bits: thresholds of features in 1/4096, leaves and stage thresholds in 1/256",
     )
     weight_trim_rate: float = _number(
-        1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all"
+        1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all", True
     )
     search: str = _choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
-    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample")
+    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample", True)
 
     mirror: bool = _flag(False, "add every positive mirrored")
     jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
