@@ -23,6 +23,7 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.boosting.samples import TILE, prepare, window_norms
 from vj.boosting.search import Search
+from vj.boosting.stage import stage_threshold
 from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
@@ -187,7 +188,7 @@ def test_copies_of_a_face_are_held_out_together(faces, photos):
 
 
 def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
-    """Noise among the positives: it passes less often than asked for, and none of it is held out."""
+    """Noise among the positives: none of it is held out, and thresholds are what they would be for the faces alone."""
     noise = np.random.default_rng(0).integers(0, 256, faces.shape, dtype=np.uint8)
     for name, crops in (("upright", faces), ("hard", noise)):
         (tmp_path / name).mkdir()
@@ -201,10 +202,12 @@ def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
     reports = list(run)
     hard = run.positives.boosted_only
     assert not (hard & run.held_out).any() and run.held_out.sum() == 40
-    depth = np.array([_depth(run.cascade, window) for window in run.positives.windows])
-    upright = ~hard & ~run.held_out
-    assert (depth[upright] > 0).mean() >= 0.95 > (depth[hard] > 0).mean()
-    assert reports[0].training_hit_rate == (depth[upright] > 0).mean()
+    first = run.cascade.truncated(1)
+    sums = np.array([depths(Scanner(first), window)[1][0, 0] for window in run.positives.windows])
+    groups = sums[~hard & ~run.held_out], sums[run.held_out]
+    assert first.stage_thresholds[0] == min(stage_threshold(one, 0.95) for one in groups)
+    assert (reports[0].positives, reports[0].held_out) == (360, 40)
+    assert reports[0].training_hit_rate == (groups[0] >= first.stage_limits[0]).mean()
 
 
 def test_fixed_point_fits_16_bits(faces, photos):
