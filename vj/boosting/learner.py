@@ -26,7 +26,7 @@ from vj.boosting.search import Arena, Search
 from vj.boosting.stage import Round, Stage, stage_limit, train_stage
 from vj.boosting.trees import Chooser, WeakTree
 from vj.boosting.workers import Workers
-from vj.cascade.haar import HaarFeatures
+from vj.cascade.haar import HaarFeatures, pool_size, pool_step
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
@@ -69,7 +69,7 @@ class Learner:
         hear: Callable[[Progress], None],
     ) -> None:
         self.config, self.positives, self.held_out = config, positives, held_out
-        self._features = pool(config.window, config.features)
+        self._features = pool(config.window, config.features, config.feature_step)
         self._table: FeatureTable = feature_table(self._features, config.window)
         self._tilted = isinstance(self._features, HaarFeatures) and bool(self._features.tilted.any())
         self._miner = Miner(
@@ -91,6 +91,19 @@ class Learner:
     def n_features(self) -> int:
         """Number of features in the pool."""
         return len(self._table)
+
+    def describe_pool(self) -> None:
+        """Say so if only some of the features that fit the window are searched."""
+        config = self.config
+        if config.features == "lbp" or config.feature_step:
+            return
+        every = pool_size(config.window, config.features)  # type: ignore[arg-type]
+        if every > len(self._table):
+            step = pool_step(config.window, config.features)  # type: ignore[arg-type]
+            self._note(
+                f"a window of {config.window[0]}x{config.window[1]} has {every:,} features; {len(self._table):,} are "
+                f"searched, whose positions and sizes are multiples of {step} pixels (feature_step)"
+            )
 
     def check_memory(self) -> None:
         """Refuse a run that cannot stay within the memory asked for, before hours are spent on it."""
@@ -215,7 +228,7 @@ class Learner:
         left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
         if len(left) < wanted and not self.state.stages:
-            self._note(f"{wanted} positives per stage were asked for, there are {len(left)}; all of them are used")
+            self._note(f"{len(left)} positives for each stage, fewer than positives_per_stage ({wanted})")
         if len(left) <= wanted:
             return left
         rng = np.random.default_rng((self.config.seed, 5, len(self.state.stages)))
