@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
-from vj.cascade import calibration
+from vj.cascade import calibration, soft
 from vj.cascade.lbp import LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.old_xml import decimal, feature_xml
@@ -33,6 +33,8 @@ def to_xml(cascade: Cascade) -> str:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
     if cascade.calibration is not None:
         out += calibration.to_lines(cascade.calibration)
+    if cascade.soft is not None:
+        out += soft.to_lines(cascade.soft)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
 
 
