@@ -102,7 +102,7 @@ class Scanner:
         self._lanes = lane_tables(cascade, merged, order)
         self._plain_corners = plain_corners(cascade)
         self._lane_corners = merged.corners[cascade.node_features[order]]
-        self._offsets: dict[Layout, tuple[Any, Any, tuple[int, int, int, int]]] = {}
+        self._offsets: dict[Layout, tuple[Any, LaneTables, tuple[int, int, int, int]]] = {}
 
     def scan(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelScan:
         """Find the hits among the first `rows` by `columns` windows of integral images.
@@ -196,14 +196,16 @@ class Scanner:
         known = self._offsets.get(shape)
         if known is None:
             plain = offsets(self._plain_corners, shape)
-            lanes = self._lanes.records.copy()
-            lanes[:, : self._lane_corners.shape[1]] = offsets(self._lane_corners, shape)
+            records, walk = self._lanes.records.copy(), self._lanes.walk.copy()
+            records[:, : self._lane_corners.shape[1]] = offsets(self._lane_corners, shape)
+            if len(walk):
+                walk[:, : plain.shape[1]] = plain[self.cascade.node_features]
             width, height = self.cascade.window
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
             a, b, c, d = offsets(inner, shape).tolist()
-            known = (plain, lanes, (a, b, c, d))
+            known = (plain, self._lanes._replace(records=records, walk=walk), (a, b, c, d))
             if len(self._offsets) > 16:
                 self._offsets.clear()
             self._offsets[shape] = known
         grid = _Grid(rows, columns, shape.row_stride * shape.stride, known[2])
-        return grid, known[0], self._lanes._replace(records=known[1])
+        return grid, known[0], known[1]

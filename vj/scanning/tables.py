@@ -52,6 +52,9 @@ class LaneTables(NamedTuple):
     `children` the positions of both children in their part, or the last one of the scratch space. Leaves are in units
     of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which a window
     surely and perhaps passes.
+
+    What is summed exactly is read node by node in file order: `walk` (n_nodes, 16) holds the corners, the threshold and
+    the weights of a Haar-like feature, `links` (n_nodes, 2) the next node on either side, or ``~leaf``.
     """
 
     lbp: bool
@@ -64,6 +67,8 @@ class LaneTables(NamedTuple):
     records: Any
     weights: Any
     children: Any
+    walk: Any
+    links: Any
 
 
 def offsets(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
@@ -225,7 +230,28 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         records=_records(cascade, merged, order, deltas, first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
         children=_child_places(cascade, first, scratch - 1)[order],
+        walk=_walk(cascade),
+        links=_links(cascade),
     )
+
+
+def _walk(cascade: Cascade) -> npt.NDArray[np.int32]:
+    """Return `LaneTables.walk` without the corners, which depend on the layout; no rows for LBP."""
+    features = cascade.features
+    if not isinstance(features, HaarFeatures):
+        return np.zeros((0, int(kernels.RECORD)), dtype=np.int32)
+    walk = np.zeros((len(cascade.node_features), int(kernels.RECORD)), dtype=np.int32)
+    walk[:, kernels.THRESHOLD] = cascade.node_thresholds.view(np.int32)
+    walk[:, int(kernels.WEIGHT) :] = features.weights[cascade.node_features].view(np.int32)
+    return walk
+
+
+def _links(cascade: Cascade) -> npt.NDArray[np.int32]:
+    """Return the node that follows each node on either side, or ``~leaf``; shape (n_nodes, 2)."""
+    children = cascade.node_children.astype(np.int64)
+    roots = cascade.node_roots[:, None]
+    trees = np.repeat(np.arange(cascade.n_trees), np.diff(cascade.tree_starts))[:, None]
+    return np.where(children > 0, roots + children, ~(roots + trees - children)).astype(np.int32)
 
 
 def _first_nodes(cascade: Cascade, parts: Parts) -> _Ints:
