@@ -217,6 +217,9 @@ class TrainingConfig:
     pruning: float = _number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )
+    soft_loss: float = _number(
+        0.0, 0.0, 0.5, "share of the positives found that soft thresholds, set at the end, may lose; 0: none are set"
+    )
     holdout: float = _number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
