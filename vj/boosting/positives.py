@@ -147,11 +147,11 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
     names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
-    found = _collect([cut.copies for cut in cuts], config, failures)
-    hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[found.groups]
+    collected = _collect([cut.copies for cut in cuts], config, failures)
+    hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[collected.groups]
     borders = sum(cut.at_border for cut in cuts)
-    groups = _first(used)[found.groups]
-    return replace(found, groups=groups, names=names, sizes=sizes, boosted_only=hard, at_border=borders)
+    groups = _first(used)[collected.groups]
+    return replace(collected, groups=groups, names=names, sizes=sizes, boosted_only=hard, at_border=borders)
 
 
 def _flipped(gray: Windows, region: Region | None) -> tuple[Windows, Region | None]:
