@@ -197,7 +197,7 @@ def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
             cv2.imwrite(str(tmp_path / name / f"{k:03}.png"), crop)
     sources = [{"path": tmp_path / "upright"}, {"path": tmp_path / "hard", "thresholds": False}]
     config = TrainingConfig.from_mapping(
-        {**BASE, "positives": sources, "min_hit_rate": 0.95, "stages": 1, "positives_per_stage": 500}
+        {**BASE, "positives": sources, "min_hit_rate": 0.95, "stages": 1, "positives_per_stage": 500, "jitter": 0}
     )
     run = Training(config, backgrounds=photos)
     reports = list(run)
