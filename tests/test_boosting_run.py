@@ -4,6 +4,7 @@ import json
 import sys
 import tracemalloc
 
+import cv2
 import naive
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.boosting.samples import TILE, prepare, window_norms
 from vj.boosting.search import Search
+from vj.boosting.stage import stage_threshold
 from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
@@ -184,6 +186,40 @@ def test_copies_of_a_face_are_held_out_together(faces, photos):
     for group in range(100):
         assert len(set(run.held_out[run.positives.groups == group])) == 1
     assert reports[0].held_out == 120
+
+
+def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
+    """Noise among the positives: none of it is held out, and thresholds are what they would be for the faces alone."""
+    noise = np.random.default_rng(0).integers(0, 256, faces.shape, dtype=np.uint8)
+    for name, crops in (("upright", faces), ("hard", noise)):
+        (tmp_path / name).mkdir()
+        for k, crop in enumerate(crops):
+            cv2.imwrite(str(tmp_path / name / f"{k:03}.png"), crop)
+    sources = [{"path": tmp_path / "upright"}, {"path": tmp_path / "hard", "thresholds": False}]
+    config = TrainingConfig.from_mapping(
+        {**BASE, "positives": sources, "min_hit_rate": 0.95, "stages": 1, "positives_per_stage": 500, "jitter": 0}
+    )
+    run = Training(config, backgrounds=photos)
+    reports = list(run)
+    hard = run.positives.boosted_only
+    assert not (hard & run.held_out).any() and run.held_out.sum() == 40
+    first = run.cascade.truncated(1)
+    sums = np.array([depths(Scanner(first), window)[1][0, 0] for window in run.positives.windows])
+    groups = sums[~hard & ~run.held_out], sums[run.held_out]
+    assert first.stage_thresholds[0] == min(stage_threshold(one, 0.95) for one in groups)
+    assert (reports[0].positives, reports[0].held_out) == (360, 40)
+    assert reports[0].training_hit_rate == (groups[0] >= first.stage_limits[0]).mean()
+
+
+def test_fixed_point_fits_16_bits(faces, photos):
+    run, reports = _train(faces, photos, fixed_point=True, max_depth=2)
+    cascade = run.cascade
+    for values, steps in ((cascade.node_thresholds, 4096), (cascade.leaves, 256), (cascade.stage_thresholds, 256)):
+        units = values.astype(np.float64) * steps
+        assert np.array_equal(units, np.rint(units)) and np.abs(units).max() < 1 << 15
+    depth = np.array([_depth(cascade, window) for window in run.positives.windows[run.held_out]])
+    for r in reports:
+        assert r.hit_rate == (depth[depth >= r.index] > r.index).mean()
 
 
 def test_more_than_a_tile_of_samples(faces, photos):

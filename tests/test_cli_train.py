@@ -106,6 +106,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, ch
     assert not (tmp_path / "out").exists()
 
 
+def test_soften_sets_thresholds_without_training(pictures, tmp_path, capsys):
+    given = [*_arguments(pictures, tmp_path / "out"), "--max-weak-count", "3,40", "--max-false-alarm-rate", "0.001"]
+    given += ["--set=holdout=0.5", "--jitter", "3"]
+    assert main([*given, "--quiet"]) == 0
+    again = [*given, "--soften", str(tmp_path / "out/cascade.xml")]
+    assert main(again) == 2
+    assert "expected the share of hits that --soften may lose" in capsys.readouterr().err
+    assert main([*again, "--soft-loss", "0.1"]) == 0
+    assert "soft thresholds from 200 held-out positives in " in capsys.readouterr().err
+    before, after = vj.load(tmp_path / "out/cascade.xml"), vj.load(tmp_path / "out/cascade-soft.xml")
+    assert before.soft is None
+    assert after.soft.trees.tolist() == [k for k in (3 + 15, 3 + 31) if k < before.n_trees - 1]
+    assert after.exact() == before
+    # As the training itself would have done at its end.
+    assert main([*given[:4], "--output", str(tmp_path / "new"), *given[6:], "--soft-loss", "0.1", "--quiet"]) == 0
+    assert vj.load(tmp_path / "new/cascade.xml") == after
+    assert main([*again, "--soft-loss", "0.1", "--window", "14x14"]) == 2
+    assert "expected a cascade of the recipe's window of 14x14, got 12x12" in capsys.readouterr().err
+
+
 def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
     changes = ["--max-weak-count", "2,3", "--max-false-alarm-rate", "0.001", "--quiet"]
     assert main([*_arguments(pictures, tmp_path / "out"), *changes]) == 0

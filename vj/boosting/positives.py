@@ -55,6 +55,8 @@ class Positives:
         The image file of each object, by its number; empty for windows that have no file of their own.
     sizes : ndarray of float64, shape (n_objects, 2)
         Width and height of each object's box or crop, by its number; 0 if unknown.
+    boosted_only : ndarray of bool, shape (n,)
+        Windows of sources on which no threshold is set.
     at_border : int
         Objects whose box touches the border of a larger image.
     """
@@ -64,7 +66,16 @@ class Positives:
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     sizes: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    boosted_only: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     at_border: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.boosted_only):
+            object.__setattr__(self, "boosted_only", np.zeros(len(self.groups), dtype=np.bool_))
+
+    def take(self, kept: npt.NDArray[np.bool_]) -> Positives:
+        """Return the windows at `kept` alone; objects keep their numbers."""
+        return replace(self, windows=self.windows[kept], groups=self.groups[kept], boosted_only=self.boosted_only[kept])
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
@@ -113,26 +124,50 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
         # A ready window has no surroundings to be shifted into, and most are distorted copies already.
         automatic = 0 if isinstance(one, np.ndarray) and config.jitter < 0 else copies
         own = replace(config, jitter=automatic if source.jitter < 0 else source.jitter)
+        own = own if source.rotation < 0 else replace(own, rotation=source.rotation)
         if isinstance(one, np.ndarray):
-            return _Cut(_copies(one, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
+            ready, _ = _flipped(one, None) if source.flip else (one, None)
+            return _Cut(_copies(ready, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
         path, region, size = one
         try:
             gray = read_gray(path)
         except InputError as error:
             return str(error)
+        if source.flip:
+            gray, region = _flipped(gray, region)
         windows = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
         if region is None:
             return _Cut(windows, str(path), (gray.shape[1], gray.shape[0]))
         return _Cut(windows, str(path), size, _touches(region, size, gray.shape))
 
     results = list(workers.map(work, jobs))
+    used = [job for job, result in zip(jobs, results, strict=True) if not isinstance(result, str)]
     cuts = [result for result in results if not isinstance(result, str)]
     failures = [result for result in results if isinstance(result, str)]
     if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
     names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
-    found = _collect([cut.copies for cut in cuts], config, failures)
-    return replace(found, names=names, sizes=sizes, at_border=sum(cut.at_border for cut in cuts))
+    collected = _collect([cut.copies for cut in cuts], config, failures)
+    hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[collected.groups]
+    borders = sum(cut.at_border for cut in cuts)
+    groups = _first(used)[collected.groups]
+    return replace(collected, groups=groups, names=names, sizes=sizes, boosted_only=hard, at_border=borders)
+
+
+def _flipped(gray: Windows, region: Region | None) -> tuple[Windows, Region | None]:
+    """Flip an image and a part of it left and right."""
+    mirrored = region and replace(region, cx=gray.shape[1] - region.cx)
+    return np.ascontiguousarray(gray[:, ::-1]), mirrored
+
+
+def _first(jobs: list[tuple[int, PositiveSource, _Object]]) -> npt.NDArray[np.int64]:
+    """Return, for each object, the first that is the same part of the same file: two sources may name one face."""
+    numbers: dict[tuple[Path, Region], int] = {}
+    same = np.arange(len(jobs))
+    for k, (_, _, one) in enumerate(jobs):
+        if not isinstance(one, np.ndarray) and one[1] is not None:
+            same[k] = numbers.setdefault((one[0], one[1]), k)
+    return same
 
 
 def automatic_copies(config: TrainingConfig, objects: int) -> int:
@@ -162,9 +197,11 @@ def without_held_out_copies(positives: Positives, held_out: npt.NDArray[np.bool_
     originals : int
         Windows of each object that come before its copies.
     """
-    first = np.searchsorted(positives.groups, positives.groups)
-    keep = ~held_out | (np.arange(len(first)) - first < originals)
-    return replace(positives, windows=positives.windows[keep], groups=positives.groups[keep])
+    order = np.argsort(positives.groups, kind="stable")
+    ranked = positives.groups[order]
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    return positives.take(~held_out | (place < originals))
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
@@ -220,7 +257,7 @@ def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[
     if source.crop == "landmarks":
         if image.landmarks is None or not np.isfinite(image.landmarks[k]).all():
             raise InputError(f"{image.path}: expected landmarks of eyes and mouth, got none")
-        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop)
+        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop, source.offset)
     boxes = image.squares if source.crop == "square" else image.boxes
     if boxes is None or not np.isfinite(boxes[k]).all():
         raise InputError(f"{image.path}: expected a square (sq_x, sq_y, sq_size), got none")

@@ -170,10 +170,12 @@ class Training:
             found = positives_from_arrays(crops, self.config)
         else:
             found = load_positives(self.config, self._workers)
+            # Of an object that is held out, boosting must not see the copies of another source either.
+            found = found.take(~(found.boosted_only & np.isin(found.groups, self._out(found))))
         if self.config.jitter >= 0:
             return found
         originals = 2 if self.config.mirror else 1
-        kept = without_held_out_copies(found, self._chosen(found.groups), originals)
+        kept = without_held_out_copies(found, np.isin(found.groups, self._out(found)), originals)
         objects = len(np.unique(found.groups))
         if len(found.windows) <= originals * objects:
             return kept
@@ -183,13 +185,13 @@ class Training:
     @cached_property
     def held_out(self) -> npt.NDArray[np.bool_]:
         """Which positives boosting never sees; shape (n,). Copies of one object are held out together."""
-        return self._chosen(self.positives.groups)
+        return np.isin(self.positives.groups, self._out(self.positives))
 
-    def _chosen(self, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Return which windows are of objects chosen to be held out."""
-        objects = np.unique(groups)
+    def _out(self, positives: Positives) -> npt.NDArray[np.int64]:
+        """Return the numbers of the objects held out, among those on which thresholds may be set."""
+        groups = np.unique(positives.groups[~positives.boosted_only])
         rng = np.random.default_rng((self.config.seed, 4))
-        return np.isin(groups, rng.choice(objects, int(self.config.holdout * len(objects)), replace=False))
+        return rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
 
     def held_out_names(self) -> list[str]:
         """Return the image files of the held-out positives, each once."""

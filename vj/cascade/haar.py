@@ -106,6 +106,27 @@ class HaarFeatures:
         index = np.asarray(indices)
         return HaarFeatures(self.rects[index], self.weights[index], self.tilted[index])
 
+    def mirrored(self, width: int) -> HaarFeatures:
+        """Return the features as they lie in a mirrored window of this width.
+
+        Raises
+        ------
+        InputError
+            If the mirror image of a tilted rectangle lies outside the window.
+        """
+        x, y, w, h = (self.rects[:, :, k] for k in range(4))
+        tilted = self.tilted[:, None]
+        # A tilted rectangle's topmost corner (x, y) is the right one of the two pixels at its top.
+        across = np.where(tilted, width + 1 - x, width - x - w)
+        rects = np.stack([across, y, np.where(tilted, h, w), np.where(tilted, w, h)], axis=2)
+        rects[self.weights == 0] = 0
+        outside = (tilted & (self.weights != 0) & (x - h < 1)).any(axis=1)
+        if outside.any():
+            raise InputError(
+                f"expected tilted features that can be mirrored, got feature {_first(outside)} at the window's left edge"
+            )
+        return HaarFeatures(rects, self.weights, self.tilted)
+
     def check(self, window: tuple[int, int]) -> None:
         """Raise `InputError` unless every rectangle lies inside a window of (width, height)."""
         width, height = window

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 
-from vj.cascade import calibration
+from vj.cascade import calibration, soft
 from vj.cascade.lbp import LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.old_xml import decimal, feature_xml
@@ -36,6 +36,8 @@ def to_xml(cascade: Cascade) -> str:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
     if cascade.calibration is not None:
         out += calibration.to_lines(cascade.calibration)
+    if cascade.soft is not None:
+        out += soft.to_lines(cascade.soft)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj._files import exists, is_file, read_bounded, write_text
-from vj.cascade import calibration, stock
+from vj.cascade import calibration, soft, stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -224,7 +224,11 @@ def _read_new(node: Any, name: str) -> Cascade:
     for s, stage in enumerate(_stages(node)):
         _read_stage(tables, stage, s, kind == "LBP")
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
-    more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
+    more = {
+        "provenance": _read_provenance(node),
+        "calibration": calibration.read_element(node),
+        "soft": soft.read_element(node),
+    }
     return tables.cascade(window, features, name=name, **more)
 
 
@@ -447,8 +451,8 @@ def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMAT
     path : str or path
     format : str
         ``opencv-cascade-classifier``, or ``opencv-haar-classifier`` for programs that read only the layout before it,
-        such as jsfeat and tracking.js; that one holds Haar-like features only, and neither provenance
-        nor calibration.
+        such as jsfeat and tracking.js; that one holds Haar-like features only, and no provenance,
+        calibration or soft thresholds.
 
     Raises
     ------
