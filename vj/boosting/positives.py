@@ -135,12 +135,10 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
             return str(error)
         if source.flip:
             gray, region = _flipped(gray, region)
+        windows = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
         if region is None:
-            windows = _copies(gray, _whole(gray.shape, source.margin), own, index)
             return _Cut(windows, str(path), (gray.shape[1], gray.shape[0]))
-        at_border = _touches(region, size, gray.shape)
-        windows = _copies(gray, _moved_inside(region, gray.shape) if at_border else region, own, index)
-        return _Cut(windows, str(path), size, at_border)
+        return _Cut(windows, str(path), size, _touches(region, size, gray.shape))
 
     results = list(workers.map(work, jobs))
     used = [job for job, result in zip(jobs, results, strict=True) if not isinstance(result, str)]
@@ -273,18 +271,6 @@ def _touches(region: Region, size: tuple[float, float], shape: tuple[int, ...]) 
     right, bottom = shape[1] - x - size[0], shape[0] - y - size[1]
     whole = size[0] * size[1] > 0.5 * shape[0] * shape[1]
     return min(size) > 0 and not whole and min(x, y, right, bottom) < 1.5
-
-
-def _moved_inside(region: Region, shape: tuple[int, ...]) -> Region:
-    """Return the region moved so that it lies in the image, as every window of the detector does.
-
-    An object that the border cuts off is not in the middle of a window: about its centre the window would overhang.
-    """
-    x, y = (
-        float(np.clip(centre, side / 2, extent - side / 2)) if side <= extent else centre
-        for centre, side, extent in ((region.cx, region.width, shape[1]), (region.cy, region.height, shape[0]))
-    )
-    return replace(region, cx=x, cy=y)
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:
