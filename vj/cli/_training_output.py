@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from vj.boosting.progress import Progress, StageReport
     from vj.boosting.recipe import TrainingConfig
 
+# Steps that belong to no stage yet.
+_WORK = {"positives": "reading the positives", "backgrounds": "looking at the backgrounds"}
+
 # Seconds between two lines about the same work if stderr is not a terminal.
 _LOG_SECONDS = 10.0
 
@@ -76,7 +79,7 @@ class Log:
             )
         else:
             self._step = perf_counter()
-            self.state(f"{place}: {step.kind}")
+            self.state(_WORK.get(step.kind, f"{place}: preparing the samples"))
 
     def _time_left(self, r: Any, stage: int) -> str:
         """Estimate the time left in a stage: the false alarm rate falls roughly geometrically."""
