@@ -488,7 +488,7 @@ def test_replaced_backgrounds_are_noticed_whatever_their_names(folder, tmp_path,
     # Another setting makes other windows of the same images: the setting is what is named, and nothing else.
     assert main([*arguments, "--jitter=1", "--set=positives.margin=0.1"]) == 2
     error = capsys.readouterr().err
-    assert "got positives[0].margin: 0.1, not 0.0; jitter: 1, not 0 (" in error
+    assert "got positives[0].margin: 0.1, not 0.0; jitter: 1, not -1 (" in error
 
 
 def test_restart_forgets_the_earlier_run(folder, tmp_path, capsys):
