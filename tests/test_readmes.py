@@ -16,7 +16,11 @@ import skimage.data
 from cascades import random_cascade
 
 from benchmarks import charts
+from vj.boosting.positives import load_positives
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.workers import Workers
 from vj.cascade.opencv_xml import save
+from vj.cli import evaluate
 from vj.datasets.formats import FORMATS, read_labelled
 from vj.images import write_image
 
@@ -165,12 +169,25 @@ def test_format_examples_are_read_without_naming_the_format(name, tmp_path):
     (text,) = re.findall(rf"```{name}\n(.*?)```", (ROOT / "data/README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "labels").mkdir()
     (tmp_path / "images").mkdir()
-    write_image(tmp_path / "images" / "cat.jpg", np.zeros((300, 451, 3), np.uint8))
+    (tmp_path / "photos").mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (300, 451, 3), dtype=np.uint8)
+    for file in ("images/cat.jpg", "photos/cat.jpg", "photos/garden.jpg", "photos/street.jpg"):
+        write_image(tmp_path / file, image)
     (tmp_path / FILES[name]).write_text(text)
     source = tmp_path if name in ("yolo", "annotations") else tmp_path / FILES[name]
     classes = ["cat"] if name == "csv" else ["0"] if name == "yolo" else []
     found = read_labelled(source, classes=classes)
     assert found[0].path.name == "cat.jpg"
+    # The evaluator and the trainer read it, too.
+    (tmp_path / "model").mkdir()
+    save(random_cascade(9), tmp_path / "model/model.xml")
+    options = ["--dataset", str(source), "--min-size", "150", *(word for one in classes for word in ("--class", one))]
+    assert evaluate.main([str(tmp_path / "model/model.xml"), *options]) == 0
+    settings = {"window": "12x12", "features": "lbp", "jitter": 0}
+    recipe = TrainingConfig.from_mapping({**settings, "positives": {"path": str(source), "classes": classes}})
+    workers = Workers(1)
+    assert len(load_positives(recipe, workers).windows) >= 1
+    workers.close()
     x, y, width, height = found[0].boxes[0]
     if name == "mitcmu":  # made from landmarks
         assert abs(x + width / 2 - 211) < 5
