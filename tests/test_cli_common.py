@@ -167,18 +167,18 @@ def test_detector_leaves_the_rest_of_an_image_when_it_is_interrupted(monkeypatch
     detector = vj.Detector(random_cascade(3), threads=2)
     image = gray("camera", (500, 400))
     scanned = []
-    scan = detector._scanner.scan
+    scan = detector._scanner().scan
 
     def counted(*given):
         scanned.append(given)
         time.sleep(0.02)
         return scan(*given)
 
-    monkeypatch.setattr(detector._scanner, "scan", counted)
+    monkeypatch.setattr(detector._scanner(), "scan", counted)
     detector.detect(image)
     assert len(scanned) > 12
     scanned.clear()
-    levels = detector._run(np.ascontiguousarray(image), lambda *band: detector._scanner.scan(*band, True))
+    levels = detector._run(np.ascontiguousarray(image), lambda _, *band: detector._scanner().scan(*band, True))
     next(levels)
     levels.close()
     assert len(scanned) <= 6
