@@ -184,11 +184,12 @@ class Scanner:
         # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
         plain = plain or bool(config.BOUNDSCHECK)  # type: ignore[attr-defined]
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count or plain else 0, dtype=np.int64)
-        image, results = (planes.sums, planes.squares, grid), (hits, sums, counts)
+        results = (hits, sums, counts)
         if plain:
-            found, windows = kernels.scan_plain(*image, self._plain, plain_offsets, skip, *results)
+            pixels = planes.sums, planes.squares
+            found, windows = kernels.scan_plain(*pixels, grid, self._plain, plain_offsets, skip, *results)
         else:
-            found, windows = kernels.scan_lanes(*image, lanes, self._plain, plain_offsets, skip, *results)
+            found, windows = kernels.scan_lanes(planes, grid, lanes, self._plain, plain_offsets, skip, *results)
         return _Result(hits[:found], sums[:found], windows, *counts)
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[_Grid, Any, LaneTables]:
