@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,10 @@ from vj.detections import Detections as Detections
 from vj.errors import InputError
 from vj.images import to_gray
 from vj.scanning.grouping import group_rectangles, suppress_groups
-from vj.scanning.planes import Planes, Workspace, layout
-from vj.scanning.pyramid import Level, levels
+from vj.scanning.planes import Workspace, layout
+from vj.scanning.pyramid import Level
 from vj.scanning.scanner import Scanner
-
-T = TypeVar("T")
-
-BAND_PIXELS = 1 << 19
-"""Pixels of a level that are resampled, integrated and scanned together; a band's planes then stay near the core."""
+from vj.scanning.whole import ImageScan, Plan, plan, scan_image
 
 
 class Hits(NamedTuple):
@@ -150,9 +145,10 @@ class Detector(Settings):
     """Finds objects of any size in an image.
 
     With the default stride, `detect` returns the boxes of OpenCV's ``CascadeClassifier.detectMultiScale`` for the same
-    cascade and settings, if the cascade has no soft thresholds or `exact` is set. A detection's score is the logarithm of the sum of ``exp(margin)`` over the hits merged into
-    it, where a hit's margin is its sum of the last stage minus that stage's limit: one hit scores its margin, n equal
-    ones log(n) more. One detector may be used by many threads at once.
+    cascade and settings, if the cascade has no soft thresholds or `exact` is set. A detection's score is the logarithm
+    of the sum of ``exp(margin)`` over the hits merged into it, where a hit's margin is its sum of the last stage minus
+    that stage's limit: one hit scores its margin, n equal ones log(n) more. One detector may be used by many threads at
+    once.
 
     Parameters
     ----------
@@ -259,24 +255,14 @@ class Detector(Settings):
         -------
         Cost
         """
-
-        def count(planes: Planes, rows: int, columns: int) -> Any:
-            return self._scanner.count(planes, rows, columns, self.stride is None and not every)
-
-        found = [(level, [one for _, one in parts]) for level, parts in self._run(to_gray(image), count)]
-        shape = (len(found), self.cascade.n_stages)
-
-        def total(name: str) -> Counts:
-            return np.array([sum(getattr(one, name) for one in parts) for _, parts in found], dtype=np.int64)
-
-        entered = total("entered").reshape(shape)
+        found, scales = self._scan(to_gray(image), every=every, count=True)
         return Cost(
-            scales=np.array([level.scale for level, _ in found], dtype=np.float64),
-            windows=total("windows"),
-            hits=total("hits"),
-            entered=entered,
-            weak_classifiers=entered * self.cascade.stage_sizes,
-            features=total("features").reshape(shape),
+            scales=scales,
+            windows=found.windows,
+            hits=found.hits,
+            entered=found.entered,
+            weak_classifiers=found.entered * self.cascade.stage_sizes,
+            features=found.features,
         )
 
     def windows(self, image: npt.NDArray[Any]) -> Iterator[WindowMap]:
@@ -288,69 +274,33 @@ class Detector(Settings):
             depth, sums, limits = self._scanner.depths(planes, level.rows, level.columns)
             yield WindowMap(level.scale, level.stride, level.window, depth, sums - limits)
 
-    def _levels(self, gray: Gray) -> list[Level]:
+    def _plan(self, gray: Gray) -> Plan:
         height, width = gray.shape
         least, most = _size("min_size", self.min_size), _size("max_size", self.max_size)
-        found = levels((width, height), self.cascade.window, self.scale_factor, least, most, self.stride)
-        return [level for level in found if level.rows > 0 and level.columns > 0]
+        cascade = self.cascade
+        size = width, height
+        return plan(size, cascade.window, self.scale_factor, least, most, self.stride, cascade.has_tilted)
+
+    def _levels(self, gray: Gray) -> tuple[Level, ...]:
+        return self._plan(gray).levels
+
+    def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[ImageScan, Floats]:
+        """Scan an image; return what was found, and the scales of the levels."""
+        todo = self._plan(gray)
+        found = scan_image(
+            self._scanner,
+            gray,
+            todo,
+            self._spaces,
+            threads=self.threads or processors(),
+            skip=self.stride is None and not every,
+            count=count,
+        )
+        return found, np.array([level.scale for level in todo.levels], dtype=np.float64)
 
     def _hits(self, gray: Gray) -> Hits:
-        def scan(planes: Planes, rows: int, columns: int) -> Any:
-            return self._scanner.scan(planes, rows, columns, self.stride is None)
-
-        boxes: list[Boxes] = [np.zeros((0, 4), dtype=np.int32)]
-        sums: list[Floats] = [np.zeros(0)]
-        for level, parts in self._run(gray, scan):
-            scale = np.float32(level.scale)
-            side = np.rint(np.array(self.cascade.window, dtype=np.float32) * scale)
-            for first, found in parts:
-                ys = found.ys + np.int32(first * level.stride)
-                corner = np.rint(np.column_stack([found.xs, ys]).astype(np.float32) * scale)
-                boxes.append(np.column_stack([corner, np.broadcast_to(side, corner.shape)]).astype(np.int32))
-                sums.append(found.sums)
-        return Hits(np.concatenate(boxes), np.concatenate(sums))
-
-    def _run(self, gray: Gray, work: Callable[[Planes, int, int], T]) -> Iterator[tuple[Level, list[tuple[int, T]]]]:
-        """Do `work` on all levels, in bands of rows spread over the threads.
-
-        Yields, in the order of the levels, each band's first row of windows and result.
-        """
-        found = self._levels(gray)
-        widest = {s: max((lv.size[0] for lv in found if lv.stride == s), default=0) for s in (1, 2)}
-        shapes = {s: layout(width, s, self.cascade.has_tilted) for s, width in widest.items()}
-
-        def run(level: Level, first: int, last: int) -> tuple[int, T]:
-            try:
-                space = self._spaces.pop()
-            except IndexError:
-                space = Workspace()
-            planes = level.planes(gray, (first, last), shapes[level.stride], space)
-            result = work(planes, last - first, level.columns)
-            self._spaces.append(space)
-            return first, result
-
-        tasks = [(level, list(bands(level))) for level in found]
-        threads = self.threads or processors()
-        if threads == 1 or sum(len(parts) for _, parts in tasks) < 2:
-            for level, parts in tasks:
-                yield level, [run(level, *band) for band in parts]
-            return
-        pool = ThreadPoolExecutor(threads)
-        try:
-            running = [(level, [pool.submit(run, level, *band) for band in parts]) for level, parts in tasks]
-            for level, futures in running:
-                yield level, [future.result() for future in futures]
-        finally:
-            # After Ctrl-C, what has not begun is left out.
-            pool.shutdown(cancel_futures=True)
-
-
-def bands(level: Level) -> Iterator[tuple[int, int]]:
-    """Split a level's rows of windows so that a band has about `BAND_PIXELS` pixels, at least a window's height."""
-    height = max(BAND_PIXELS // level.size[0], 4 * level.window[1])
-    rows = max(1, height // level.stride)
-    for first in range(0, level.rows, rows):
-        yield first, min(first + rows, level.rows)
+        found, _ = self._scan(gray)
+        return Hits(found.boxes, found.sums)
 
 
 def _size(name: str, size: int | Size | None) -> Size:
