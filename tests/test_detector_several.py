@@ -11,16 +11,25 @@ from pictures import gray
 import vj
 from vj.cascade.calibration import ScoreCalibration
 from vj.errors import InputError
+from vj.scanning.whole import plan
 
 
 def alone(cascades, image, **settings):
     return [vj.Detector(one, **settings).detect(image) for one in cascades]
 
 
+@pytest.fixture
+def small_bands(monkeypatch):
+    """Several bands of rows in small images."""
+    plan.cache_clear()
+    monkeypatch.setattr("vj.scanning.whole.BAND_PIXELS", 1 << 13)
+    yield
+    plan.cache_clear()
+
+
 @pytest.mark.parametrize("settings", [{}, {"stride": 1}, {"min_size": 40, "scale_factor": 1.3}, {"max_size": 60}])
-def test_each_cascade_has_the_hits_that_it_has_alone(settings, monkeypatch):
+def test_each_cascade_has_the_hits_that_it_has_alone(settings, small_bands):
     """Windows of different sizes, Haar with and without tilted features, and LBP; in several bands of rows."""
-    monkeypatch.setattr("vj.detector.BAND_PIXELS", 1 << 13)
     cascades = [
         random_cascade(3),
         random_cascade(4, kind="all", window=(12, 7)),
@@ -82,9 +91,15 @@ def test_a_face_and_its_mirror_image_are_found_by_a_cascade_and_its_mirror_image
     level = there.boxes[:, 2] == 8
     flipped = there.boxes[level] * [-1, 1, 1, 1] + [64 - 8, 0, 0, 0]
     # At scale 1 nothing is resampled.
-    ours = {(*box, 1 - s, p) for *box, s, p in zip(*flipped.T.tolist(), there.sources[level], there.scores[level])}
+    ours = {
+        (*box, 1 - s, p)
+        for *box, s, p in zip(*flipped.T.tolist(), there.sources[level], there.scores[level], strict=True)
+    }
     level = here.boxes[:, 2] == 8
-    theirs = {(*b, s, p) for *b, s, p in zip(*here.boxes[level].T.tolist(), here.sources[level], here.scores[level])}
+    theirs = {
+        (*b, s, p)
+        for *b, s, p in zip(*here.boxes[level].T.tolist(), here.sources[level], here.scores[level], strict=True)
+    }
     assert len(ours & theirs) > 0.5 * max(len(ours), len(theirs)) > 5
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,13 @@ from vj.detections import Detections as Detections
 from vj.errors import InputError
 from vj.images import to_gray
 from vj.scanning.grouping import group_rectangles, non_max_suppression, suppress_groups
-from vj.scanning.planes import Planes, Workspace, layout
-from vj.scanning.pyramid import Level, levels
+from vj.scanning.planes import Workspace, layout
+from vj.scanning.pyramid import Level
 from vj.scanning.scanner import Scanner
-
-T = TypeVar("T")
+from vj.scanning.whole import ImageScan, Plan, plan, scan_image
 
 MERGE_OVERLAP = 0.3
 """Intersection over union above which boxes that different cascades found are one object, unless suppression is set."""
-
-BAND_PIXELS = 1 << 19
-"""Pixels of a level that are resampled, integrated and scanned together; a band's planes then stay near the core."""
 
 
 class Hits(NamedTuple):
@@ -318,25 +313,15 @@ class Detector(Settings):
         -------
         Cost
         """
-        scanner = self._only()
-
-        def count(_: int, planes: Planes, rows: int, columns: int) -> Any:
-            return scanner.count(planes, rows, columns, self.stride is None and not every)
-
-        found = [(level, [one for _, one in parts]) for _, level, parts in self._run(to_gray(image), count)]
-        shape = (len(found), self.cascade.n_stages)
-
-        def total(name: str) -> Counts:
-            return np.array([sum(getattr(one, name) for one in parts) for _, parts in found], dtype=np.int64)
-
-        entered = total("entered").reshape(shape)
+        self._only()
+        (found,), scales = self._scan(to_gray(image), every=every, count=True)
         return Cost(
-            scales=np.array([level.scale for level, _ in found], dtype=np.float64),
-            windows=total("windows"),
-            hits=total("hits"),
-            entered=entered,
-            weak_classifiers=entered * self.cascade.stage_sizes,
-            features=total("features").reshape(shape),
+            scales=scales,
+            windows=found.windows,
+            hits=found.hits,
+            entered=found.entered,
+            weak_classifiers=found.entered * self.cascade.stage_sizes,
+            features=found.features,
         )
 
     def windows(self, image: npt.NDArray[Any]) -> Iterator[WindowMap]:
@@ -348,88 +333,32 @@ class Detector(Settings):
             depth, sums, limits = scanner.depths(planes, level.rows, level.columns)
             yield WindowMap(level.scale, level.stride, level.window, depth, sums - limits)
 
-    def _levels(self, gray: Gray, k: int = 0) -> list[Level]:
-        """Return the levels that a cascade scans."""
+    def _plan(self, gray: Gray) -> Plan:
         height, width = gray.shape
         least, most = _size("min_size", self.min_size), _size("max_size", self.max_size)
-        found = levels((width, height), self.cascades[k].window, self.scale_factor, least, most, self.stride)
-        return [level for level in found if level.rows > 0 and level.columns > 0]
+        windows, tilted = tuple(one.window for one in self.cascades), any(one.has_tilted for one in self.cascades)
+        return plan((width, height), windows, self.scale_factor, least, most, self.stride, tilted)
+
+    def _levels(self, gray: Gray) -> tuple[Level, ...]:
+        return self._plan(gray).levels
+
+    def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[list[ImageScan], Floats]:
+        """Scan an image; return what each cascade found, and the scales of the levels."""
+        todo = self._plan(gray)
+        found = scan_image(
+            [self._scanner(k) for k in range(len(self.cascades))],
+            gray,
+            todo,
+            self._spaces,
+            threads=self.threads or processors(),
+            skip=self.stride is None and not every,
+            count=count,
+        )
+        return found, np.array([level.scale for level in todo.levels], dtype=np.float64)
 
     def _hits(self, gray: Gray) -> list[Hits]:
         """Return the hits of each cascade."""
-
-        def scan(k: int, planes: Planes, rows: int, columns: int) -> Any:
-            return self._scanner(k).scan(planes, rows, columns, self.stride is None)
-
-        boxes: list[list[Boxes]] = [[np.zeros((0, 4), dtype=np.int32)] for _ in self.cascades]
-        sums: list[list[Floats]] = [[np.zeros(0)] for _ in self.cascades]
-        for k, level, parts in self._run(gray, scan):
-            scale = np.float32(level.scale)
-            side = np.rint(np.array(level.window, dtype=np.float32) * scale)
-            for first, found in parts:
-                ys = found.ys + np.int32(first * level.stride)
-                corner = np.rint(np.column_stack([found.xs, ys]).astype(np.float32) * scale)
-                boxes[k].append(np.column_stack([corner, np.broadcast_to(side, corner.shape)]).astype(np.int32))
-                sums[k].append(found.sums)
-        return [Hits(np.concatenate(b), np.concatenate(s)) for b, s in zip(boxes, sums, strict=True)]
-
-    def _run(
-        self, gray: Gray, work: Callable[[int, Planes, int, int], T]
-    ) -> Iterator[tuple[int, Level, list[tuple[int, T]]]]:
-        """Do `work` on all levels of all cascades, in bands of rows spread over the threads.
-
-        Yields, in the order of the levels, a cascade's number, its level, and each band's first row of windows and
-        result.
-        """
-        shared: dict[float, dict[int, Level]] = {}
-        for k in range(len(self.cascades)):
-            for level in self._levels(gray, k):
-                shared.setdefault(level.scale, {})[k] = level
-        found = [shared[scale] for scale in sorted(shared)]
-        tilted = any(one.has_tilted for one in self.cascades)
-        every = [level for here in found for level in here.values()]
-        widest = {s: max((lv.size[0] for lv in every if lv.stride == s), default=0) for s in (1, 2)}
-        shapes = {s: layout(width, s, tilted) for s, width in widest.items()}
-
-        def run(here: dict[int, Level], first: int, last: int) -> dict[int, tuple[int, T]]:
-            try:
-                space = self._spaces.pop()
-            except IndexError:
-                space = Workspace()
-            # The planes of the cascade whose windows reach down furthest serve all of them.
-            inside = {k: (level, min(last, level.rows)) for k, level in here.items() if level.rows > first}
-            deepest, end = max(inside.values(), key=lambda one: (one[1] - 1) * one[0].stride + one[0].window[1])
-            planes = deepest.planes(gray, (first, end), shapes[deepest.stride], space)
-            result = {k: (first, work(k, planes, end - first, level.columns)) for k, (level, end) in inside.items()}
-            self._spaces.append(space)
-            return result
-
-        def gathered(here: dict[int, Level], parts: list[Any]) -> Iterator[Any]:
-            for k, level in here.items():
-                yield k, level, [part[k] for part in parts if k in part]
-
-        tasks = [(here, list(bands(max(here.values(), key=lambda level: level.rows)))) for here in found]
-        threads = self.threads or processors()
-        if threads == 1 or sum(len(parts) for _, parts in tasks) < 2:
-            for here, parts in tasks:
-                yield from gathered(here, [run(here, *band) for band in parts])
-            return
-        pool = ThreadPoolExecutor(threads)
-        try:
-            running = [(here, [pool.submit(run, here, *band) for band in parts]) for here, parts in tasks]
-            for here, futures in running:
-                yield from gathered(here, [future.result() for future in futures])
-        finally:
-            # After Ctrl-C, what has not begun is left out.
-            pool.shutdown(cancel_futures=True)
-
-
-def bands(level: Level) -> Iterator[tuple[int, int]]:
-    """Split a level's rows of windows so that a band has about `BAND_PIXELS` pixels, at least a window's height."""
-    height = max(BAND_PIXELS // level.size[0], 4 * level.window[1])
-    rows = max(1, height // level.stride)
-    for first in range(0, level.rows, rows):
-        yield first, min(first + rows, level.rows)
+        return [Hits(found.boxes, found.sums) for found in self._scan(gray)[0]]
 
 
 def _size(name: str, size: int | Size | None) -> Size:

@@ -17,8 +17,6 @@ hits and counts of windows several times faster. It owes its speed to four thing
 Both run a stage in parts: a part ends where the sum so far meets a soft threshold, the last one at the stage limit.
 Without soft thresholds each stage is one part.
 
-All this stays in one file because numba does not notice when a file that a cached function calls into has changed.
-
 Loads inside the vector helpers are not seen by ``NUMBA_BOUNDSCHECK``: the plain scan is what runs in that mode.
 """
 
@@ -43,15 +41,18 @@ _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 
 
 @njit(cache=True, nogil=True)
-def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, counts):
-    """Scan a grid of windows; return the number of hits and of windows visited.
+def scan_plain(planes, grid, tables, offsets, skip, results, counts):
+    """Scan a grid of windows; return the results and the number of windows visited.
 
-    The hits go to `hits` (row, column) and `hit_sums`, in row order. `counts` is a pair of int64 arrays, to which the
-    windows that enter each stage and the features evaluated in it are added: a feature for each node that a window
-    meets on its way through a tree, so that a stump evaluates one.
+    `results` are an array of hits (row, column), one of their sums, and how many are in use: new hits are added, in row
+    order, and the arrays returned are larger ones if they had no room. `counts` is a pair of int64 arrays, to which the
+    windows that enter each stage and, unless their array is empty, the features evaluated in it are added: a feature
+    for each node that a window meets on its way through a tree, so that a stump evaluates one.
     """
-    entered, features = counts
-    found = 0
+    hits, hit_sums, found = results
+    sums, squares = planes.sums, planes.squares
+    entered = counts[0]
+    features = counts[1] if len(counts[1]) else np.zeros(len(tables.limits), np.int64)
     visited = 0
     n_stages = len(tables.limits)
     for r in range(grid.rows):
@@ -63,12 +64,25 @@ def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, count
             for stage in range(min(depth + 1, n_stages)):
                 entered[stage] += 1
             if depth == n_stages:
+                hits, hit_sums = _room_for(hits, hit_sums, found, 1)
                 hits[found, 0] = r
                 hits[found, 1] = i
                 hit_sums[found] = total
                 found += 1
             i += 2 if skip and depth == 0 else 1
-    return found, visited
+    return hits, hit_sums, found, visited
+
+
+@njit(cache=True, nogil=True)
+def _room_for(hits, sums, found, more):
+    """Return arrays with room for more hits: the same, or larger ones that begin with the hits found."""
+    if found + more <= len(sums):
+        return hits, sums
+    size = max(2 * len(sums), found + more)
+    new_hits, new_sums = np.empty((size, 2), np.int32), np.empty(size, np.float64)
+    new_hits[:found] = hits[:found]
+    new_sums[:found] = sums[:found]
+    return new_hits, new_sums
 
 
 @njit(cache=True, nogil=True)
@@ -1194,8 +1208,9 @@ class _Tile(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def scan_lanes(planes, grid, tables, plain, offsets, skip, hits, hit_sums, counts):
-    """Like `scan_plain`, in vectors of neighbouring windows; features are counted unless their array is empty."""
+def scan_lanes(planes, grid, tables, plain, offsets, skip, results, counts):
+    """Like `scan_plain`, in vectors of neighbouring windows."""
+    hits, hit_sums, found = results
     entered, features = counts
     batch = BATCH * LANES
     width = max(1, (grid.columns + batch - 1) // batch) * BATCH
@@ -1208,7 +1223,6 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, hits, hit_sums, count
     # One more: a list is written one entry ahead.
     vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
-    found = 0
     visited = 0
     for top in range(0, grid.rows, rows):
         bottom = min(top + rows, grid.rows)
@@ -1227,5 +1241,6 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, hits, hit_sums, count
             if len(features):
                 features[stage] += _count_features(planes, tile, n, alive, part, tables, plain, scratch)
             n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
+        hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
         found = _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums, found)
-    return found, visited
+    return hits, hit_sums, found, visited

@@ -281,24 +281,6 @@ def _integrate_row(row, sums, squares, low, here, above, odd):
 
 
 @njit(cache=True, nogil=True)
-def _fill_planes(gray, columns, rows, top, planes, row_stride, odd):
-    """Resample the target rows that start at `top` into the image of `planes`, and integrate them; see `Planes`."""
-    image, sums, squares, low = planes
-    height, width = image.shape
-    blended = np.zeros(gray.shape[1] + 2, np.uint16)
-    first, weights = columns.first, columns.w1
-    used = width + 1 if odd == 0 else odd + (width + 1) // 2 + 1
-    sums[:used] = 0
-    squares[:used] = 0
-    low[:used] = 0
-    for r in range(height):
-        _blend_rows(gray, rows.first[top + r], rows.w1[top + r], blended)
-        row = image[r]
-        _resample_row(blended, first, weights, row)
-        _integrate_row(row, sums, squares, low, (r + 1) * row_stride, row_stride, odd)
-
-
-@njit(cache=True, nogil=True)
 def _resample_band(gray, columns, rows, top, image):
     """Resample the target rows that start at `top` into `image`, shape (n, width)."""
     blended = np.zeros(gray.shape[1] + 2, np.uint16)
@@ -355,6 +337,29 @@ def _split_columns(table, row_stride, odd, out, low):
             low[y * row_stride + k] = np.int16(table[y, x])
 
 
+@njit(cache=True, nogil=True)
+def fill_planes(gray, columns, rows, top, planes):
+    """Resample the target rows that start at `top` into the image of some planes, and integrate them; see `Planes`."""
+    image, sums, squares, low, layout = planes
+    height, width = image.shape
+    blended = np.zeros(gray.shape[1] + 2, np.uint16)
+    first, weights = columns.first, columns.w1
+    row_stride, odd = layout.row_stride, layout.odd
+    used = width + 1 if odd == 0 else odd + (width + 1) // 2 + 1
+    sums[:used] = 0
+    squares[:used] = 0
+    low[:used] = 0
+    for r in range(height):
+        _blend_rows(gray, rows.first[top + r], rows.w1[top + r], blended)
+        row = image[r]
+        _resample_row(blended, first, weights, row)
+        _integrate_row(row, sums, squares, low, (r + 1) * row_stride, row_stride, odd)
+    if layout.tilted:
+        table = np.empty((height + 1, width + 1), np.int32)
+        _integrate_tilted(image, table)
+        _split_columns(table, row_stride, odd, sums[layout.tilted :], low[layout.tilted :])
+
+
 def layout(width: int, stride: int, tilted: bool) -> Layout:
     """Return the layout for levels up to `width` pixels wide."""
     columns = (width + 1 if stride == 1 else (width + 2) // 2) + SLACK
@@ -362,6 +367,11 @@ def layout(width: int, stride: int, tilted: bool) -> Layout:
     row = (-(-columns // 16) | 1) * 16
     across = row * stride
     return Layout(stride, row if stride == 2 else 0, across if tilted else 0, across * (2 if tilted else 1))
+
+
+def layout_entries(shape: Layout, height: int) -> int:
+    """Return the length of the planes of a band of this many rows of pixels."""
+    return (height + 1) * shape.row_stride + SLACK
 
 
 class Workspace:
@@ -379,14 +389,14 @@ class Workspace:
     def take(
         self, pixels: int, entries: int
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.uint32], npt.NDArray[np.int16]]:
-        """Return flat arrays for this many pixels and plane entries; what was returned before is overwritten."""
+        """Return flat arrays for at least this many pixels and plane entries; those returned before are used again."""
         if len(self._image) < pixels:
             self._image = np.empty(pixels, dtype=np.uint8)
         if len(self._sums) < entries:
             self._sums = np.empty(entries, dtype=np.int32)
             self._squares = np.empty(entries, dtype=np.uint32)
             self._low = np.empty(entries, dtype=np.int16)
-        return self._image[:pixels], self._sums[:entries], self._squares[:entries], self._low[:entries]
+        return self._image, self._sums, self._squares, self._low
 
 
 def integral_planes(
@@ -414,15 +424,13 @@ def integral_planes(
     columns, rows = axes
     top, bottom = band
     height, width = bottom - top, len(columns.first)
-    entries = (height + 1) * shape.row_stride + SLACK
+    entries = layout_entries(shape, height)
     pixels, sums, squares, low = (space or Workspace()).take(height * width, entries)
-    image = pixels.reshape(height, width)
-    _fill_planes(gray, columns, rows, top, (image, sums, squares, low), shape.row_stride, shape.odd)
-    if shape.tilted:
-        table = np.empty((height + 1, width + 1), dtype=np.int32)
-        _integrate_tilted(image, table)
-        _split_columns(table, shape.row_stride, shape.odd, sums[shape.tilted :], low[shape.tilted :])
-    return Planes(image, sums, squares, low, shape)
+    planes = Planes(
+        pixels[: height * width].reshape(height, width), sums[:entries], squares[:entries], low[:entries], shape
+    )
+    fill_planes(gray, columns, rows, top, planes)
+    return planes
 
 
 def resize(gray: Gray, size: tuple[int, int]) -> Gray:

@@ -20,6 +20,15 @@ from vj.scanning.planes import Layout
 _Ints = npt.NDArray[np.int64]
 
 
+class Grid(NamedTuple):
+    """Where the windows of a band are: `corners` are the offsets of the corners of the norm's rectangle."""
+
+    rows: int
+    columns: int
+    row_step: int
+    corners: tuple[int, int, int, int]
+
+
 class PlainTables(NamedTuple):
     """The cascade as `scan_plain` reads it; see `Cascade` for the arrays.
 
@@ -28,6 +37,7 @@ class PlainTables(NamedTuple):
     """
 
     lbp: bool
+    window: tuple[int, int]
     area: float
     limits: Any
     stage_starts: Any
@@ -126,6 +136,7 @@ def plain_tables(cascade: Cascade) -> PlainTables:
     parts = parts_of(cascade)
     return PlainTables(
         lbp=lbp,
+        window=(width, height),
         area=float((width - 2) * (height - 2)),
         limits=cascade.stage_limits,
         stage_starts=np.array(cascade.stage_starts),
@@ -193,7 +204,8 @@ def largest_values(features: HaarFeatures) -> npt.NDArray[np.float64]:
 
     def inside(k: int) -> npt.NDArray[np.bool_]:
         across = (x[:, 0] <= x[:, k]) & (x[:, k] + w[:, k] <= x[:, 0] + w[:, 0])
-        return ~used[:, k] | (across & (y[:, 0] <= y[:, k]) & (y[:, k] + h[:, k] <= y[:, 0] + h[:, 0]))
+        down = (y[:, 0] <= y[:, k]) & (y[:, k] + h[:, k] <= y[:, 0] + h[:, 0])
+        return np.asarray(~used[:, k] | (across & down))
 
     apart = (x[:, 1] + w[:, 1] <= x[:, 2]) | (x[:, 2] + w[:, 2] <= x[:, 1])
     apart |= (y[:, 1] + h[:, 1] <= y[:, 2]) | (y[:, 2] + h[:, 2] <= y[:, 1]) | ~used[:, 1] | ~used[:, 2]
