@@ -110,14 +110,14 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
         For strides of 1 and 2.
     cascades : tuple of Tables
         They share what is made of a band.
-    options : (bool, bool, bool, int)
-        Whether to leave out windows as OpenCV does, to count features, to scan window by window; pixels to do.
+    options : ((bool, int), bool, bool, int)
+        Which windows to visit, see `scan_plain`; whether to count features, and to scan window by window; pixels to do.
 
     Returns
     -------
     Found
     """
-    skip, count, one_by_one, budget = options
+    rule, count, one_by_one, budget = options
     n_levels, n_cascades, n_stages = len(todo.levels), len(cascades), 0
     for c in range(n_cascades):
         n_stages = max(n_stages, len(cascades[c].plain.limits))
@@ -155,10 +155,10 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
             results = hits, sums, found
             counts = entered[c, level], features[c, level]
             if one_by_one:
-                hits, sums, found, seen = scan_plain(planes, grid, plain, offsets, skip, results, counts)
+                hits, sums, found, seen = scan_plain(planes, grid, plain, offsets, rule, results, counts)
             else:
                 lanes = cascade.lanes[stride - 1]
-                hits, sums, found, seen = scan_lanes(planes, grid, lanes, plain, offsets, skip, results, counts)
+                hits, sums, found, seen = scan_lanes(planes, grid, lanes, plain, offsets, rule, results, counts)
             windows[c, level] += seen
             taken[n] = k, c, found
             n += 1

@@ -170,7 +170,15 @@ class Scanner:
         return out
 
     def _run(
-        self, planes: Planes, rows: int, columns: int, skip: bool, *, count: bool = False, plain: bool = False
+        self,
+        planes: Planes,
+        rows: int,
+        columns: int,
+        skip: bool,
+        *,
+        coarse: int = 0,
+        count: bool = False,
+        plain: bool = False,
     ) -> _Result:
         """Run one of the two scans; features are counted if asked for."""
         grid, plain_offsets, lanes = self._tables(planes, rows, columns)
@@ -181,11 +189,11 @@ class Scanner:
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
         if plain:
             hits, sums, found, windows = kernels.scan_plain(
-                planes, grid, self._plain, plain_offsets, skip, results, counts
+                planes, grid, self._plain, plain_offsets, (skip, coarse), results, counts
             )
         else:
             hits, sums, found, windows = kernels.scan_lanes(
-                planes, grid, lanes, self._plain, plain_offsets, skip, results, counts
+                planes, grid, lanes, self._plain, plain_offsets, (skip, coarse), results, counts
             )
         return _Result(hits[:found], sums[:found], windows, *counts)
 
@@ -201,7 +209,7 @@ class Scanner:
         shapes: tuple[Layout, Layout],
         counter: npt.NDArray[np.int64],
         space: Any,
-        options: tuple[bool, bool, int],
+        options: tuple[tuple[bool, int], bool, int],
         others: Sequence[Scanner] = (),
     ) -> Found:
         """Scan bands of an image until none is left or enough is done; see `_levels.scan_bands`.
@@ -216,15 +224,16 @@ class Scanner:
             Number of bands taken, by all threads.
         space : tuple of arrays
             From `Workspace.take`.
-        options : (bool, bool, int)
-            Whether to leave out windows as OpenCV does, and to count features; pixels to do before returning.
+        options : ((bool, int), bool, int)
+            Whether to leave out windows as OpenCV does, and the stages to pass for the rows between to be visited, 0 to
+            visit all; whether to count features; pixels to do before returning.
         others : sequence of Scanner
             That scan the same bands.
         """
-        skip, count, budget = options
+        rule, count, budget = options
         cascades = tuple(one.tables(shapes) for one in (self, *others))
         # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        how = skip, count, bool(config.BOUNDSCHECK), budget  # type: ignore[attr-defined]
+        how = rule, count, bool(config.BOUNDSCHECK), budget  # type: ignore[attr-defined]
         found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, how)
         return found
 

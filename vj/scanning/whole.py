@@ -138,6 +138,7 @@ def scan_image(
     *,
     threads: int,
     skip: bool,
+    coarse: int = 0,
     count: bool = False,
 ) -> list[ImageScan]:
     """Scan an image; return what each scanner found.
@@ -154,6 +155,9 @@ def scan_image(
         Threads that share the image.
     skip : bool
         Leave out, as OpenCV does, the right neighbour of a window that the first stage rejected.
+    coarse : int
+        Visit every second row of a band, and of the rows between only the neighbours of windows that pass this many
+        stages; 0 visits all rows.
     count : bool
         Count features, in up to twice the time.
     """
@@ -161,7 +165,7 @@ def scan_image(
         # To numba a read-only array is another type, for which all would be compiled again.
         gray = gray.copy()
     counter, n = np.zeros(1, dtype=np.int64), len(todo.bands.bands)
-    options = skip, count, CALL_PIXELS
+    options = (skip, coarse), count, CALL_PIXELS
     first, *others = scanners
 
     def work() -> list[Found]:
