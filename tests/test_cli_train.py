@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -265,3 +266,16 @@ def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
     train(str(out / "recipe.toml"), "--restart")
     (tmp_path / "list.txt").write_bytes(root + b"/photos/\xe9t\xe9 gravel.png\n")
     train(*where[:2], "--backgrounds", str(tmp_path / "list.txt"), "--output", str(tmp_path / "listed"), *SMALL)
+
+
+def test_a_stage_is_one_short_line_and_more_with_verbose(pictures, tmp_path, capsys):
+    assert main([*_arguments(pictures, tmp_path / "out"), "--stages", "1"]) == 0
+    (short,) = [line for line in capsys.readouterr().err.splitlines() if "stage 1:" in line and "hit rate" in line]
+    rate = r"\d+\.\d %"
+    pattern = rf"\[ +\d+\.\d s\] stage 1: \d+ weak classifiers?, hit rate {rate}, false alarms {rate}, "
+    assert re.fullmatch(pattern + r"1 window in [\d,]+ left", short)
+    assert len(short) < 100
+    assert main([*_arguments(pictures, tmp_path / "again"), "--stages", "1", "-v"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "stage 1:" in line and "hit rate" in line]
+    assert lines[0].split("]", 1)[1] == short.split("]", 1)[1]
+    assert re.search(r"\d+ positives \(hit rate .*\), \d+ held out, \d+ negatives from [\d,]+ windows", lines[1])

@@ -80,7 +80,7 @@ def _add_images(group: Any) -> None:
     add("--class", dest="classes", action="append", metavar="NAME", help="class of objects to take; repeatable")
     add("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to take; repeatable")
     add("--mirror", action=argparse.BooleanOptionalAction, default=None, help="add mirrored positives")
-    add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [0]")
+    add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [enough for a stage]")
     add("--demo", action="store_true", help="train on the faces that come with scikit-image")
     add("--data", metavar="PATH", help="replaces {data} in the paths of the recipe")
 
@@ -126,6 +126,7 @@ def _add_run(group: Any) -> None:
         help="change any setting of a recipe; repeatable",
     )
     add("--quiet", action="store_true", help="print only errors")
+    add("-v", "--verbose", action="store_true", help="print samples, windows and times of each stage, too")
     add_version(group)
     add("-h", "--help", action="help", help="show this help")
 
@@ -208,7 +209,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     folder = Path(config.output)
     # Locked from before anything is removed until the last plot is written.
-    with locked(folder), Log(config, quiet=arguments.quiet) as log, _ctrl_c() as checked:
+    with locked(folder), Log(config, quiet=arguments.quiet, verbose=arguments.verbose) as log, _ctrl_c() as checked:
         if arguments.restart:
             _forget(folder)
         training = Training(config, progress=checked(log.progress))
