@@ -157,10 +157,10 @@ class Detector(Settings):
     """Finds objects of any size in an image.
 
     With the default stride, `detect` returns the boxes of OpenCV's ``CascadeClassifier.detectMultiScale`` for the same
-    cascade and settings, if neither the cascade has soft thresholds nor `coarse` is set, or `exact` is. A detection's score is the logarithm
-    of the sum of ``exp(margin)`` over the hits merged into it, where a hit's margin is its sum of the last stage minus
-    that stage's limit: one hit scores its margin, n equal ones log(n) more. One detector may be used by many threads at
-    once.
+    cascade and settings, unless the cascade has soft thresholds or `coarse` is set; `exact` ignores both. The score of
+    a detection is the logarithm of the sum of ``exp(margin)`` over the hits merged into it, where a hit's margin is its
+    sum of the last stage minus that stage's limit: one hit scores its margin, n equal ones log(n) more. One detector
+    may be used by many threads at once.
 
     Several cascades, whose windows may differ in size, share the image pyramid. Of boxes that overlap, the most
     probable one is kept; if a cascade has no calibration, the one with the best score, although scores of different

@@ -1246,8 +1246,8 @@ class _Rows(NamedTuple):
 def _run_parts(planes, tile, alive, start, tables, plain, offsets, counts, coarse, marks, scratch):
     """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
 
-    `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass `coarse`
-    stages go to `marks`.
+    `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass
+    `coarse` stages go to `marks`.
     """
     entered, features = counts
     n, lanes = alive
