@@ -26,11 +26,11 @@ import vj
 from benchmarks import _runner
 from vj.cascade import stock
 from vj.cascade.model import Cascade
-from vj.detector import bands
 from vj.errors import InputError
 from vj.images import to_gray
 from vj.scanning.planes import Planes, Workspace, layout
 from vj.scanning.pyramid import Level, levels
+from vj.scanning.whole import bands
 
 Gray = npt.NDArray[np.uint8]
 

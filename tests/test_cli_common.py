@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from cascades import random_cascade
 from pictures import gray
@@ -164,24 +164,28 @@ def test_ctrl_c_ends_a_command_whatever_it_is_in(busy):
 
 
 def test_detector_leaves_the_rest_of_an_image_when_it_is_interrupted(monkeypatch):
+    monkeypatch.setattr("vj.scanning.whole.CALL_PIXELS", 1)
     detector = vj.Detector(random_cascade(3), threads=2)
     image = gray("camera", (500, 400))
-    scanned = []
-    scan = detector._scanner.scan
+    calls = []
+    scan = detector._scanner().scan_bands
 
     def counted(*given):
-        scanned.append(given)
+        calls.append(threading.get_ident())
         time.sleep(0.02)
+        if calls.count(threading.main_thread().ident) == 3:
+            raise KeyboardInterrupt
         return scan(*given)
 
-    monkeypatch.setattr(detector._scanner, "scan", counted)
-    detector.detect(image)
-    assert len(scanned) > 12
-    scanned.clear()
-    levels = detector._run(np.ascontiguousarray(image), lambda *band: detector._scanner.scan(*band, True))
-    next(levels)
-    levels.close()
-    assert len(scanned) <= 6
+    expected = detector.detect(image).boxes.tolist()
+    monkeypatch.setattr(detector._scanner(), "scan_bands", counted)
+    with pytest.raises(KeyboardInterrupt):
+        detector.detect(image)
+    time.sleep(0.1)
+    assert 3 <= len(calls) <= 6
+    # The threads are still there, and nothing of the image that was left.
+    monkeypatch.undo()
+    assert detector.detect(image).boxes.tolist() == expected
 
 
 def test_input_error_is_one_line(capsys):

@@ -10,6 +10,7 @@ import vj
 from vj.detector import clip_boxes
 from vj.errors import InputError
 from vj.scanning.scanner import FLAT
+from vj.scanning.whole import plan
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +46,14 @@ def test_bands_do_not_change_results(cascade, monkeypatch):
     whole = vj.Detector(cascade, min_neighbors=0, threads=1)
     expected, spent = whole.hits(image), whole.cost(image)
     for pixels in (1, 20_000):
-        monkeypatch.setattr("vj.detector.BAND_PIXELS", pixels)
+        monkeypatch.setattr("vj.scanning.whole.BAND_PIXELS", pixels)
+        plan.cache_clear()
         found, again = whole.hits(image), whole.cost(image)
         np.testing.assert_array_equal(found.boxes, expected.boxes)
         np.testing.assert_array_equal(found.sums, expected.sums)
         np.testing.assert_array_equal(again.entered, spent.entered)
         np.testing.assert_array_equal(again.windows, spent.windows)
+    plan.cache_clear()
 
 
 def test_every_dense_grid_window_is_on_the_map():

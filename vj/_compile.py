@@ -148,6 +148,28 @@ class _Implementation(caching.CompileResultCacheImpl):
     ]
 
 
+def _sources(function: Callable[..., Any]) -> set[str]:
+    """Return the other files that a kernel's module takes kernels and classes from, and those that these come from.
+
+    Numba looks at nothing but the kernel's own file.
+    """
+    found: set[str] = set()
+    for value in function.__globals__.values():
+        one: Any = value if inspect.isclass(value) else getattr(value, "py_func", getattr(value, "_defn", None))
+        if str(getattr(one, "__module__", "")).partition(".")[0] == function.__module__.partition(".")[0]:
+            found |= {inspect.getfile(one), *getattr(getattr(value, "_cache", None), "sources", ())}
+    return found - {inspect.getfile(function)}
+
+
+@once
+def _time_and_size(name: str) -> tuple[float, int]:
+    try:
+        status = Path(name).stat()
+    except OSError:
+        return (0.0, 0)
+    return (status.st_mtime, status.st_size)
+
+
 class _Cache(caching.FunctionCache):
     """Numba's cache of one function: what it cannot read is compiled again, what it cannot write is not kept."""
 
@@ -156,12 +178,19 @@ class _Cache(caching.FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         self._packaged = None
+        self.sources = _sources(function)
+        self._cache_file = self._index(self._cache_path, self._impl.locator)
         if isinstance(self._impl.locator, _UserLocator | _TemporaryLocator):
             # The package cannot be written to, but may have been run by who installed it, as in a container's image.
             tree = _InTree(function, inspect.getfile(function))
-            self._packaged = caching.IndexDataCacheFile(
-                tree.get_cache_path(), self._impl.filename_base, tree.get_source_stamp()
-            )
+            self._packaged = self._index(tree.get_cache_path(), tree)
+
+    def _index(self, folder: str, locator: Any) -> Any:
+        """Return the index of a folder; what it names is out of date once any of the sources has changed."""
+        stamp = locator.get_source_stamp()
+        if self.sources:
+            stamp = stamp, tuple((Path(name).name, *_time_and_size(name)) for name in sorted(self.sources))
+        return caching.IndexDataCacheFile(folder, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = None

@@ -1,28 +1,28 @@
 """The compiled scan, twice: window by window, and eight neighbouring windows at a time in vector registers.
 
 `scan_plain` is the definition: one window after the other, float64 sums in file order. `scan_lanes` returns the same
-hits and counts of windows several times faster. It owes its speed to three things:
+hits and counts of windows several times faster. It owes its speed to four things:
 
 - Eight neighbouring windows are the lanes of a vector. A vector is worked on as long as one of its lanes is alive, four
   vectors at a time, so that what a weak classifier needs (offsets, threshold) is read once for 32 windows and the four
   chains of arithmetic overlap. Numba does not vectorise such short loops by itself: the vector types below emit LLVM
   vectors, which every processor supports.
 - A feature's look-ups are merged: an edge feature has six different corners, not eight. With small integer weights the
-  value is an exact 32-bit integer, whatever the order.
+  value is an exact integer, whatever the order.
+- Where that integer fits 16 bits, as 94 % or more of the stock cascades' do, the lower halves of the integral image's
+  entries give it, modulo 2**16: loads of half the size, which rarely cross a cache line.
 - A stage's leaves are rounded to 32-bit integers. The rounding errors are bounded, so a lane is decided whenever its
   sum is further than the bound from the stage limit; the few others (about one in a million) are summed exactly.
 
 Both run a stage in parts: a part ends where the sum so far meets a soft threshold, the last one at the stage limit.
 Without soft thresholds each stage is one part.
 
-All this stays in one file because numba does not notice when a file that a cached function calls into has changed.
-
 Loads inside the vector helpers are not seen by ``NUMBA_BOUNDSCHECK``: the plain scan is what runs in that mode.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -33,6 +33,7 @@ from numba.extending import intrinsic, models, register_model
 from vj._compile import njit
 from vj.cascade.haar import MIN_DEVIATION
 from vj.cascade.lbp import RING
+from vj.scanning.planes import Planes
 
 _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 """Top left corner of each outer cell among the 16 corners of an LBP feature."""
@@ -41,32 +42,73 @@ _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 
 
 @njit(cache=True, nogil=True)
-def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, counts):
-    """Scan a grid of windows; return the number of hits and of windows visited.
+def scan_plain(planes, grid, tables, offsets, rule, results, counts):
+    """Scan a grid of windows; return the results and the number of windows visited.
 
-    The hits go to `hits` (row, column) and `hit_sums`, in row order. `counts` is a pair of int64 arrays, to which the
-    windows that enter each stage and the features evaluated in it are added: a feature for each node that a window
-    meets on its way through a tree, so that a stump evaluates one.
+    `rule` says which windows are visited: whether the right neighbour of one that the first stage rejected is left out,
+    and, if not 0, how many stages a window of an even row must pass for its neighbours in the odd rows to be visited,
+    which are visited only then. `results` are an array of hits (row, column), one of their sums, and how many are in
+    use: new hits are added, in row order, and the arrays returned are larger ones if they had no room. `counts` is a
+    pair of int64 arrays, to which the windows that enter each stage and, unless their array is empty, the features
+    evaluated in it are added: a feature for each node that a window meets on its way through a tree, so that a stump
+    evaluates one.
     """
-    entered, features = counts
-    found = 0
+    skip, coarse = rule
+    hits, hit_sums, found = results
+    before = found
+    sums, squares = planes.sums, planes.squares
+    entered = counts[0]
+    features = counts[1] if len(counts[1]) else np.zeros(len(tables.limits), np.int64)
     visited = 0
     n_stages = len(tables.limits)
-    for r in range(grid.rows):
-        i = 0
-        while i < grid.columns:
-            visited += 1
-            base = r * grid.row_step + i
-            depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
-            for stage in range(min(depth + 1, n_stages)):
-                entered[stage] += 1
-            if depth == n_stages:
-                hits[found, 0] = r
-                hits[found, 1] = i
-                hit_sums[found] = total
-                found += 1
-            i += 2 if skip and depth == 0 else 1
-    return found, visited
+    # With a border, so that every window has eight neighbours.
+    marks = np.zeros((grid.rows + 2, grid.columns + 2), np.bool_)
+    step = 2 if coarse else 1
+    for turn in range(step):
+        for r in range(turn, grid.rows, step):
+            i = 0
+            while i < grid.columns:
+                if turn == 1 and not (marks[r, i : i + 3].any() or marks[r + 2, i : i + 3].any()):
+                    i += 1
+                    continue
+                visited += 1
+                base = r * grid.row_step + i
+                depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
+                for stage in range(min(depth + 1, n_stages)):
+                    entered[stage] += 1
+                marks[r + 1, i + 1] = turn == 0 and depth >= min(coarse, n_stages)
+                if depth == n_stages:
+                    hits, hit_sums = _room_for(hits, hit_sums, found, 1)
+                    hits[found, 0] = r
+                    hits[found, 1] = i
+                    hit_sums[found] = total
+                    found += 1
+                i += 2 if skip and turn == 0 and depth == 0 else 1
+    _in_row_order(hits, hit_sums, before, found)
+    return hits, hit_sums, found, visited
+
+
+@njit(cache=True, nogil=True)
+def _in_row_order(hits, hit_sums, before, found):
+    """Sort the hits from the one numbered `before` on by row and column, in place."""
+    order = np.argsort(hits[before:found, 0].astype(np.int64) << 32 | hits[before:found, 1].astype(np.int64))
+    sorted_hits, sorted_sums = hits[before:found].copy(), hit_sums[before:found].copy()
+    for k in range(len(order)):
+        hits[before + k, 0] = sorted_hits[order[k], 0]
+        hits[before + k, 1] = sorted_hits[order[k], 1]
+        hit_sums[before + k] = sorted_sums[order[k]]
+
+
+@njit(cache=True, nogil=True)
+def _room_for(hits, sums, found, more):
+    """Return arrays with room for more hits: the same, or larger ones that begin with the hits found."""
+    if found + more <= len(sums):
+        return hits, sums
+    size = max(2 * len(sums), found + more)
+    new_hits, new_sums = np.empty((size, 2), np.int32), np.empty(size, np.float64)
+    new_hits[:found] = hits[:found]
+    new_sums[:found] = sums[:found]
+    return new_hits, new_sums
 
 
 @njit(cache=True, nogil=True)
@@ -187,11 +229,17 @@ def _cell(sums, base, o, k):
 # --- eight windows at a time -------------------------------------------------------------------------------------
 
 LANES = 8
+"""Windows in a vector. With 16 the first stages took a third less, but the later ones, where one or two windows of a
+vector are alive whatever its width, a fifth more."""
 BATCH = 4
-"""Vectors handled together: 4 measured 1.5 times as fast as 1 or 2 on an AVX-512 machine, 8 spills registers."""
+"""Vectors handled together, so that 32 bits hold a flag for each lane."""
+WIDTH = np.uintp(LANES)
+ALL = np.uint32((1 << LANES) - 1)
 
-EDGE, LINE, CHECKER, GENERAL = 0, 1, 2, 3
-"""How a feature's look-ups are merged: 6 corners; 8 with one multiplier; 9 with a sign; 12 with float weights."""
+EDGE, LINE, CHECKER, WIDE, GENERAL = 0, 1, 2, 3, 4
+"""How a feature's look-ups are merged: 6 corners; 8 with one multiplier; 9 with a sign, these in 16 bits; 8 with one
+multiplier in 32 bits; 12 with float weights."""
+KINDS = 5
 
 RECORD, LBP_RECORD = np.uintp(16), np.uintp(32)
 """32-bit entries a node has in the lane scan's table: one or two cache lines."""
@@ -208,12 +256,13 @@ TILE = 2048
 stages (4 rows instead of 16 cost 7 % on a VGA image), few enough for the planes to stay in the second-level cache (64
 rows instead of 16 cost 35 % on a 1080p image)."""
 
-I32 = ir.IntType(32)
+I16, I32 = ir.IntType(16), ir.IntType(32)
 F32 = ir.FloatType()
+_ELEMENTS = {"i16": I16, "i32": I32, "f32": F32}
 
 
 class _Block(types.Type):
-    """`vectors` vectors of eight 32-bit numbers."""
+    """`vectors` vectors of eight numbers."""
 
     def __init__(self, element: str, vectors: int) -> None:
         self.element, self.vectors = element, vectors
@@ -223,8 +272,7 @@ class _Block(types.Type):
 @register_model(_Block)
 class _BlockModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        vector = ir.VectorType(F32 if kind.element == "f32" else I32, LANES)
-        super().__init__(manager, kind, ir.ArrayType(vector, kind.vectors))
+        super().__init__(manager, kind, ir.ArrayType(_vector(kind.element), kind.vectors))
 
 
 def _map(context, builder, kind, operation, *blocks):
@@ -237,17 +285,17 @@ def _map(context, builder, kind, operation, *blocks):
 
 
 def _vector(element: str):
-    return ir.VectorType(F32 if element == "f32" else I32, LANES)
+    return ir.VectorType(_ELEMENTS[element], LANES)
 
 
 def _pointer(builder, address, element="i32"):
-    return builder.inttoptr(address, (F32 if element == "f32" else I32).as_pointer())
+    return builder.inttoptr(address, _ELEMENTS[element].as_pointer())
 
 
 def _load_vector(builder, pointer, index, element):
     place = builder.bitcast(builder.gep(pointer, [index]), _vector(element).as_pointer())
     loaded = builder.load(place)
-    loaded.align = 4
+    loaded.align = 2 if element == "i16" else 4
     return loaded
 
 
@@ -269,7 +317,7 @@ def _vectors(builder, kind, block):
 
 
 def _bits(builder, masks):
-    """Join masks of eight lanes to one 32-bit number."""
+    """Join masks of lanes to one 32-bit number."""
     bits = ir.Constant(I32, 0)
     for g, mask in enumerate(masks):
         byte = builder.zext(builder.bitcast(mask, ir.IntType(LANES)), I32)
@@ -482,7 +530,9 @@ def _below(typing, values, norms, threshold):
         limit = _splat(builder, args[2], "f32")
 
         def compare(value, norm):
-            if values.element == "i32":
+            if values.element == "i16":
+                value = builder.sext(value, _vector("i32"))
+            if values.element != "f32":
                 value = builder.sitofp(value, _vector("f32"))
             return builder.sext(builder.fcmp_ordered("<", builder.fmul(value, norm), limit), _vector("i32"))
 
@@ -491,30 +541,30 @@ def _below(typing, values, norms, threshold):
     return kind(values, norms, threshold), generate
 
 
-def _corner_loader(builder, args):
+def _corner_loader(builder, args, element="i32"):
     """Return corner(g, c): the vector at the base of vector g plus the offset in entry c of the record at `first`.
 
     Arguments of the intrinsic: addresses of the sums and the records, first, bases, ...
     """
-    sums, table = _pointer(builder, args[0]), _pointer(builder, args[1])
+    sums, table = _pointer(builder, args[0], element), _pointer(builder, args[1])
     offsets = {}
 
     def corner(g, c):
         if c not in offsets:
             place = builder.gep(table, [builder.add(args[2], ir.Constant(args[2].type, c))])
             offsets[c] = builder.zext(builder.load(place), args[2].type)
-        return _load_vector(builder, sums, builder.add(builder.extract_value(args[3], g), offsets[c]), "i32")
+        return _load_vector(builder, sums, builder.add(builder.extract_value(args[3], g), offsets[c]), element)
 
     return corner
 
 
 @intrinsic
 def _edge(typing, sums, records, first, bases):
-    """(c0 + c1) - (c2 + c3) + 2 * (c4 - c5)."""
-    kind = _Block("i32", bases.count)
+    """(c0 + c1) - (c2 + c3) + 2 * (c4 - c5), in 16 bits."""
+    kind = _Block("i16", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args)
+        corner = _corner_loader(builder, args, "i16")
 
         def value(g):
             ones = builder.add(
@@ -529,39 +579,47 @@ def _edge(typing, sums, records, first, bases):
     return kind(sums, records, first, bases), generate
 
 
-@intrinsic
-def _line(typing, sums, records, first, bases, weight):
-    """(c0 + c1) - (c2 + c3) + weight * ((c4 + c5) - (c6 + c7))."""
-    kind = _Block("i32", bases.count)
+def _liner(element):
+    """Make an intrinsic for (c0 + c1) - (c2 + c3) + weight * ((c4 + c5) - (c6 + c7)), in 16 or 32 bits."""
 
-    def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args)
-        factor = _splat(builder, args[4], "i32")
+    def line(typing, sums, records, first, bases, weight):
+        kind = _Block(element, bases.count)
 
-        def rectangle(g, c):
-            return builder.add(
-                builder.sub(corner(g, c), corner(g, c + 2)),
-                builder.sub(corner(g, c + 1), corner(g, c + 3)),
+        def generate(context, builder, signature, args):
+            corner = _corner_loader(builder, args, element)
+            weight = builder.trunc(args[4], I16) if element == "i16" else args[4]
+            factor = _splat(builder, weight, element)
+
+            def rectangle(g, c):
+                return builder.add(
+                    builder.sub(corner(g, c), corner(g, c + 2)),
+                    builder.sub(corner(g, c + 1), corner(g, c + 3)),
+                )
+
+            return _collect(
+                context,
+                builder,
+                kind,
+                lambda g: builder.add(rectangle(g, 0), builder.mul(rectangle(g, 4), factor)),
             )
 
-        return _collect(
-            context,
-            builder,
-            kind,
-            lambda g: builder.add(rectangle(g, 0), builder.mul(rectangle(g, 4), factor)),
-        )
+        return kind(sums, records, first, bases, weight), generate
 
-    return kind(sums, records, first, bases, weight), generate
+    return intrinsic(line)
+
+
+_line = _liner("i16")
+_wide = _liner("i32")
 
 
 @intrinsic
 def _checker(typing, sums, records, first, bases, sign):
-    """Sign * ((c0 + c1 + c2 + c3) - 2 * (c4 + c5 + c6 + c7) + 4 * c8)."""
-    kind = _Block("i32", bases.count)
+    """Sign * ((c0 + c1 + c2 + c3) - 2 * (c4 + c5 + c6 + c7) + 4 * c8), in 16 bits."""
+    kind = _Block("i16", bases.count)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args)
-        factor = _splat(builder, args[4], "i32")
+        corner = _corner_loader(builder, args, "i16")
+        factor = _splat(builder, builder.trunc(args[4], I16), "i16")
 
         def four(g, c):
             return builder.add(
@@ -645,51 +703,56 @@ def _lbp_inside(typing, sums, records, first, bases):
 
 
 @intrinsic
-def _lane_norms(typing, sums, squares, base, corners, area):
-    """Norms of the eight windows that start at `base`, as `_norm` gives them: a block of one vector, float32."""
-    kind = _Block("f32", 1)
+def _lane_norms(typing, sums, squares, bases, corners, area):
+    """Norms of the windows of each vector, as `_norm` gives them, float32."""
+    kind = _Block("f32", bases.count)
     doubles = ir.VectorType(ir.DoubleType(), LANES)
 
     def generate(context, builder, signature, args):
         pixels, squared = _pointer(builder, args[0]), _pointer(builder, args[1])
-
-        def inner(pointer):
-            a, b, c, d = (
-                _load_vector(builder, pointer, builder.add(args[2], builder.extract_value(args[3], k)), "i32")
-                for k in range(4)
-            )
-            return builder.sub(builder.sub(a, b), builder.sub(c, d))
+        size = builder.insert_element(ir.Constant(doubles, ir.Undefined), args[4], ir.Constant(I32, 0))
+        size = builder.shuffle_vector(size, size, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+        name = f"llvm.sqrt.v{LANES}f64"
+        root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(doubles, [doubles]), name)
 
         def constant(value):
             return ir.Constant(doubles, [value] * LANES)
 
-        total = builder.sitofp(inner(pixels), doubles)
-        square = builder.uitofp(inner(squared), doubles)
-        size = builder.insert_element(ir.Constant(doubles, ir.Undefined), args[4], ir.Constant(I32, 0))
-        size = builder.shuffle_vector(size, size, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
-        variance = builder.fsub(builder.fmul(size, square), builder.fmul(total, total))
-        varies = builder.fcmp_ordered(">", variance, constant(0.0))
-        name = f"llvm.sqrt.v{LANES}f64"
-        root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(doubles, [doubles]), name)
-        deviation = builder.call(root, [builder.select(varies, variance, constant(1.0))])
-        norm = builder.fptrunc(builder.fdiv(constant(1.0), deviation), _vector("f32"))
-        sharp = builder.fcmp_ordered(
-            "<", builder.fmul(size, builder.fpext(norm, doubles)), constant(1.0 / MIN_DEVIATION)
-        )
-        norm = builder.select(builder.and_(varies, sharp), norm, ir.Constant(_vector("f32"), [0.0] * LANES))
-        return builder.insert_value(cgutils.get_null_value(context.get_value_type(kind)), norm, 0)
+        def norm(g):
+            base = builder.extract_value(args[2], g)
 
-    return kind(sums, squares, base, corners, area), generate
+            def inner(pointer):
+                a, b, c, d = (
+                    _load_vector(builder, pointer, builder.add(base, builder.extract_value(args[3], k)), "i32")
+                    for k in range(4)
+                )
+                return builder.sub(builder.sub(a, b), builder.sub(c, d))
+
+            total = builder.sitofp(inner(pixels), doubles)
+            square = builder.uitofp(inner(squared), doubles)
+            variance = builder.fsub(builder.fmul(size, square), builder.fmul(total, total))
+            varies = builder.fcmp_ordered(">", variance, constant(0.0))
+            deviation = builder.call(root, [builder.select(varies, variance, constant(1.0))])
+            norm = builder.fptrunc(builder.fdiv(constant(1.0), deviation), _vector("f32"))
+            sharp = builder.fcmp_ordered(
+                "<", builder.fmul(size, builder.fpext(norm, doubles)), constant(1.0 / MIN_DEVIATION)
+            )
+            return builder.select(builder.and_(varies, sharp), norm, ir.Constant(_vector("f32"), [0.0] * LANES))
+
+        return _collect(context, builder, kind, norm)
+
+    return kind(sums, squares, bases, corners, area), generate
 
 
 @intrinsic
 def _not_zero(typing, block):
-    """Bit i of the result says whether lane i of a block of one float32 vector is not zero; uint32."""
+    """Bit i of the result says whether lane i of a block of float32, counted over all vectors, is not zero; uint32."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(_vector("f32"), [0.0] * LANES)
-        mask = builder.fcmp_unordered("!=", builder.extract_value(args[0], 0), zero)
-        return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), I32)
+        return _bits(
+            builder, [builder.fcmp_unordered("!=", vector, zero) for vector in _vectors(builder, block, args[0])]
+        )
 
     return types.uint32(block), generate
 
@@ -705,26 +768,60 @@ def _count(typing, bits):
 
 
 class _At(NamedTuple):
-    """Addresses of what the loops read; see `LaneTables` in tables.py."""
+    """Addresses of what the loops read; see `Planes` and `LaneTables`."""
 
     sums: int
+    low: int
     records: int
     weights: int
+    segments: int
     ends: int
+    bases: int
+    low_bounds: int
+    high_bounds: int
     children: int
     scratch: int
 
 
 @njit(inline="always")
-def _addresses(sums, tables, scratch):
+def _addresses(planes, tables, scratch):
     return _At(
-        _address(sums),
+        _address(planes.sums),
+        _address(planes.low),
         _address(tables.records),
         _address(tables.weights),
+        _address(tables.segments),
         _address(tables.ends),
+        _address(tables.bases),
+        _address(tables.low),
+        _address(tables.high),
         _address(tables.children),
         _address(scratch),
     )
+
+
+@njit(inline="always")
+def _edge_value(at, bases, norms, first):
+    """Mask of the lanes below the threshold of an edge feature."""
+    return _below(_edge(at.low, at.records, first, bases), norms, _float_at(at.records, first + THRESHOLD))
+
+
+@njit(inline="always")
+def _line_value(at, bases, norms, first):
+    weight = _int_at(at.records, first + MULTIPLIER)
+    return _below(_line(at.low, at.records, first, bases, weight), norms, _float_at(at.records, first + THRESHOLD))
+
+
+@njit(inline="always")
+def _checker_value(at, bases, norms, first):
+    sign = _int_at(at.records, first + MULTIPLIER)
+    return _below(_checker(at.low, at.records, first, bases, sign), norms, _float_at(at.records, first + THRESHOLD))
+
+
+@njit(inline="always")
+def _wide_value(at, bases, norms, first):
+    weight = _int_at(at.records, first + MULTIPLIER)
+    return _below(_wide(at.sums, at.records, first, bases, weight), norms, _float_at(at.records, first + THRESHOLD))
 
 
 @njit(inline="always")
@@ -740,15 +837,17 @@ def _float_value(at, bases, norms, node, first):
 
 
 @njit(inline="always")
-def _line_value(at, bases, norms, first):
-    weight = _int_at(at.records, first + MULTIPLIER)
-    return _below(_line(at.sums, at.records, first, bases, weight), norms, _float_at(at.records, first + THRESHOLD))
-
-
-@njit(inline="always")
-def _checker_value(at, bases, norms, first):
-    sign = _int_at(at.records, first + MULTIPLIER)
-    return _below(_checker(at.sums, at.records, first, bases, sign), norms, _float_at(at.records, first + THRESHOLD))
+def _ends(at, segment):
+    """First node of a segment, and those after the last of each kind."""
+    e = np.uintp(segment) * np.uintp(KINDS + 1)
+    return (
+        _int_at(at.ends, e),
+        _int_at(at.ends, e + np.uintp(1)),
+        _int_at(at.ends, e + np.uintp(2)),
+        _int_at(at.ends, e + np.uintp(3)),
+        _int_at(at.ends, e + np.uintp(4)),
+        _int_at(at.ends, e + np.uintp(5)),
+    )
 
 
 @njit(inline="always")
@@ -758,18 +857,15 @@ def _vote(at, total, left, first, bases):
 
 
 @njit(cache=True, nogil=True)
-def _stump_bits(at, bases, norms, ends, total, bounds):
-    """Run a part of stumps on Haar-like features, sorted by kind, over a batch of vectors.
+def _stump_sums(at, bases, norms, ends, total):
+    """Add a segment of stumps on Haar-like features, sorted by kind, for a batch of vectors.
 
-    `ends` are the first node and those after the last of each kind, `total` is what the sums start from, `bounds` are
-    the sums at which a lane surely and perhaps passes. Returns the lanes that do, as two bit sets, and the sums. A loop
-    for each kind keeps everything in registers: 1.6 times as fast as one loop that branches.
+    `ends` are the first node and those after the last of each kind, `total` is what the sums start from. A loop for
+    each kind keeps everything in registers: 1.6 times as fast as one loop that branches.
     """
     for node in range(ends[0], ends[1]):
         first = np.uintp(node) * RECORD
-        threshold = _float_at(at.records, first + THRESHOLD)
-        left = _below(_edge(at.sums, at.records, first, bases), norms, threshold)
-        total = _vote(at, total, left, first, bases)
+        total = _vote(at, total, _edge_value(at, bases, norms, first), first, bases)
     for node in range(ends[1], ends[2]):
         first = np.uintp(node) * RECORD
         total = _vote(at, total, _line_value(at, bases, norms, first), first, bases)
@@ -778,18 +874,21 @@ def _stump_bits(at, bases, norms, ends, total, bounds):
         total = _vote(at, total, _checker_value(at, bases, norms, first), first, bases)
     for node in range(ends[3], ends[4]):
         first = np.uintp(node) * RECORD
+        total = _vote(at, total, _wide_value(at, bases, norms, first), first, bases)
+    for node in range(ends[4], ends[5]):
+        first = np.uintp(node) * RECORD
         total = _vote(at, total, _float_value(at, bases, norms, np.uintp(node), first), first, bases)
-    return _at_least(total, bounds[0]), _at_least(total, bounds[1]), total
+    return total
 
 
 @njit(cache=True, nogil=True)
-def _lbp_bits(at, bases, ends, total, bounds):
-    """Run a part of stumps on LBP features; see `_stump_bits`."""
-    for node in range(ends[0], ends[4]):
+def _lbp_sums(at, bases, ends, total):
+    """Add a segment of stumps on LBP features; see `_stump_sums`."""
+    for node in range(ends[0], ends[KINDS]):
         first = np.uintp(node) * LBP_RECORD
         left = _lbp_inside(at.sums, at.records, first, bases)
         total = _add(total, _and(left, _fill(_int_at(at.records, first + LBP_DELTA), bases)))
-    return _at_least(total, bounds[0]), _at_least(total, bounds[1]), total
+    return total
 
 
 @njit(inline="always")
@@ -818,24 +917,18 @@ def _branch(at, total, left, node, slot, delta, top, last, bases):
 
 
 @njit(cache=True, nogil=True)
-def _tree_bits(at, bases, norms, segments, total, bounds, lbp, nodes):
-    """Run a part of `nodes` nodes of trees over a batch of vectors; see `_stump_bits`.
+def _tree_sums(at, bases, norms, segments, total, lbp):
+    """Add segments of trees for a batch of vectors; see `_stump_sums`.
 
     A segment holds the nodes of one depth, sorted by kind. A node votes, like a stump, for the lanes that reach it and
     go left: with the leaf at the end of the right branches below its left child, minus the one below its right child.
     These differences add up to the leaf that a lane ends at.
     """
+    nodes = _ends(at, segments[1] - 1)[KINDS] - _ends(at, segments[0])[0]
     for k in range(nodes):
         _put(at.scratch, np.uintp(k), np.uint32(0))
     for segment in range(segments[0], segments[1]):
-        e = np.uintp(segment) * np.uintp(5)
-        ends = (
-            _int_at(at.ends, e),
-            _int_at(at.ends, e + np.uintp(1)),
-            _int_at(at.ends, e + np.uintp(2)),
-            _int_at(at.ends, e + np.uintp(3)),
-            _int_at(at.ends, e + np.uintp(4)),
-        )
+        ends = _ends(at, segment)
         top, last = segment == segments[0], segment == segments[1] - 1
         for node in range(ends[0], ends[1]):
             if lbp:
@@ -844,8 +937,7 @@ def _tree_bits(at, bases, norms, segments, total, bounds, lbp, nodes):
                 delta, slot = _int_at(at.records, first + LBP_DELTA), _int_at(at.records, first + LBP_PLACE)
             else:
                 first = np.uintp(node) * RECORD
-                threshold = _float_at(at.records, first + THRESHOLD)
-                left = _below(_edge(at.sums, at.records, first, bases), norms, threshold)
+                left = _edge_value(at, bases, norms, first)
                 delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
             total = _branch(at, total, left, node, slot, delta, top, last, bases)
         for node in range(ends[1], ends[2]):
@@ -860,10 +952,33 @@ def _tree_bits(at, bases, norms, segments, total, bounds, lbp, nodes):
             total = _branch(at, total, left, node, slot, delta, top, last, bases)
         for node in range(ends[3], ends[4]):
             first = np.uintp(node) * RECORD
+            left = _wide_value(at, bases, norms, first)
+            delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
+            total = _branch(at, total, left, node, slot, delta, top, last, bases)
+        for node in range(ends[4], ends[5]):
+            first = np.uintp(node) * RECORD
             left = _float_value(at, bases, norms, np.uintp(node), first)
             delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
             total = _branch(at, total, left, node, slot, delta, top, last, bases)
-    return _at_least(total, bounds[0]), _at_least(total, bounds[1]), total
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _run_part(at, bases, norms, part, total, lbp):
+    """Run a part of a stage over a batch of vectors.
+
+    Returns the lanes that surely and that perhaps pass, as two bit sets, and the sums.
+    """
+    part = np.uintp(part)
+    segments = (_int_at(at.segments, part), _int_at(at.segments, part + np.uintp(1)))
+    total = _add(total, _fill(_int_at(at.bases, part), bases))
+    if segments[1] - segments[0] > 1:
+        total = _tree_sums(at, bases, norms, segments, total, lbp)
+    elif lbp:
+        total = _lbp_sums(at, bases, _ends(at, segments[0]), total)
+    else:
+        total = _stump_sums(at, bases, norms, _ends(at, segments[0]), total)
+    return _at_least(total, _int_at(at.high_bounds, part)), _at_least(total, _int_at(at.low_bounds, part)), total
 
 
 @njit(cache=True, nogil=True)
@@ -891,261 +1006,375 @@ def _exact_bits(sums, base, norms, place, unsure, part, tables, plain, offsets):
     return bits
 
 
+_ODD = np.uint64(0xAAAAAAAAAAAAAAAA)
+
+
+@njit(inline="always")
+def _skipped(rejected, pending):
+    """Return which of 32 windows OpenCV leaves out, and whether it leaves out the one after them.
+
+    The window after one that was visited and rejected by the first stage is left out, so that of a run of rejected
+    windows every second one is. `pending` says whether the first is left out. The carry of a subtraction runs through
+    each run, as in the search for escaped characters by Langdale and Lemire (VLDB Journal 2019, section 3.1.1).
+    """
+    rejected, pending = np.uint64(rejected), np.uint64(pending)
+    starts = rejected & ~pending
+    series = ((starts << np.uint64(1)) | _ODD) - starts
+    code = series ^ _ODD
+    left_out = np.uint32((code ^ (rejected | pending)) & np.uint64(0xFFFFFFFF))
+    return left_out, np.uint32(((code & rejected) >> np.uint64(31)) & np.uint64(1))
+
+
 @njit(cache=True, nogil=True)
-def _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive):
-    """Fill the norms of a tile's windows and each vector's byte of windows that are not flat."""
-    width = (grid.columns + LANES - 1) // LANES
-    rest = np.uint32((1 << (grid.columns - (width - 1) * LANES)) - 1)
+def _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scratch):
+    """Run the first stage over the rows of a tile; return windows visited, vectors listed, and their windows alive.
+
+    Fills the norms, the windows that entered the first stage and those that passed it, of the windows that OpenCV
+    visits, and lists the vectors that have any of the latter.
+    """
+    at = _addresses(planes, tables, scratch)
+    at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
     c = grid.corners
     corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
-    at_sums, at_squares, at_norms = _address(sums), _address(squares), _address(norms)
     lbp, area = plain.lbp, plain.area
-    place = np.uintp(0)
-    for r in range(top, bottom):
+    norms, alive, began, vectors, places = tile.norms, tile.alive, tile.began, tile.vectors, tile.bases
+    visited, entered, lanes, n, vector = 0, 0, 0, 0, 0
+    for r in range(tile.top, tile.bottom):
+        pending = np.uint32(0)
         base = np.uintp(r * grid.row_step)
-        for g in range(width):
+        for left in range(0, grid.columns, BATCH * LANES):
+            inside = np.uint32(0xFFFFFFFF)
+            if grid.columns - left < BATCH * LANES:
+                inside = np.uint32((1 << (grid.columns - left)) - 1)
+            start = base + np.uintp(left)
+            bases = (start, start + WIDTH, start + WIDTH * np.uintp(2), start + WIDTH * np.uintp(3))
+            bits = inside
             if lbp:
-                _store_block(at_norms, place, _fill(np.float32(1), (base,)))
-                bits = np.uint32(255)
+                block = _fill(np.float32(1), bases)
             else:
-                found = _lane_norms(at_sums, at_squares, base, corners, area)
-                _store_block(at_norms, place, found)
-                bits = _not_zero(found)
-            alive[(r - top) * width + g] = bits & rest if g == width - 1 else bits
-            base += np.uintp(LANES)
-            place += np.uintp(LANES)
+                block = _lane_norms(at_sums, at_squares, bases, corners, area)
+                bits &= _not_zero(block)
+            _store_block(at_norms, np.uintp(vector * LANES), block)
+            entering = bits
+            total = _fill(np.int32(0), bases)
+            for part in range(tables.first_stage):
+                sure, maybe, total = _run_part(at, bases, block, part, total, lbp)
+                unsure = maybe & ~sure & bits
+                if unsure:
+                    for k in range(BATCH):
+                        some = unsure >> np.uint32(LANES * k) & ALL
+                        here = vector + k
+                        passed = _exact_bits(
+                            planes.sums, bases[k], norms, here * LANES, some, part, tables, plain, offsets
+                        )
+                        sure |= passed << np.uint32(LANES * k)
+                bits &= sure
+            if skip:
+                left_out, pending = _skipped(entering & ~bits, pending)
+                inside &= ~left_out
+                entering &= inside
+                bits &= inside
+            visited += _count(inside)
+            entered += _count(entering)
+            lanes += _count(bits)
+            for k in range(BATCH):
+                mine = bits >> np.uint32(LANES * k) & ALL
+                began[vector] = entering >> np.uint32(LANES * k) & ALL
+                alive[vector] = mine
+                # Always written, and overwritten if no lane is alive: a branch would be mispredicted half the time.
+                vectors[n] = vector
+                places[n] = bases[k]
+                n += mine != 0
+                vector += 1
+    counts[0][0] += entered
+    return visited, n, lanes
+
+
+@njit(inline="always")
+def _batch(vectors, places, b, n):
+    """Where the windows of a batch of listed vectors are in the planes, and in the norms.
+
+    A short last batch repeats its first vector: four cost hardly more than one.
+    """
+    k1, k2, k3 = b + 1 if b + 1 < n else b, b + 2 if b + 2 < n else b, b + 3 if b + 3 < n else b
+    bases = (places[b], places[k1], places[k2], places[k3])
+    starts = (
+        np.uintp(vectors[b]) * WIDTH,
+        np.uintp(vectors[k1]) * WIDTH,
+        np.uintp(vectors[k2]) * WIDTH,
+        np.uintp(vectors[k3]) * WIDTH,
+    )
+    return bases, starts
 
 
 @njit(cache=True, nogil=True)
-def _filter(sums, vectors, vector_bases, n, norms, alive, part, tables, plain, offsets, scratch, totals):
-    """Run one part over the listed vectors; return how many still have a lane alive.
+def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
+    """Run one part over the listed vectors; return how many still have a lane alive, and how many lanes are.
 
     `alive` keeps the lanes that pass, the lists keep the vectors that have any, `totals` the sums for the next part of
     the stage.
     """
-    kept = 0
-    at = _addresses(sums, tables, scratch)
-    at_norms, at_totals = _address(norms), _address(totals)
-    segments = (tables.segments[part], tables.segments[part + 1])
-    nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
-    e = tables.ends[segments[0]]
-    ends = (e[0], e[1], e[2], e[3], e[4])
-    base = tables.bases[part]
-    bounds = (tables.high[part], tables.low[part])
+    kept, lanes = 0, 0
+    at = _addresses(planes, tables, scratch)
+    norms, alive, vectors, places = tile.norms, tile.alive, tile.vectors, tile.bases
+    at_norms, at_totals = _address(norms), _address(tile.totals)
     lbp = tables.lbp
-    stumps = segments[1] - segments[0] == 1
     first = plain.first_parts[part]
     last = part + 1 == len(plain.part_limits) or plain.first_parts[part + 1]
-    width = np.uintp(LANES)
     for b in range(0, n, BATCH):
-        # A short last batch repeats its first vector: four cost hardly more than one.
-        k0, k1 = b, b + 1 if b + 1 < n else b
-        k2, k3 = b + 2 if b + 2 < n else b, b + 3 if b + 3 < n else b
-        bases = (vector_bases[k0], vector_bases[k1], vector_bases[k2], vector_bases[k3])
-        members = (np.uintp(vectors[k0]), np.uintp(vectors[k1]), np.uintp(vectors[k2]), np.uintp(vectors[k3]))
-        starts = (members[0] * width, members[1] * width, members[2] * width, members[3] * width)
-        block = _load_floats(at_norms, starts)
-        start = _fill(base, bases)
+        bases, starts = _batch(vectors, places, b, n)
+        start = _fill(np.int32(0), bases)
         if not first:
-            start = _add(start, _load_ints(at_totals, starts))
-        if not stumps:
-            sure, maybe, total = _tree_bits(at, bases, block, segments, start, bounds, lbp, nodes)
-        elif lbp:
-            sure, maybe, total = _lbp_bits(at, bases, ends, start, bounds)
-        else:
-            sure, maybe, total = _stump_bits(at, bases, block, ends, start, bounds)
+            start = _load_ints(at_totals, starts)
+        sure, maybe, total = _run_part(at, bases, _load_floats(at_norms, starts), part, start, lbp)
         if not last:
             _store_blocks(at_totals, starts, total)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):
-            vector = vectors[b + k]
+            vector, base = vectors[b + k], places[b + k]
             shift = np.uint32(LANES * k)
-            passed = (sure >> shift) & np.uint32(255)
-            open_lanes = (unsure >> shift) & np.uint32(255) & alive[vector]
-            if open_lanes:
-                passed |= _exact_bits(
-                    sums, vector_bases[b + k], norms, vector * LANES, open_lanes, part, tables, plain, offsets
-                )
+            passed = sure >> shift & ALL
+            some = unsure >> shift & ALL & alive[vector]
+            if some:
+                passed |= _exact_bits(planes.sums, base, norms, vector * LANES, some, part, tables, plain, offsets)
             passed &= alive[vector]
             alive[vector] = passed
-            if passed:
-                # Never ahead of what is still to be read.
-                vectors[kept] = vector
-                vector_bases[kept] = vector_bases[b + k]
-                kept += 1
-    return kept
+            lanes += _count(passed)
+            # Never ahead of what is still to be read.
+            vectors[kept] = vector
+            places[kept] = base
+            kept += passed != 0
+    return kept, lanes
 
 
 @njit(cache=True, nogil=True)
-def _count_features(sums, vectors, vector_bases, n, norms, entering, part, tables, plain, scratch):
-    """Return how many features a part evaluates for the windows set in `entering` (a byte for each vector).
+def _count_features(planes, tile, n, entering, part, tables, plain, scratch):
+    """Return how many features a part evaluates for the windows set in `entering` (bits for each vector).
 
     Runs the trees of the part again: what each node leaves in the scratch space are the lanes that reach it. So
     counting costs `_filter` nothing, and a scan that counts takes up to twice as long as one that does not.
     """
     trees = plain.part_starts[part + 1] - plain.part_starts[part]
     segments = (tables.segments[part], tables.segments[part + 1])
-    nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
-    at = _addresses(sums, tables, scratch)
-    at_norms = _address(norms)
-    bounds = (tables.high[part], tables.low[part])
-    width = np.uintp(LANES)
+    nodes = tables.ends[segments[1] - 1, KINDS] - tables.ends[segments[0], 0]
+    at = _addresses(planes, tables, scratch)
+    at_norms = _address(tile.norms)
+    vectors, places = tile.vectors, tile.bases
     features = 0
     for b in range(0, n, BATCH):
-        k = (b, min(b + 1, n - 1), min(b + 2, n - 1), min(b + 3, n - 1))
         here = np.uint32(0)
         for j in range(min(BATCH, n - b)):
             here |= entering[vectors[b + j]] << np.uint32(LANES * j)
         features += trees * _count(here)
         if nodes > trees:
-            bases = (vector_bases[k[0]], vector_bases[k[1]], vector_bases[k[2]], vector_bases[k[3]])
-            starts = (
-                np.uintp(vectors[k[0]]) * width,
-                np.uintp(vectors[k[1]]) * width,
-                np.uintp(vectors[k[2]]) * width,
-                np.uintp(vectors[k[3]]) * width,
-            )
+            bases, starts = _batch(vectors, places, b, n)
             block = _load_floats(at_norms, starts)
-            _tree_bits(at, bases, block, segments, _fill(tables.bases[part], bases), bounds, tables.lbp, nodes)
+            _tree_sums(at, bases, block, segments, _fill(np.int32(0), bases), tables.lbp)
             for node in range(nodes):
                 # Roots are nobody's children: nothing is stored for them.
                 features += _count(np.uint32(_int_at(at.scratch, np.uintp(node))) & here)
     return features
 
 
-def _skip_table() -> np.ndarray:
-    """Tabulate what OpenCV visits in a vector.
-
-    Index: whether the first window is skipped; the byte of windows that the first stage rejects. Entry: the byte of
-    visited windows, and in bit 8 whether the first window of the next vector is skipped.
-    """
-    table = np.zeros((2, 256), dtype=np.uint32)
-    for pending in range(2):
-        for rejected in range(256):
-            skipped, seen = bool(pending), 0
-            for lane in range(LANES):
-                if skipped:
-                    skipped = False
-                else:
-                    seen |= 1 << lane
-                    skipped = bool(rejected >> lane & 1)
-            table[pending, rejected] = seen | skipped << LANES
-    return table
-
-
-_SKIP = _skip_table()
+@njit(cache=True, nogil=True)
+def _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch):
+    """Return how many features the first stage evaluates for the windows that entered it: it runs again for those."""
+    kept = tile.alive.copy()
+    n = _list_vectors(grid, tile, tile.began)
+    tile.alive[:] = tile.began
+    features = 0
+    for part in range(tables.first_stage):
+        features += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
+        n, _ = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
+    tile.alive[:] = kept
+    _list_vectors(grid, tile, kept)
+    return features
 
 
 @njit(cache=True, nogil=True)
-def _visit(began, alive, start, width, columns, skip, entered):
-    """Drop the windows of one row that OpenCV does not visit from both lists; return the number visited.
-
-    `began` holds each vector's windows that entered stage 0, `alive` those that passed it. After a window that entered
-    stage 0 and failed it, the next one is not visited.
-    """
-    visited = 0
-    pending = np.uint32(0)
-    for g in range(width):
-        seen = np.uint32(255)
-        if skip:
-            entry = _SKIP[pending, began[start + g] & ~alive[start + g] & np.uint32(255)]
-            pending = entry >> np.uint32(LANES)
-            seen &= entry
-        if g == width - 1:
-            seen &= np.uint32((1 << (columns - g * LANES)) - 1)
-        alive[start + g] &= seen
-        began[start + g] &= seen
-        visited += _count(seen)
-        entered[0] += _count(began[start + g])
-    return visited
-
-
-@njit(cache=True, nogil=True)
-def _collect_hits(sums, grid, top, norms, alive, tables, plain, offsets, hits, hit_sums, found):
-    """Append the hits of a tile, with their exact sums of the last stage; return the new count."""
-    width = (grid.columns + LANES - 1) // LANES
-    first, last = plain.stage_starts[-2], plain.stage_starts[-1]
-    for g in range(len(alive)):
-        if alive[g] == 0:
-            continue
-        for lane in range(LANES):
-            if alive[g] >> np.uint32(lane) & np.uint32(1):
-                r, i = top + g // width, g % width * LANES + lane
-                hits[found, 0] = r
-                hits[found, 1] = i
-                base, norm = r * grid.row_step + i, norms[g * LANES + lane]
-                hit_sums[found] = _exact_sum(sums, base, norm, first, last, tables, plain, offsets)
-                found += 1
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _list_vectors(grid, top, total, alive, vectors, vector_bases):
-    """List the vectors of a tile that have a window alive, and where their first windows are; return how many."""
-    width = (grid.columns + LANES - 1) // LANES
+def _list_vectors(grid, tile, alive):
+    """List the vectors of a tile that have a window in `alive`, and where their first windows are; return how many."""
     n = 0
-    for g in range(total):
+    for g in range((tile.bottom - tile.top) * tile.width):
         if alive[g]:
-            vectors[n] = g
-            vector_bases[n] = np.uintp((top + g // width) * grid.row_step + g % width * LANES)
+            tile.vectors[n] = g
+            tile.bases[n] = np.uintp((tile.top + g // tile.width) * grid.row_step + g % tile.width * LANES)
             n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
-def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums, counts):
-    """Like `scan_plain`, in vectors of neighbouring windows; features are counted unless their array is empty."""
+def _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums, found):
+    """Append the hits of a tile, with their exact sums of the last stage; return the new count."""
+    first, last = plain.stage_starts[-2], plain.stage_starts[-1]
+    for g in tile.vectors[:n]:
+        for lane in range(LANES):
+            if tile.alive[g] >> np.uint32(lane) & np.uint32(1):
+                r, i = tile.top + g // tile.width, g % tile.width * LANES + lane
+                hits[found, 0] = r
+                hits[found, 1] = i
+                base, norm = r * grid.row_step + i, tile.norms[g * LANES + lane]
+                hit_sums[found] = _exact_sum(planes.sums, base, norm, first, last, tables, plain, offsets)
+                found += 1
+    return found
+
+
+class _Tile(NamedTuple):
+    """Some rows of windows, `width` vectors each: what is kept of each vector, and the list of those still alive."""
+
+    top: int
+    bottom: int
+    width: int
+    norms: Any
+    totals: Any
+    alive: Any
+    began: Any
+    vectors: Any
+    bases: Any
+
+
+class _Rows(NamedTuple):
+    """A grid of windows; see `Grid` of tables.py."""
+
+    rows: int
+    columns: int
+    row_step: int
+    corners: Any
+
+
+@njit(cache=True, nogil=True)
+def _run_parts(planes, tile, alive, start, tables, plain, offsets, counts, coarse, marks, scratch):
+    """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
+
+    `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass
+    `coarse` stages go to `marks`.
+    """
     entered, features = counts
-    width = max(1, (grid.columns + LANES - 1) // LANES)
-    rows = max(1, TILE // width)
-    norms = np.empty(rows * width * LANES, np.float32)
-    alive = np.empty(rows * width, np.uint32)
-    began = np.empty(rows * width, np.uint32)
-    vectors = np.empty(rows * width, np.int64)
-    vector_bases = np.empty(rows * width, np.uintp)
-    scratch = np.empty(tables.scratch, np.int32)
-    # Sums are carried from part to part of a stage, if any stage has several.
-    totals = np.empty(rows * width * LANES if len(plain.part_limits) > len(plain.limits) else 0, np.int32)
-    found = 0
-    visited = 0
-    for top in range(0, grid.rows, rows):
-        bottom = min(top + rows, grid.rows)
-        _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive)
-        total = (bottom - top) * width
-        began[:total] = alive[:total]
-        stage = -1
-        n = _list_vectors(grid, top, total, alive, vectors, vector_bases)
-        for part in range(len(plain.part_limits)):
-            if plain.first_parts[part]:
-                stage += 1
-                if stage == 1:
-                    # Again after the first stage, which leaves out windows that are not visited.
-                    n = _list_vectors(grid, top, total, alive, vectors, vector_bases)
-                if stage > 0:
-                    for k in range(n):
-                        entered[stage] += _count(alive[vectors[k]])
-            if n == 0 and stage > 0:
-                break
-            if len(features) and stage > 0:
-                features[stage] += _count_features(
-                    sums, vectors, vector_bases, n, norms, alive, part, tables, plain, scratch
-                )
-            n = _filter(sums, vectors, vector_bases, n, norms, alive, part, tables, plain, offsets, scratch, totals)
-            if stage == 0 and (part + 1 == len(plain.part_limits) or plain.first_parts[part + 1]):
-                for r in range(bottom - top):
-                    visited += _visit(began, alive, r * width, width, grid.columns, skip, entered)
-                if len(features):
-                    # Which windows count is known only now: the first stage runs again for those visited.
-                    again = began.copy()
-                    m = _list_vectors(grid, top, total, again, vectors, vector_bases)
-                    for k in range(part + 1):
-                        features[0] += _count_features(
-                            sums, vectors, vector_bases, m, norms, again, k, tables, plain, scratch
-                        )
-                        m = _filter(
-                            sums, vectors, vector_bases, m, norms, again, k, tables, plain, offsets, scratch, totals
-                        )
+    n, lanes = alive
+    first, stage = start
+    for part in range(first, len(plain.part_limits)):
         if n == 0:
-            continue
-        found = _collect_hits(sums, grid, top, norms, alive[:total], tables, plain, offsets, hits, hit_sums, found)
-    return found, visited
+            return n, lanes
+        if plain.first_parts[part]:
+            stage += 1
+            entered[stage] += lanes
+            if stage == coarse:
+                _mark(tile, n, marks)
+        if len(features):
+            features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
+        n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
+    if coarse == len(plain.limits):
+        _mark(tile, n, marks)
+    return n, lanes
+
+
+@njit(cache=True, nogil=True)
+def _mark(tile, n, marks):
+    """Keep which windows of the listed vectors are alive."""
+    for g in tile.vectors[:n]:
+        marks[tile.top + g // tile.width, g % tile.width] = tile.alive[g]
+
+
+@njit(cache=True, nogil=True)
+def _between(planes, grid, plain, marks, tile):
+    """List the vectors of a tile that have a neighbour of a marked window; return windows visited, vectors and lanes.
+
+    Row r of `marks` is the row of windows above row r of the tile's grid, row r + 1 the one below. Fills the norms.
+    """
+    c = grid.corners
+    corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
+    at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
+    columns = (grid.columns + LANES - 1) // LANES
+    n, visited, lanes = 0, 0, 0
+    for r in range(tile.top, tile.bottom):
+        before = np.uint32(0)
+        here = marks[r, 0] | marks[r + 1, 0]
+        for g in range(columns):
+            after = np.uint32(0)
+            if g + 1 < columns:
+                after = marks[r, g + 1] | marks[r + 1, g + 1]
+            near = here | here << np.uint32(1) | here >> np.uint32(1) | before >> np.uint32(LANES - 1)
+            near = (near | after << np.uint32(LANES - 1)) & ALL
+            if g == columns - 1 and grid.columns % LANES:
+                near &= np.uint32((1 << (grid.columns % LANES)) - 1)
+            vector = (r - tile.top) * tile.width + g
+            tile.alive[vector] = near
+            if near:
+                visited += _count(near)
+                tile.vectors[n] = vector
+                tile.bases[n] = np.uintp(r * grid.row_step + g * LANES)
+                n += 1
+            before, here = here, after
+    kept = 0
+    for b in range(0, n, BATCH):
+        bases, starts = _batch(tile.vectors, tile.bases, b, n)
+        if plain.lbp:
+            block = _fill(np.float32(1), bases)
+        else:
+            block = _lane_norms(at_sums, at_squares, bases, corners, plain.area)
+        _store_blocks(at_norms, starts, block)
+        bits = np.uint32(0xFFFFFFFF)
+        if not plain.lbp:
+            bits = _not_zero(block)
+        for k in range(min(BATCH, n - b)):
+            vector, base = tile.vectors[b + k], tile.bases[b + k]
+            alive = tile.alive[vector] & (bits >> np.uint32(LANES * k) & ALL)
+            tile.alive[vector] = alive
+            lanes += _count(alive)
+            tile.vectors[kept] = vector
+            tile.bases[kept] = base
+            kept += alive != 0
+    return visited, kept, lanes
+
+
+@njit(cache=True, nogil=True)
+def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
+    """Like `scan_plain`, in vectors of neighbouring windows."""
+    skip, coarse = rule
+    hits, hit_sums, found = results
+    before = found
+    features = counts[1]
+    batch = BATCH * LANES
+    step = 2 if coarse else 1
+    coarse = min(coarse, len(plain.limits))
+    width = max(1, (grid.columns + batch - 1) // batch) * BATCH
+    lines = (grid.rows + step - 1) // step
+    rows = min(max(1, TILE // width), max(1, lines))
+    size = rows * width
+    # Sums are carried from part to part of a stage, if any stage has several.
+    several = len(plain.part_limits) > len(plain.limits)
+    norms, totals = np.empty(size * LANES, np.float32), np.empty(size * LANES if several else 0, np.int32)
+    alive, began = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    # One more: a list is written one entry ahead.
+    vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
+    scratch = np.empty(tables.scratch, np.int32)
+    marks = np.zeros((lines + 1 if coarse else 0, width), np.uint32)
+    visited = 0
+    here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
+    for top in range(0, lines, rows):
+        tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
+        seen, n, lanes = _first_stage(planes, here, tables, plain, offsets, skip, tile, counts, scratch)
+        visited += seen
+        if len(features):
+            features[0] += _count_first_stage(planes, here, tile, tables, plain, offsets, scratch)
+        n, lanes = _run_parts(
+            planes, tile, (n, lanes), (tables.first_stage, 0), tables, plain, offsets, counts, coarse, marks, scratch
+        )
+        hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
+        found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
+    if coarse:
+        hits[before:found, 0] *= 2
+        middle, lines = found, grid.rows // 2
+        here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
+        down = grid.row_step
+        planes = Planes(planes.image, planes.sums[down:], planes.squares[down:], planes.low[down:], planes.layout)
+        for top in range(0, lines, rows):
+            tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
+            seen, n, lanes = _between(planes, here, plain, marks, tile)
+            visited += seen
+            n, lanes = _run_parts(planes, tile, (n, lanes), (0, -1), tables, plain, offsets, counts, -1, marks, scratch)
+            hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
+            found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
+        hits[middle:found, 0] = 2 * hits[middle:found, 0] + 1
+        _in_row_order(hits, hit_sums, before, found)
+    return hits, hit_sums, found, visited

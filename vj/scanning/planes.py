@@ -70,6 +70,8 @@ class Planes(NamedTuple):
         Integral image.
     squares : ndarray of uint32, shape (n,)
         Integral image of the squares, modulo 2**32.
+    low : ndarray of int16, shape (n,)
+        Integral image modulo 2**16: enough for a value that fits 16 bits.
     layout : Layout
         Where the entries are.
     """
@@ -77,6 +79,7 @@ class Planes(NamedTuple):
     image: npt.NDArray[np.uint8]
     sums: npt.NDArray[np.int32]
     squares: npt.NDArray[np.uint32]
+    low: npt.NDArray[np.int16]
     layout: Layout
 
 
@@ -165,9 +168,9 @@ def _make_integrate(split):
     row's sums so far. Returns the new sums.
     """
 
-    def integrate(typing, row, x, sums, squares, place, even, above, total, square):
+    def integrate(typing, row, x, sums, squares, low, place, even, above, total, square):
         def generate(context, builder, signature, args):
-            arrays = [context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2, 3)]
+            arrays = [context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2, 3, 4)]
             pixels = []
             for half in range(2):
                 start = builder.add(args[1], args[1].type(half * _LANES))
@@ -175,7 +178,7 @@ def _make_integrate(split):
                 loaded.align = 1
                 pixels.append(builder.zext(loaded, _VECTOR))
             carried = []
-            for plane, carry, power in ((arrays[1], args[7], 1), (arrays[2], args[8], 2)):
+            for plane, carry, power in ((arrays[1], args[8], 1), (arrays[2], args[9], 2)):
                 halves = []
                 for vector in pixels:
                     vector = _running_sum(builder, builder.mul(vector, vector) if power == 2 else vector)
@@ -188,17 +191,21 @@ def _make_integrate(split):
                 if split:
                     ones = builder.shuffle_vector(*halves, _indices(*range(0, 2 * _LANES, 2)))
                     twos = builder.shuffle_vector(*halves, _indices(*range(1, 2 * _LANES, 2)))
-                    parts = [(args[4], ones), (args[5], twos)]
+                    parts = [(args[5], ones), (args[6], twos)]
                 else:
-                    parts = [(args[4], halves[0]), (builder.add(args[4], args[4].type(_LANES)), halves[1])]
+                    parts = [(args[5], halves[0]), (builder.add(args[5], args[5].type(_LANES)), halves[1])]
                 for entry, vector in parts:
-                    before = builder.load(_at(builder, plane, builder.sub(entry, args[6]), _VECTOR))
+                    before = builder.load(_at(builder, plane, builder.sub(entry, args[7]), _VECTOR))
                     before.align = 4
-                    builder.store(builder.add(vector, before), _at(builder, plane, entry, _VECTOR)).align = 4
+                    vector = builder.add(vector, before)
+                    builder.store(vector, _at(builder, plane, entry, _VECTOR)).align = 4
+                    if power == 1:
+                        half = ir.VectorType(_I16, _LANES)
+                        builder.store(builder.trunc(vector, half), _at(builder, arrays[3], entry, half)).align = 2
             return context.make_tuple(builder, signature.return_type, carried)
 
         result = types.Tuple((types.int32, types.uint32))
-        return result(row, x, sums, squares, place, even, above, total, square), generate
+        return result(row, x, sums, squares, low, place, even, above, total, square), generate
 
     return intrinsic(integrate)
 
@@ -236,18 +243,17 @@ def _resample_row(blended, first, w1, out):
 
 
 @njit(cache=True, nogil=True)
-def _integrate_row(row, sums, squares, here, above, odd):
+def _integrate_row(row, sums, squares, low, here, above, odd):
     """Fill the row of planes that starts at `here`, from a row of pixels and the row of planes `above` entries before.
 
     `odd` is where a row's odd columns start, or 0 if columns are not split.
     """
     width = len(row)
     total, square = np.int32(0), np.uint32(0)
-    sums[here] = 0
-    squares[here] = 0
-    if odd:
-        sums[here + odd] = 0
-        squares[here + odd] = 0
+    for plane in (here, here + odd):
+        sums[plane] = 0
+        squares[plane] = 0
+        low[plane] = 0
     start = 0
     if not _PLAIN:
         start = width // 16 * 16
@@ -256,12 +262,12 @@ def _integrate_row(row, sums, squares, here, above, odd):
             if odd:
                 place, even = np.uintp(here + odd + x // 2), np.uintp(here + x // 2 + 1)
                 total, square = _integrate_sixteen_split(
-                    row, np.uintp(x), sums, squares, place, even, np.uintp(above), total, square
+                    row, np.uintp(x), sums, squares, low, place, even, np.uintp(above), total, square
                 )
             else:
                 place = np.uintp(here + x + 1)
                 total, square = _integrate_sixteen(
-                    row, np.uintp(x), sums, squares, place, place, np.uintp(above), total, square
+                    row, np.uintp(x), sums, squares, low, place, place, np.uintp(above), total, square
                 )
     for x in range(start, width):
         p = np.int32(row[x])
@@ -271,22 +277,7 @@ def _integrate_row(row, sums, squares, here, above, odd):
         place = here + (column if odd == 0 else (column >> 1) + (column & 1) * odd)
         sums[place] = np.int32(sums[place - above] + total)
         squares[place] = np.uint32(squares[place - above] + square)
-
-
-@njit(cache=True, nogil=True)
-def _fill_planes(gray, columns, rows, top, image, sums, squares, row_stride, odd):
-    """Resample the target rows that start at `top` into `image`, shape (n, width), and integrate them; see `Planes`."""
-    height, width = image.shape
-    blended = np.zeros(gray.shape[1] + 2, np.uint16)
-    first, weights = columns.first, columns.w1
-    used = width + 1 if odd == 0 else odd + (width + 1) // 2 + 1
-    sums[:used] = 0
-    squares[:used] = 0
-    for r in range(height):
-        _blend_rows(gray, rows.first[top + r], rows.w1[top + r], blended)
-        row = image[r]
-        _resample_row(blended, first, weights, row)
-        _integrate_row(row, sums, squares, (r + 1) * row_stride, row_stride, odd)
+        low[place] = np.int16(sums[place])
 
 
 @njit(cache=True, nogil=True)
@@ -299,11 +290,11 @@ def _resample_band(gray, columns, rows, top, image):
 
 
 @njit(cache=True, nogil=True)
-def _integrate(image, sums, squares):
+def _integrate(image, sums, squares, low):
     """Fill planes whose columns are in order and have no slack; their first row is zero already."""
     row_stride = image.shape[1] + 1
     for r in range(image.shape[0]):
-        _integrate_row(image[r], sums, squares, (r + 1) * row_stride, row_stride, 0)
+        _integrate_row(image[r], sums, squares, low, (r + 1) * row_stride, row_stride, 0)
 
 
 @njit(cache=True, nogil=True)
@@ -336,13 +327,37 @@ def _integrate_tilted(image, out):
 
 
 @njit(cache=True, nogil=True)
-def _split_columns(table, row_stride, odd, out):
+def _split_columns(table, row_stride, odd, out, low):
     """Copy an (h + 1, w + 1) integral image into the layout of Planes."""
     height, width = table.shape
     for y in range(height):
         for x in range(width):
             k = x if odd == 0 else (x >> 1) + (x & 1) * odd
             out[y * row_stride + k] = table[y, x]
+            low[y * row_stride + k] = np.int16(table[y, x])
+
+
+@njit(cache=True, nogil=True)
+def fill_planes(gray, columns, rows, top, planes):
+    """Resample the target rows that start at `top` into the image of some planes, and integrate them; see `Planes`."""
+    image, sums, squares, low, layout = planes
+    height, width = image.shape
+    blended = np.zeros(gray.shape[1] + 2, np.uint16)
+    first, weights = columns.first, columns.w1
+    row_stride, odd = layout.row_stride, layout.odd
+    used = width + 1 if odd == 0 else odd + (width + 1) // 2 + 1
+    sums[:used] = 0
+    squares[:used] = 0
+    low[:used] = 0
+    for r in range(height):
+        _blend_rows(gray, rows.first[top + r], rows.w1[top + r], blended)
+        row = image[r]
+        _resample_row(blended, first, weights, row)
+        _integrate_row(row, sums, squares, low, (r + 1) * row_stride, row_stride, odd)
+    if layout.tilted:
+        table = np.empty((height + 1, width + 1), np.int32)
+        _integrate_tilted(image, table)
+        _split_columns(table, row_stride, odd, sums[layout.tilted :], low[layout.tilted :])
 
 
 def layout(width: int, stride: int, tilted: bool) -> Layout:
@@ -352,6 +367,11 @@ def layout(width: int, stride: int, tilted: bool) -> Layout:
     row = (-(-columns // 16) | 1) * 16
     across = row * stride
     return Layout(stride, row if stride == 2 else 0, across if tilted else 0, across * (2 if tilted else 1))
+
+
+def layout_entries(shape: Layout, height: int) -> int:
+    """Return the length of the planes of a band of this many rows of pixels."""
+    return (height + 1) * shape.row_stride + SLACK
 
 
 class Workspace:
@@ -364,17 +384,19 @@ class Workspace:
         self._image = np.empty(0, dtype=np.uint8)
         self._sums = np.empty(0, dtype=np.int32)
         self._squares = np.empty(0, dtype=np.uint32)
+        self._low = np.empty(0, dtype=np.int16)
 
     def take(
         self, pixels: int, entries: int
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
-        """Return flat arrays for this many pixels and plane entries; what was returned before is overwritten."""
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.uint32], npt.NDArray[np.int16]]:
+        """Return flat arrays for at least this many pixels and plane entries; those returned before are used again."""
         if len(self._image) < pixels:
             self._image = np.empty(pixels, dtype=np.uint8)
         if len(self._sums) < entries:
             self._sums = np.empty(entries, dtype=np.int32)
             self._squares = np.empty(entries, dtype=np.uint32)
-        return self._image[:pixels], self._sums[:entries], self._squares[:entries]
+            self._low = np.empty(entries, dtype=np.int16)
+        return self._image, self._sums, self._squares, self._low
 
 
 def integral_planes(
@@ -402,15 +424,13 @@ def integral_planes(
     columns, rows = axes
     top, bottom = band
     height, width = bottom - top, len(columns.first)
-    entries = (height + 1) * shape.row_stride + SLACK
-    pixels, sums, squares = (space or Workspace()).take(height * width, entries)
-    image = pixels.reshape(height, width)
-    _fill_planes(gray, columns, rows, top, image, sums, squares, shape.row_stride, shape.odd)
-    if shape.tilted:
-        table = np.empty((height + 1, width + 1), dtype=np.int32)
-        _integrate_tilted(image, table)
-        _split_columns(table, shape.row_stride, shape.odd, sums[shape.tilted :])
-    return Planes(image, sums, squares, shape)
+    entries = layout_entries(shape, height)
+    pixels, sums, squares, low = (space or Workspace()).take(height * width, entries)
+    planes = Planes(
+        pixels[: height * width].reshape(height, width), sums[:entries], squares[:entries], low[:entries], shape
+    )
+    fill_planes(gray, columns, rows, top, planes)
+    return planes
 
 
 def resize(gray: Gray, size: tuple[int, int]) -> Gray:
@@ -459,7 +479,7 @@ def integral_images(gray: Gray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.u
     height, width = gray.shape
     sums = np.zeros((height + 1) * (width + 1), dtype=np.int32)
     squares = np.zeros((height + 1) * (width + 1), dtype=np.uint32)
-    _integrate(np.ascontiguousarray(gray), sums, squares)
+    _integrate(np.ascontiguousarray(gray), sums, squares, np.empty(len(sums), dtype=np.int16))
     return sums.reshape(height + 1, width + 1), squares.reshape(height + 1, width + 1)
 
 

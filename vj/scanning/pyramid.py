@@ -55,7 +55,8 @@ class Level:
         return -(-self.end // self.stride)
 
     @cached_property
-    def _axes(self) -> tuple[Axis, Axis]:
+    def axes(self) -> tuple[Axis, Axis]:
+        """How columns and rows are resampled."""
         return (
             resampling_axis(self.source[0], self.size[0]),
             resampling_axis(self.source[1], self.size[1]),
@@ -78,7 +79,7 @@ class Level:
         first, last = band
         top = first * self.stride
         bottom = (last - 1) * self.stride + self.window[1]
-        return integral_planes(gray, self._axes, (top, bottom), shape, space)
+        return integral_planes(gray, self.axes, (top, bottom), shape, space)
 
 
 def scale_list(

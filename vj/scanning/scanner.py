@@ -6,6 +6,7 @@ a hard negative is such a window of a background, a rejection rate is the share 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import config
 
-from vj._types import Floats
+from vj._types import Floats, Gray
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
+from vj.scanning._levels import Bands, Found, Tables, scan_bands
 from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampling_axis
 from vj.scanning.tables import (
+    Grid,
     LaneTables,
     lane_order,
     lane_tables,
@@ -69,13 +72,6 @@ class LevelCount(NamedTuple):
     hits: int
     entered: npt.NDArray[np.int64]
     features: npt.NDArray[np.int64]
-
-
-class _Grid(NamedTuple):
-    rows: int
-    columns: int
-    row_step: int
-    corners: tuple[int, int, int, int]
 
 
 class _Result(NamedTuple):
@@ -174,25 +170,80 @@ class Scanner:
         return out
 
     def _run(
-        self, planes: Planes, rows: int, columns: int, skip: bool, *, count: bool = False, plain: bool = False
+        self,
+        planes: Planes,
+        rows: int,
+        columns: int,
+        skip: bool,
+        *,
+        coarse: int = 0,
+        count: bool = False,
+        plain: bool = False,
     ) -> _Result:
         """Run one of the two scans; features are counted if asked for."""
         grid, plain_offsets, lanes = self._tables(planes, rows, columns)
-        hits = np.empty((rows * columns, 2), dtype=np.int32)
-        sums = np.empty(rows * columns, dtype=np.float64)
+        results = np.empty((64, 2), dtype=np.int32), np.empty(64, dtype=np.float64), 0
         n_stages = self.cascade.n_stages
         # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
         plain = plain or bool(config.BOUNDSCHECK)  # type: ignore[attr-defined]
-        counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count or plain else 0, dtype=np.int64)
-        image, results = (planes.sums, planes.squares, grid), (hits, sums, counts)
+        counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
         if plain:
-            found, windows = kernels.scan_plain(*image, self._plain, plain_offsets, skip, *results)
+            hits, sums, found, windows = kernels.scan_plain(
+                planes, grid, self._plain, plain_offsets, (skip, coarse), results, counts
+            )
         else:
-            found, windows = kernels.scan_lanes(*image, lanes, self._plain, plain_offsets, skip, *results)
+            hits, sums, found, windows = kernels.scan_lanes(
+                planes, grid, lanes, self._plain, plain_offsets, (skip, coarse), results, counts
+            )
         return _Result(hits[:found], sums[:found], windows, *counts)
 
-    def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[_Grid, Any, LaneTables]:
+    def tables(self, shapes: tuple[Layout, Layout]) -> Tables:
+        """Return the cascade as `scan_bands` reads it, for these layouts of levels with strides of 1 and 2."""
+        offsets, lanes, corners = zip(*(self._for_layout(shape) for shape in shapes), strict=True)
+        return Tables(self._plain, corners, lanes, offsets)
+
+    def scan_bands(
+        self,
+        gray: Gray,
+        todo: Bands,
+        shapes: tuple[Layout, Layout],
+        counter: npt.NDArray[np.int64],
+        space: Any,
+        options: tuple[tuple[bool, int], bool, int],
+        others: Sequence[Scanner] = (),
+    ) -> Found:
+        """Scan bands of an image until none is left or enough is done; see `_levels.scan_bands`.
+
+        Parameters
+        ----------
+        gray : ndarray of uint8, shape (h, w)
+        todo : Bands
+        shapes : (Layout, Layout)
+            Of levels with strides of 1 and 2.
+        counter : ndarray of int64, shape (1,)
+            Number of bands taken, by all threads.
+        space : tuple of arrays
+            From `Workspace.take`.
+        options : ((bool, int), bool, int)
+            Whether to leave out windows as OpenCV does, and the stages to pass for the rows between to be visited, 0 to
+            visit all; whether to count features; pixels to do before returning.
+        others : sequence of Scanner
+            That scan the same bands.
+        """
+        rule, count, budget = options
+        cascades = tuple(one.tables(shapes) for one in (self, *others))
+        # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
+        how = rule, count, bool(config.BOUNDSCHECK), budget  # type: ignore[attr-defined]
+        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, how)
+        return found
+
+    def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, Any, LaneTables]:
         shape = planes.layout
+        plain, lanes, corners = self._for_layout(shape)
+        return Grid(rows, columns, shape.row_stride * shape.stride, corners), plain, lanes
+
+    def _for_layout(self, shape: Layout) -> tuple[Any, LaneTables, tuple[int, int, int, int]]:
+        """Return offsets for the plain scan, tables for the lane scan and the corners of norms, made once a layout."""
         known = self._offsets.get(shape)
         if known is None:
             plain = offsets(self._plain_corners, shape)
@@ -207,5 +258,4 @@ class Scanner:
             if len(self._offsets) > 16:
                 self._offsets.clear()
             self._offsets[shape] = known
-        grid = _Grid(rows, columns, shape.row_stride * shape.stride, known[2])
-        return grid, known[0], known[1]
+        return known

@@ -20,6 +20,15 @@ from vj.scanning.planes import Layout
 _Ints = npt.NDArray[np.int64]
 
 
+class Grid(NamedTuple):
+    """Where the windows of a band are: `corners` are the offsets of the corners of the norm's rectangle."""
+
+    rows: int
+    columns: int
+    row_step: int
+    corners: tuple[int, int, int, int]
+
+
 class PlainTables(NamedTuple):
     """The cascade as `scan_plain` reads it; see `Cascade` for the arrays.
 
@@ -28,6 +37,7 @@ class PlainTables(NamedTuple):
     """
 
     lbp: bool
+    window: tuple[int, int]
     area: float
     limits: Any
     stage_starts: Any
@@ -47,11 +57,11 @@ class LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
     A part of a stage, see `PlainTables`, has a segment for each depth of its trees, one if they are stumps: `segments`
-    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and
+    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, KINDS + 1) holds the first and
     those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`, and
     `children` the positions of both children in their part, or the last one of the scratch space. Leaves are in units
     of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which a window
-    surely and perhaps passes.
+    surely and perhaps passes. The first stage has `first_stage` parts.
 
     What is summed exactly is read node by node in file order: `walk` (n_nodes, 16) holds the corners, the threshold and
     the weights of a Haar-like feature, `links` (n_nodes, 2) the next node on either side, or ``~leaf``.
@@ -59,6 +69,7 @@ class LaneTables(NamedTuple):
 
     lbp: bool
     scratch: int
+    first_stage: int
     segments: Any
     ends: Any
     bases: Any
@@ -125,6 +136,7 @@ def plain_tables(cascade: Cascade) -> PlainTables:
     parts = parts_of(cascade)
     return PlainTables(
         lbp=lbp,
+        window=(width, height),
         area=float((width - 2) * (height - 2)),
         limits=cascade.stage_limits,
         stage_starts=np.array(cascade.stage_starts),
@@ -165,16 +177,56 @@ def merge_corners(cascade: Cascade) -> _Merged:
         # A tilted rectangle of w x h covers 2 * w * h pixels. Below 2**24 float32 holds every value exactly.
         bound = (np.abs(features.weights) * area).sum(axis=1) * np.where(features.tilted, 2, 1) * 255
         whole = (features.weights == np.rint(features.weights)).all(axis=1) & (bound < 2**24)
+        short = largest_values(features) < 2**15
         for i in np.flatnonzero(whole):
-            merged = _merge(corners[i], features.weights[i])
+            merged = _merge(corners[i], features.weights[i], bool(short[i]))
             if merged is not None:
                 kinds[i], multipliers[i], order = merged
                 corners[i, : len(order)] = order
     return _Merged(corners, kinds, multipliers)
 
 
-def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> tuple[int, int, list[Any]] | None:
-    """Return kind, multiplier and ordered corners of a feature with integer weights, or None if it fits no kind."""
+def largest_values(features: HaarFeatures) -> npt.NDArray[np.float64]:
+    """Return a bound of the absolute value of each feature over all images.
+
+    Where the later rectangles lie inside the first and do not overlap, which is what every usual feature is, it is what
+    pixels of 0 and 255 can reach: weights meet on the same pixels and partly cancel. Elsewhere the weights of either
+    sign are taken apart.
+    """
+    x, y, w, h = (features.rects[:, :, k].astype(np.int64) for k in range(4))
+    # Turned by 45 degrees, where x + y and y - x are the axes, a tilted rectangle is an upright one of twice the sides.
+    turned = features.tilted[:, None]
+    x, y = np.where(turned, x + y, x), np.where(turned, y - x, y)
+    w, h = np.where(turned, 2 * w, w), np.where(turned, 2 * h, h)
+    area = np.where(turned, w * h / 2, w * h)
+    weights = features.weights.astype(np.float64)
+    used = weights != 0
+
+    def inside(k: int) -> npt.NDArray[np.bool_]:
+        across = (x[:, 0] <= x[:, k]) & (x[:, k] + w[:, k] <= x[:, 0] + w[:, 0])
+        down = (y[:, 0] <= y[:, k]) & (y[:, k] + h[:, k] <= y[:, 0] + h[:, 0])
+        return np.asarray(~used[:, k] | (across & down))
+
+    apart = (x[:, 1] + w[:, 1] <= x[:, 2]) | (x[:, 2] + w[:, 2] <= x[:, 1])
+    apart |= (y[:, 1] + h[:, 1] <= y[:, 2]) | (y[:, 2] + h[:, 2] <= y[:, 1]) | ~used[:, 1] | ~used[:, 2]
+    nested = used[:, 0] & inside(1) & inside(2) & apart
+    parts = np.where(used, area, 0.0)
+    rest = parts[:, 0] - parts[:, 1] - parts[:, 2]
+    met = np.where(nested[:, None], weights + np.array([0.0, 1.0, 1.0]) * weights[:, :1], weights)
+    terms = met * np.where(nested[:, None], np.column_stack([rest, parts[:, 1], parts[:, 2]]), parts)
+    bound: npt.NDArray[np.float64] = 255 * np.maximum(
+        np.maximum(terms, 0).sum(axis=1), np.maximum(-terms, 0).sum(axis=1)
+    )
+    return bound
+
+
+def _merge(
+    corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32], short: bool
+) -> tuple[int, int, list[Any]] | None:
+    """Return kind, multiplier and ordered corners of a feature with integer weights, or None if it fits no kind.
+
+    `short`: its value fits 16 bits.
+    """
     factors: dict[tuple[int, ...], int] = {}
     for k, sign in enumerate((1, -1, -1, 1) * 3):
         weight = int(weights[k // 4])
@@ -187,14 +239,17 @@ def _merge(corners: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]) -> 
     by_factor.pop(0, None)
     shape = {factor: len(found) for factor, found in by_factor.items()}
     if shape == {1: 2, -1: 2, 2: 1, -2: 1}:
-        return kernels.EDGE, 0, by_factor[1] + by_factor[-1] + by_factor[2] + by_factor[-2]
-    if shape == {1: 4, -2: 4, 4: 1}:
+        ones, plus, minus = by_factor[1] + by_factor[-1], by_factor[2], by_factor[-2]
+        # In 32 bits as a line, with a corner that cancels.
+        return (kernels.EDGE, 0, ones + plus + minus) if short else (kernels.WIDE, 2, ones + plus + minus + minus * 2)
+    if short and shape == {1: 4, -2: 4, 4: 1}:
         return kernels.CHECKER, 1, by_factor[1] + by_factor[-2] + by_factor[4]
-    if shape == {-1: 4, 2: 4, -4: 1}:
+    if short and shape == {-1: 4, 2: 4, -4: 1}:
         return kernels.CHECKER, -1, by_factor[-1] + by_factor[2] + by_factor[-4]
     other = max(shape, default=0)
     if other > 1 and shape == {1: 2, -1: 2, other: 2, -other: 2}:
-        return kernels.LINE, other, by_factor[1] + by_factor[-1] + by_factor[other] + by_factor[-other]
+        ordered = by_factor[1] + by_factor[-1] + by_factor[other] + by_factor[-other]
+        return kernels.LINE if short else kernels.WIDE, other, ordered
     return None
 
 
@@ -222,6 +277,7 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     return LaneTables(
         lbp=lbp,
         scratch=scratch,
+        first_stage=int((parts.stages == 0).sum()),
         segments=segments,
         ends=ends,
         bases=bases,
@@ -290,7 +346,8 @@ def _segments(
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
     segments = np.searchsorted(part[starts], np.arange(len(first)))
     number = np.concatenate([[0], np.cumsum(change)])
-    counts = np.bincount(number * 4 + kinds, minlength=4 * len(starts)).reshape(-1, 4)
+    counts = np.bincount(number * kernels.KINDS + kinds, minlength=kernels.KINDS * len(starts))
+    counts = counts.reshape(-1, kernels.KINDS)
     ends = np.cumsum(np.column_stack([starts, counts]), axis=1)
     return segments.astype(np.int32), ends.astype(np.int32)
 
