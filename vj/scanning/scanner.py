@@ -21,6 +21,7 @@ from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampli
 from vj.scanning.tables import (
     Grid,
     LaneTables,
+    branches,
     lane_order,
     lane_tables,
     merge_corners,
@@ -95,6 +96,9 @@ class Scanner:
         merged = merge_corners(cascade)
         order = lane_order(cascade, merged.kinds)
         self._lanes = lane_tables(cascade, merged, order)
+        # Bounds checking does not see the loads of the lane scan, and where several branches lead to one node, as they
+        # may in a file, the lane scan has no place for it. The plain one gives the same answer.
+        self._one_by_one = bool(config.BOUNDSCHECK) or branches(cascade).shared  # type: ignore[attr-defined]
         self._plain_corners = plain_corners(cascade)
         self._lane_corners = merged.corners[cascade.node_features[order]]
         self._offsets: dict[Layout, tuple[Any, LaneTables, tuple[int, int, int, int]]] = {}
@@ -175,10 +179,8 @@ class Scanner:
         grid, plain_offsets, lanes = self._tables(planes, rows, columns)
         results = np.empty((64, 2), dtype=np.int32), np.empty(64, dtype=np.float64), 0
         n_stages = self.cascade.n_stages
-        # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        plain = plain or bool(config.BOUNDSCHECK)  # type: ignore[attr-defined]
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
-        if plain:
+        if plain or self._one_by_one:
             hits, sums, found, windows = kernels.scan_plain(
                 planes, grid, self._plain, plain_offsets, skip, results, counts
             )
@@ -214,8 +216,7 @@ class Scanner:
         """
         skip, count, budget = options
         offsets, lanes, corners = zip(*(self._for_layout(shape) for shape in shapes), strict=True)
-        # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        how = skip, count, bool(config.BOUNDSCHECK), budget  # type: ignore[attr-defined]
+        how = skip, count, self._one_by_one, budget
         found: Found = scan_bands(gray, todo, counter, space, shapes, corners, lanes, self._plain, offsets, how)
         return found
 
