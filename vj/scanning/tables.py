@@ -63,7 +63,8 @@ class LaneTables(NamedTuple):
     sums at which a window surely and perhaps passes. The first stage has `first_stage` parts.
 
     What is summed exactly is read node by node in file order: `walk` (n_nodes, 16) holds the corners, the threshold and
-    the weights of a Haar-like feature, `links` (n_nodes, 2) the next node on either side, or ``~leaf``.
+    the weights of a Haar-like feature, see `_kernels.WEIGHT`; `links` (n_nodes, 2) the next node on either side, or
+    ``~leaf``.
     """
 
     lbp: bool
@@ -282,12 +283,12 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
         records=_records(cascade, merged, order, deltas, first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
-        walk=_walk(cascade),
+        walk=_walk(cascade, merged),
         links=_links(cascade),
     )
 
 
-def _walk(cascade: Cascade) -> npt.NDArray[np.int32]:
+def _walk(cascade: Cascade, merged: _Merged) -> npt.NDArray[np.int32]:
     """Return `LaneTables.walk` without the corners, which depend on the layout; no rows for LBP."""
     features = cascade.features
     if not isinstance(features, HaarFeatures):
@@ -295,7 +296,33 @@ def _walk(cascade: Cascade) -> npt.NDArray[np.int32]:
     walk = np.zeros((len(cascade.node_features), int(kernels.RECORD)), dtype=np.int32)
     walk[:, kernels.THRESHOLD] = cascade.node_thresholds.view(np.int32)
     walk[:, int(kernels.WEIGHT) :] = features.weights[cascade.node_features].view(np.int32)
+    lines = as_lines(merged)[cascade.node_features]
+    weights = np.where(merged.kinds == kernels.EDGE, 2, merged.multipliers)[cascade.node_features]
+    walk[lines, kernels.WEIGHT] = weights[lines]
     return walk
+
+
+def as_lines(merged: _Merged) -> npt.NDArray[np.bool_]:
+    """Return which features are read like lines when they are summed exactly: edges too, with a corner that cancels."""
+    return np.isin(merged.kinds, (kernels.EDGE, kernels.LINE, kernels.WIDE))
+
+
+def walk_corners(plain: _Ints, lanes: _Ints, merged: _Merged) -> _Ints:
+    """Return the corners in each feature's row of `LaneTables.walk`; shape (n, 12).
+
+    Parameters
+    ----------
+    plain, lanes : ndarray of int64, shape (n, 12)
+        Offsets of the features' corners, as they are and merged.
+    merged : _Merged
+    """
+    found = plain.copy()
+    lines = as_lines(merged)
+    found[lines, :8] = lanes[lines, :8]
+    edges = merged.kinds == kernels.EDGE
+    found[edges, 6:8] = lanes[edges, 5:6]
+    found[lines, kernels.FORM] = -1
+    return found
 
 
 def _links(cascade: Cascade) -> npt.NDArray[np.int32]:
