@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vj._types import Floats
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.haar import HaarFeatures
-from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures, mirrored_subsets
 from vj.cascade.soft import SoftThresholds
 from vj.errors import InputError
 
@@ -191,6 +191,25 @@ class Cascade:
             # Scores are those of the last stage.
             calibration=self.calibration if n_stages == self.n_stages else None,
             soft=self.soft and self.soft.before(trees),
+        )
+
+    def mirrored(self) -> Cascade:
+        """Return the cascade of the mirrored object: it sees in a mirrored window what this one sees in the window.
+
+        Sums are equal to the bit. Scores, calibration and soft thresholds are therefore those of this cascade.
+
+        Raises
+        ------
+        InputError
+            If a tilted feature touches the left edge of the window: OpenCV's tilted features, and so these, never reach
+            the last column of pixels, where its mirror image would lie.
+        """
+        subsets = self.node_subsets if self.kind == "haar" else mirrored_subsets(self.node_subsets)
+        return replace(
+            self,
+            features=self.features.mirrored(self.window[0]),
+            node_subsets=subsets,
+            name=f"{self.name} mirrored",
         )
 
     def exact(self) -> Cascade:
