@@ -5,12 +5,15 @@
 A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is the number of neighbours. One with
 `suppressed:` in front is run as a score allows: groups of one hit are kept, and of those that overlap the best. With
 `proposals:` in front one is run in coarser steps, to propose regions to a second detector: what counts is the share of
-the faces that a proposal touches, and how many proposals an image has.
+the faces that a proposal touches, and how many proposals an image has. With `coarse3:` one visits every second row of
+windows first, then the neighbours of those that pass 3 stages; with `exact:` it ignores soft thresholds. These two may
+stand before `suppressed:`.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +78,21 @@ def opencv_detector(given: str, scale_factor: float, min_neighbors: int) -> Dete
     return detect
 
 
+def variant(given: str) -> tuple[list[str], dict[str, Any], str]:
+    """Split off what stands before a cascade: its words for the table, and the settings it means."""
+    words: list[str] = []
+    settings: dict[str, Any] = {}
+    while match := re.match(r"(suppressed|exact|coarse(\d+)):", given):
+        if match[2]:
+            words.append(f"coarse {match[2]}")
+            settings["coarse"] = int(match[2])
+        else:
+            words.append(match[1])
+            settings |= SUPPRESSED if match[1] == "suppressed" else {"exact": True}
+        given = given[match.end() :]
+    return words, settings, given
+
+
 def measure(
     given: str, pictures: list[Any], rules: Rules, settings: dict[str, Any]
 ) -> tuple[Evaluation, dict[str, Any]]:
@@ -86,10 +104,10 @@ def measure(
         name = f"{given.removeprefix('cv2:').removeprefix('haarcascade_')} in cv2"
         detect = opencv_detector(given.removeprefix("cv2:"), settings["scale_factor"], settings["min_neighbors"])
     else:
-        suppressed = given.startswith("suppressed:")
-        cascade = load(given.removeprefix("suppressed:"))
-        name = cascade.name.removeprefix("haarcascade_") + (", suppressed" if suppressed else "")
-        own = settings | {"min_size": cascade.window} | (SUPPRESSED if suppressed else {})
+        words, changes, rest = variant(given)
+        cascade = load(rest)
+        name = ", ".join([cascade.name.removeprefix("haarcascade_"), *words])
+        own = settings | {"min_size": cascade.window} | changes
         detect = cascade_detector(cascade, **own)
         cost = Detector(cascade, **own).cost
     result = evaluate(name, list(run_detector(detect, pictures, cost)), rules)

@@ -188,6 +188,13 @@ def test_accuracy_of_a_small_set(place, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_variants_of_a_cascade_are_named_and_set():
+    assert accuracy.variant("frontalface") == ([], {}, "frontalface")
+    words, settings, rest = accuracy.variant("coarse3:exact:suppressed:models/a.xml")
+    assert (words, rest) == (["coarse 3", "exact", "suppressed"], "models/a.xml")
+    assert settings == {"coarse": 3, "exact": True, "min_neighbors": 0, "suppression": 0.3}
+
+
 @pytest.mark.opencv4
 def test_accuracy_of_opencv_itself_is_that_of_the_same_cascade(place):
     """Boxes are equal, so with the same order of scores the figures are too; ours breaks ties of equal counts."""

@@ -113,7 +113,7 @@ def test_short_stages_have_none():
 
 @pytest.mark.parametrize("loss", [0.0, -0.1, 0.6, float("nan")])
 def test_a_loss_out_of_range_is_refused(loss):
-    with pytest.raises(InputError, match="expected a loss above 0 and at most 0.5"):
+    with pytest.raises(InputError, match=r"expected a loss above 0 and at most 0\.5"):
         soften(random_cascade(1), np.zeros((5, 9, 8), np.uint8), loss)
 
 

@@ -81,7 +81,5 @@ def test_a_tilted_feature_at_the_left_edge_has_no_mirror_image():
     features = HaarFeatures(rects, [[-1, 2, 0]], [True])
     cascade = random_cascade(0)
     tilted = replace(cascade, features=features, node_features=np.zeros(len(cascade.node_features), np.int32))
-    with pytest.raises(
-        InputError, match="expected tilted features that can be mirrored, got feature 0 at the window's"
-    ):
+    with pytest.raises(InputError, match="expected tilted features that can be mirrored, got feature 0"):
         tilted.mirrored()

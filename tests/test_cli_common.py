@@ -168,7 +168,7 @@ def test_detector_leaves_the_rest_of_an_image_when_it_is_interrupted(monkeypatch
     detector = vj.Detector(random_cascade(3), threads=2)
     image = gray("camera", (500, 400))
     calls = []
-    scan = detector._scanner.scan_bands
+    scan = detector._scanner().scan_bands
 
     def counted(*given):
         calls.append(threading.get_ident())
@@ -178,7 +178,7 @@ def test_detector_leaves_the_rest_of_an_image_when_it_is_interrupted(monkeypatch
         return scan(*given)
 
     expected = detector.detect(image).boxes.tolist()
-    monkeypatch.setattr(detector._scanner, "scan_bands", counted)
+    monkeypatch.setattr(detector._scanner(), "scan_bands", counted)
     with pytest.raises(KeyboardInterrupt):
         detector.detect(image)
     time.sleep(0.1)

@@ -241,3 +241,16 @@ def test_a_damaged_colour_profile_is_not_told_to_the_terminal(folder, capfd):
         (folder / "cut.png").write_bytes(data)
         with pytest.raises(vj.InputError, match="expected an image"):
             read_bgr(folder / "cut.png")
+
+
+def test_several_cascades_say_which_one_found_a_box(folder, capsys):
+    given = ["--cascade", "frontalface", "--cascade", f"mirrored:{LBP_FILE}", "--min-neighbors", "0"]
+    assert main([str(folder / "a.png"), *given]) == 0
+    (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    cascades = [vj.load("frontalface"), vj.load(LBP_FILE).mirrored()]
+    found = vj.Detector(cascades, min_neighbors=0).detect(read_bgr(folder / "a.png"))
+    assert [row["source"] for row in record["detections"]] == found.sources.tolist()
+    assert set(found.sources) == {0, 1}
+    assert "probability" not in record["detections"][0]
+    assert main([str(folder / "a.png"), *given, "--threshold", "0.5"]) == 2
+    assert "got lbpcascade_frontalface_opencv mirrored without one" in capsys.readouterr().err

@@ -16,6 +16,19 @@ def found(request):
     return Detections(BOXES, [0.5, 2.5, -1.0], [3, 9, 1], request.param)
 
 
+def test_sources_are_kept_through_every_selection():
+    found = Detections(BOXES, [0.5, 2.5, -1.0], [3, 9, 1], [0.6, 0.9, 0.0], [2, 0, 1])
+    assert found[1].source == 0
+    assert [one.source for one in found[np.argsort(-found.scores)]] == [0, 2, 1]
+    assert found.at_least(0.5).sources.tolist() == [2, 0]
+    assert found[found.sources == 1].boxes.tolist() == [BOXES[2]]
+    assert found[:0].sources.dtype == np.int32
+    assert not found.sources.flags.writeable
+    for wrong in ([0, 1], [0, 1, -1], [0.5, 1, 1]):
+        with pytest.raises(InputError, match="expected sources"):
+            Detections(BOXES, [0.5, 2.5, -1.0], [3, 9, 1], None, wrong)
+
+
 def arrays(detections):
     every = [getattr(detections, one.name) for one in fields(detections)]
     return [column for column in every if column is not None]
@@ -31,7 +44,7 @@ def test_it_is_a_sequence_of_detections(found):
     assert found[1] == Detection((5, 6, 70, 80), 2.5, 9, second)
     assert found[-1] == found[np.int64(2)] == Detection((9, 10, 11, 12), -1.0, 1, last)
     assert list(found) == [found[0], found[1], found[2]]
-    (x, y, width, height), score, neighbors, _ = found[0]
+    (x, y, width, height), score, neighbors, *_ = found[0]
     assert [type(v) for v in (x, y, width, height, score, neighbors)] == [int] * 4 + [float, int]
     with pytest.raises(IndexError):
         found[3]

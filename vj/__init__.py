@@ -4,7 +4,7 @@ The public names:
 
 Cascades
     `load` and `save` read and write OpenCV's files. A `Cascade` holds stages of weak classifiers on `HaarFeatures` or
-    `LbpFeatures`, and the `ScoreCalibration` of its scores where it has one.
+    `LbpFeatures`, and where it has them the `ScoreCalibration` of its scores and `SoftThresholds` inside its stages.
 Finding objects
     A `Detector` with its `Settings` finds `Detections` in an image, each of them a `Detection`. It also returns the
     `Hits` before they are grouped, a `WindowMap` of each scale, and the `Cost` of a scan.

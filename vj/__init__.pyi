@@ -14,6 +14,7 @@ from .cascade.lbp import LbpFeatures as LbpFeatures
 from .cascade.model import Cascade as Cascade
 from .cascade.opencv_xml import load as load
 from .cascade.opencv_xml import save as save
+from .cascade.soft import SoftThresholds as SoftThresholds
 from .cv2_compat import CASCADE_DO_CANNY_PRUNING as CASCADE_DO_CANNY_PRUNING
 from .cv2_compat import CASCADE_DO_ROUGH_SEARCH as CASCADE_DO_ROUGH_SEARCH
 from .cv2_compat import CASCADE_FIND_BIGGEST_OBJECT as CASCADE_FIND_BIGGEST_OBJECT

@@ -26,12 +26,15 @@ class Detection(NamedTuple):
         Hits that were merged into the box.
     probability : float or None
         That the box is an object; see `Detections`.
+    source : int or None
+        Which of several cascades found it; see `Detections`.
     """
 
     box: tuple[int, int, int, int]
     score: float
     neighbors: int
     probability: float | None = None
+    source: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,8 @@ class Detections:
         Hits that were merged into each box.
     probabilities : ndarray of float64, shape (n,), or None
         That each box is an object, by the cascade's calibration; None if it has none.
+    sources : ndarray of int32, shape (n,), or None
+        Which of a detector's cascades found each box, counted from 0; None if it has only one.
 
     Raises
     ------
@@ -63,6 +68,7 @@ class Detections:
     scores: Floats
     neighbors: npt.NDArray[np.int32]
     probabilities: Floats | None = None
+    sources: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         n = np.shape(self.boxes)[0] if np.ndim(self.boxes) else 0
@@ -80,6 +86,11 @@ class Detections:
             if n and not (p.min() >= 0 and p.max() <= 1):
                 raise InputError(f"expected probabilities from 0 to 1, got {p[~((p >= 0) & (p <= 1))][0]}")
             object.__setattr__(self, "probabilities", p)
+        if self.sources is not None:
+            sources = _column("sources", self.sources, np.int32, (n,))
+            if (sources < 0).any():
+                raise InputError(f"expected sources of 0 or more, got {sources.min()}")
+            object.__setattr__(self, "sources", sources)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,17 @@ from vj.cascade.model import Cascade
 from vj.detections import Detections as Detections
 from vj.errors import InputError
 from vj.images import to_gray
-from vj.scanning.grouping import group_rectangles, suppress_groups
+from vj.scanning.grouping import group_rectangles, non_max_suppression, suppress_groups
 from vj.scanning.planes import Workspace, layout
 from vj.scanning.pyramid import Level
 from vj.scanning.scanner import Scanner
 from vj.scanning.whole import ImageScan, Plan, plan, scan_image
+
+MAX_STAGES = 1000
+"""Most stages that a cascade's file may have."""
+
+MERGE_OVERLAP = 0.3
+"""Intersection over union above which boxes that different cascades found are one object, unless suppression is set."""
 
 
 class Hits(NamedTuple):
@@ -108,7 +114,10 @@ class Settings:
     threads : int, optional
         Threads that share an image; by default one for each processor. Results do not depend on it.
     exact : bool
-        Find what OpenCV finds, at its cost: soft thresholds of the cascade are ignored.
+        Find what OpenCV finds: soft thresholds of the cascade and `coarse` are ignored.
+    coarse : int
+        Visit every second row of windows, and of the rows between them only the neighbours of windows that pass this
+        many stages; 0 visits all rows. Three or four stages keep nearly all detections.
 
     Raises
     ------
@@ -124,6 +133,7 @@ class Settings:
     suppression: float | None = None
     threads: int | None = None
     exact: bool = False
+    coarse: int = 0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale_factor) and self.scale_factor > 1):
@@ -136,6 +146,8 @@ class Settings:
             raise InputError(f"expected suppression of 0 or more and below 1, got {self.suppression}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"expected threads of 1 or more, got {self.threads}")
+        if not 0 <= self.coarse <= MAX_STAGES:
+            raise InputError(f"expected coarse as 0 to {MAX_STAGES} stages, got {self.coarse}")
         for name in ("min_size", "max_size"):
             object.__setattr__(self, name, _size(name, getattr(self, name)))
 
@@ -145,25 +157,35 @@ class Detector(Settings):
     """Finds objects of any size in an image.
 
     With the default stride, `detect` returns the boxes of OpenCV's ``CascadeClassifier.detectMultiScale`` for the same
-    cascade and settings, if the cascade has no soft thresholds or `exact` is set. A detection's score is the logarithm
-    of the sum of ``exp(margin)`` over the hits merged into it, where a hit's margin is its sum of the last stage minus
-    that stage's limit: one hit scores its margin, n equal ones log(n) more. One detector may be used by many threads at
-    once.
+    cascade and settings, unless the cascade has soft thresholds or `coarse` is set; `exact` ignores both. The score of
+    a detection is the logarithm of the sum of ``exp(margin)`` over the hits merged into it, where a hit's margin is its
+    sum of the last stage minus that stage's limit: one hit scores its margin, n equal ones log(n) more. One detector
+    may be used by many threads at once.
+
+    Several cascades, whose windows may differ in size, share the image pyramid. Of boxes that overlap, the most
+    probable one is kept; if a cascade has no calibration, the one with the best score, although scores of different
+    cascades are not comparable. Detections come best first and say which cascade found them.
 
     Parameters
     ----------
-    cascade : Cascade
-    scale_factor, min_neighbors, min_size, max_size, stride, suppression, threads, exact
+    cascade : Cascade or sequence of Cascade
+    scale_factor, min_neighbors, min_size, max_size, stride, suppression, threads, exact, coarse
         See `Settings`.
+
+    Attributes
+    ----------
+    cascades : tuple of Cascade
+        All of them; `cascade` is the first.
 
     Raises
     ------
     InputError
-        If a setting is out of range.
+        If a setting is out of range, or there is no cascade.
     """
 
     cascade: Cascade = field(repr=False)
-    _scanners: dict[bool, Scanner] = field(init=False, repr=False, default_factory=dict)
+    cascades: tuple[Cascade, ...] = field(init=False, repr=False)
+    _scanners: dict[tuple[int, bool], Scanner] = field(init=False, repr=False, default_factory=dict)
     """Made when first used, with and without soft thresholds; shared by detectors that `replace` returns."""
     _spaces: list[Workspace] = field(init=False, repr=False, default_factory=list)
     """Memory that no thread is using now: taking and putting back are atomic."""
@@ -172,16 +194,34 @@ class Detector(Settings):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
+    if TYPE_CHECKING:
+        # One argument may be more than the attribute of its name, which dataclasses cannot say.
+        def __init__(self, cascade: Cascade | Sequence[Cascade], **settings: Any) -> None: ...
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Made now: a cascade that cannot be scanned fails here.
-        _ = self._scanner
+        given: Any = self.cascade
+        cascades = (given,) if isinstance(given, Cascade) else tuple(given)
+        if not cascades or not all(isinstance(one, Cascade) for one in cascades):
+            kinds = ", ".join(type(one).__name__ for one in cascades) or "none"
+            raise InputError(f"expected a cascade or a sequence of them, got {kinds}")
+        object.__setattr__(self, "cascades", cascades)
+        object.__setattr__(self, "cascade", cascades[0])
+        for k in range(len(cascades)):
+            # Made now: a cascade that cannot be scanned fails here.
+            self._scanner(k)
 
-    @property
-    def _scanner(self) -> Scanner:
-        exact = self.exact or self.cascade.soft is None
-        found = self._scanners.get(exact)
-        return found or self._scanners.setdefault(exact, Scanner(self.cascade.exact() if exact else self.cascade))
+    def _scanner(self, k: int = 0) -> Scanner:
+        cascade = self.cascades[k]
+        exact = self.exact or cascade.soft is None
+        found = self._scanners.get((k, exact))
+        return found or self._scanners.setdefault((k, exact), Scanner(cascade.exact() if exact else cascade))
+
+    def _only(self) -> Scanner:
+        """Return the scanner of a single cascade."""
+        if len(self.cascades) > 1:
+            raise InputError(f"expected a detector of one cascade, got one of {len(self.cascades)}")
+        return self._scanner()
 
     def replace(self, **settings: Any) -> Detector:
         """Return a detector of the same cascade with some settings changed, at no cost.
@@ -227,35 +267,63 @@ class Detector(Settings):
     def detect_with_sums(self, image: npt.NDArray[Any]) -> tuple[Detections, Floats]:
         """Like `detect`; also return OpenCV's level weights: the largest sum of the last stage merged into each box."""
         gray = to_gray(image)
-        found, limit = self._hits(gray), float(self.cascade.stage_limits[-1])
+        parts = [self._grouped(k, found, gray.shape) for k, found in enumerate(self._hits(gray))]
+        return parts[0] if len(parts) == 1 else self._merged(parts)
+
+    def _grouped(self, k: int, found: Hits, shape: tuple[int, ...]) -> tuple[Detections, Floats]:
+        """Group the hits of a cascade; return also the largest sum of each group."""
+        limit, calibration = float(self.cascades[k].stage_limits[-1]), self.cascades[k].calibration
         if self.suppression is None:
             groups = group_rectangles(found.boxes, self.min_neighbors, sums=found.sums, limit=limit)
         else:
             groups = suppress_groups(found.boxes, self.min_neighbors, self.suppression, found.sums, limit=limit)
-        boxes, kept = clip_boxes(groups.boxes, gray.shape)
-        scores, calibration = groups.evidence[kept], self.cascade.calibration
+        boxes, kept = clip_boxes(groups.boxes, shape)
+        scores = groups.evidence[kept]
         probabilities = None if calibration is None else calibration(scores)
         return Detections(boxes, scores, groups.counts[kept], probabilities), groups.sums[kept]
 
+    def _merged(self, parts: list[tuple[Detections, Floats]]) -> tuple[Detections, Floats]:
+        """Join what several cascades found, of boxes that overlap the best."""
+        found = [part for part, _ in parts]
+        scores = np.concatenate([one.scores for one in found])
+        calibrated = [one.probabilities for one in found if one.probabilities is not None]
+        probabilities = np.concatenate(calibrated) if len(calibrated) == len(found) else None
+        together = Detections(
+            np.concatenate([one.boxes for one in found]),
+            scores,
+            np.concatenate([one.neighbors for one in found]),
+            probabilities,
+            np.repeat(np.arange(len(found)), [len(one) for one in found]),
+        )
+        overlap = MERGE_OVERLAP if self.suppression is None else self.suppression
+        # Of equal probabilities, which calibrations have many of, the higher score.
+        order = np.lexsort((-scores, -(scores if probabilities is None else probabilities)))
+        rank = np.empty(len(order))
+        rank[order] = -np.arange(len(order))
+        kept = non_max_suppression(together.boxes, rank, overlap)
+        return together[kept], np.concatenate([sums for _, sums in parts])[kept]
+
     def hits(self, image: npt.NDArray[Any]) -> Hits:
-        """Return the hits in an image, before they are grouped; see `detect`."""
-        return self._hits(to_gray(image))
+        """Return the hits in an image, before they are grouped, by a single cascade; see `detect`."""
+        self._only()
+        return self._hits(to_gray(image))[0]
 
     def cost(self, image: npt.NDArray[Any], *, every: bool = False) -> Cost:
-        """Return what scanning an image costs, by scale and by stage.
+        """Return what scanning an image with a single cascade costs, by scale and by stage.
 
         Parameters
         ----------
         image : ndarray of uint8
             As for `detect`.
         every : bool
-            Count every window of the grid, those that OpenCV's rule leaves out included.
+            Count every window of the grid, those that OpenCV's rule and `coarse` leave out included.
 
         Returns
         -------
         Cost
         """
-        found, scales = self._scan(to_gray(image), every=every, count=True)
+        self._only()
+        (found,), scales = self._scan(to_gray(image), every=every, count=True)
         return Cost(
             scales=scales,
             windows=found.windows,
@@ -266,41 +334,41 @@ class Detector(Settings):
         )
 
     def windows(self, image: npt.NDArray[Any]) -> Iterator[WindowMap]:
-        """Yield, for each scale, how deep every window of the grid gets and with what margin; see `detect`."""
-        gray = to_gray(image)
+        """Yield, for each scale, how deep every window of the grid gets in a single cascade and with what margin."""
+        scanner, gray = self._only(), to_gray(image)
         for level in self._levels(gray):
             shape = layout(level.size[0], level.stride, self.cascade.has_tilted)
             planes = level.planes(gray, (0, level.rows), shape)
-            depth, sums, limits = self._scanner.depths(planes, level.rows, level.columns)
+            depth, sums, limits = scanner.depths(planes, level.rows, level.columns)
             yield WindowMap(level.scale, level.stride, level.window, depth, sums - limits)
 
     def _plan(self, gray: Gray) -> Plan:
         height, width = gray.shape
         least, most = _size("min_size", self.min_size), _size("max_size", self.max_size)
-        cascade = self.cascade
-        size = width, height
-        return plan(size, cascade.window, self.scale_factor, least, most, self.stride, cascade.has_tilted)
+        windows, tilted = tuple(one.window for one in self.cascades), any(one.has_tilted for one in self.cascades)
+        return plan((width, height), windows, self.scale_factor, least, most, self.stride, tilted)
 
     def _levels(self, gray: Gray) -> tuple[Level, ...]:
         return self._plan(gray).levels
 
-    def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[ImageScan, Floats]:
-        """Scan an image; return what was found, and the scales of the levels."""
+    def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[list[ImageScan], Floats]:
+        """Scan an image; return what each cascade found, and the scales of the levels."""
         todo = self._plan(gray)
         found = scan_image(
-            self._scanner,
+            [self._scanner(k) for k in range(len(self.cascades))],
             gray,
             todo,
             self._spaces,
             threads=self.threads or processors(),
             skip=self.stride is None and not every,
+            coarse=0 if self.exact or every else self.coarse,
             count=count,
         )
         return found, np.array([level.scale for level in todo.levels], dtype=np.float64)
 
-    def _hits(self, gray: Gray) -> Hits:
-        found, _ = self._scan(gray)
-        return Hits(found.boxes, found.sums)
+    def _hits(self, gray: Gray) -> list[Hits]:
+        """Return the hits of each cascade."""
+        return [Hits(found.boxes, found.sums) for found in self._scan(gray)[0]]
 
 
 def _size(name: str, size: int | Size | None) -> Size:

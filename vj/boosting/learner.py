@@ -330,7 +330,7 @@ class Learner:
         self._note(note)
 
     def _soften(self) -> str:
-        """Set soft thresholds; return one line on them. They follow from the state, so that no checkpoint holds them."""
+        """Set soft thresholds; return one line on them. They follow from the state: no checkpoint holds them."""
         cascade = self._cascade(self.state.stages)
         found = self.positives.windows[self._alive & self.held_out]
         try:

@@ -123,7 +123,7 @@ class HaarFeatures:
         outside = (tilted & (self.weights != 0) & (x - h < 1)).any(axis=1)
         if outside.any():
             raise InputError(
-                f"expected tilted features that can be mirrored, got feature {_first(outside)} at the window's left edge"
+                f"expected tilted features that can be mirrored, got feature {_first(outside)} at the left edge"
             )
         return HaarFeatures(rects, self.weights, self.tilted)
 

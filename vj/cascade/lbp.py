@@ -52,7 +52,7 @@ class LbpFeatures:
         return LbpFeatures(self.rects[np.asarray(indices)])
 
     def mirrored(self, width: int) -> LbpFeatures:
-        """Return the features as they lie in a mirrored window of this width; see `mirrored_subsets` for their codes."""
+        """Return the features as they lie in a mirrored window of this width; see `mirrored_subsets` for codes."""
         x, y, w, h = self.rects.T
         return LbpFeatures(np.stack([width - x - 3 * w, y, w, h], axis=1))
 
@@ -70,7 +70,7 @@ class LbpFeatures:
 
 
 def mirrored_subsets(subsets: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return the sets of codes of mirrored features: they hold the mirror image of a code where `subsets` hold the code.
+    """Return the sets of codes of mirrored features: of the mirror images of the codes in `subsets`.
 
     Parameters
     ----------

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+MIRRORED = "mirrored:"
+"""In front of a cascade: the cascade of the mirrored object."""
+
 if TYPE_CHECKING:
     from vj.cascade.model import Cascade
     from vj.tiers.detectors import ImageDetector
@@ -24,6 +27,24 @@ class Named(NamedTuple):
     name: str
     detector: ImageDetector
     cascade: Cascade | None = None
+
+
+def named_cascades(given: list[str] | None) -> list[Cascade]:
+    """Return the cascades that ``--cascade`` names: files or names, `MIRRORED` in front; by default the packaged one.
+
+    Raises
+    ------
+    InputError
+        If one of them is no cascade, or has no mirror image.
+    """
+    from vj.cascade import stock
+    from vj.cascade.opencv_xml import load
+
+    found = []
+    for text in given or [str(stock.find(stock.DEFAULT))]:
+        cascade = load(text.removeprefix(MIRRORED))
+        found.append(cascade.mirrored() if text.startswith(MIRRORED) else cascade)
+    return found
 
 
 def named_detector(text: str, settings: dict[str, Any]) -> Named:

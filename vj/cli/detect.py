@@ -28,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Find objects in images. Prints one line of JSON for each image: "
         '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors", '
-        '"probability"}]}; the probability only if the cascade has a calibration (see vj-calibrate).',
+        '"probability"}]}; the probability only if the cascade has a calibration (see vj-calibrate); with several '
+        'cascades also "source", the number of the one that found it, from 0.',
     )
     parser.add_argument(
         "images",
@@ -38,8 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--cascade",
+        action="append",
         metavar="FILE",
-        help="cascade to use: a file, or a name such as frontalface_alt2 (default: the face cascade of this package)",
+        help="cascade to use: a file, or a name such as frontalface_alt2, with mirrored: in front for the mirrored "
+        "object; repeatable: several share one scan (default: the face cascade of this package)",
     )
     parser.add_argument("--annotate", metavar="DIR", help="also write each image with its boxes into this folder")
     parser.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
@@ -86,9 +89,10 @@ def _detect(argv: Sequence[str] | None) -> int:
     from vj.images import draw_boxes, write_image
 
     detector = _detector(args)
-    if args.threshold is not None and detector.cascade.calibration is None:
+    bare = [one.name for one in detector.cascades if one.calibration is None]
+    if args.threshold is not None and bare:
         raise InputError(
-            f"--threshold: expected a cascade with a calibration, got {detector.cascade.name} without one; "
+            f"--threshold: expected a cascade with a calibration, got {bare[0]} without one; "
             "vj-calibrate makes it from labelled pictures"
         )
     _check_sizes(args)
@@ -117,12 +121,11 @@ def _detect(argv: Sequence[str] | None) -> int:
 
 
 def _detector(args: argparse.Namespace) -> Detector:
-    from vj.cascade import stock
-    from vj.cascade.opencv_xml import load
+    from vj.cli._detectors import named_cascades
     from vj.detector import Detector
 
     return Detector(
-        load(args.cascade or stock.find(stock.DEFAULT)),
+        named_cascades(args.cascade),
         scale_factor=args.scale_factor,
         min_neighbors=args.min_neighbors,
         min_size=args.min_size,
@@ -222,7 +225,7 @@ def _run(detector: Detector, path: Path, max_pixels: int) -> tuple[Detections, A
 
     image = read_bgr(path, max_pixels)
     height, width = image.shape[:2]
-    window = detector.cascade.window
+    window = min(one.window for one in detector.cascades)
     if width < window[0] or height < window[1]:
         raise InputError(
             f"{path}: expected an image of at least the window's {window[0]}x{window[1]} pixels, got {width}x{height}"
@@ -238,6 +241,9 @@ def _record(path: Path, image: Any, found: Detections) -> dict[str, Any]:
     if found.probabilities is not None:
         for row, p in zip(rows, found.probabilities, strict=True):
             row["probability"] = round(float(p), 4)
+    if found.sources is not None:
+        for row, source in zip(rows, found.sources, strict=True):
+            row["source"] = int(source)
     return {"image": str(path), "width": int(image.shape[1]), "height": int(image.shape[0]), "detections": rows}
 
 

@@ -33,6 +33,7 @@ from numba.extending import intrinsic, models, register_model
 from vj._compile import njit
 from vj.cascade.haar import MIN_DEVIATION
 from vj.cascade.lbp import RING
+from vj.scanning.planes import Planes
 
 _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 """Top left corner of each outer cell among the 16 corners of an LBP feature."""
@@ -41,36 +42,61 @@ _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 
 
 @njit(cache=True, nogil=True)
-def scan_plain(planes, grid, tables, offsets, skip, results, counts):
+def scan_plain(planes, grid, tables, offsets, rule, results, counts):
     """Scan a grid of windows; return the results and the number of windows visited.
 
-    `results` are an array of hits (row, column), one of their sums, and how many are in use: new hits are added, in row
-    order, and the arrays returned are larger ones if they had no room. `counts` is a pair of int64 arrays, to which the
-    windows that enter each stage and, unless their array is empty, the features evaluated in it are added: a feature
-    for each node that a window meets on its way through a tree, so that a stump evaluates one.
+    `rule` says which windows are visited: whether the right neighbour of one that the first stage rejected is left out,
+    and, if not 0, how many stages a window of an even row must pass for its neighbours in the odd rows to be visited,
+    which are visited only then. `results` are an array of hits (row, column), one of their sums, and how many are in
+    use: new hits are added, in row order, and the arrays returned are larger ones if they had no room. `counts` is a
+    pair of int64 arrays, to which the windows that enter each stage and, unless their array is empty, the features
+    evaluated in it are added: a feature for each node that a window meets on its way through a tree, so that a stump
+    evaluates one.
     """
+    skip, coarse = rule
     hits, hit_sums, found = results
+    before = found
     sums, squares = planes.sums, planes.squares
     entered = counts[0]
     features = counts[1] if len(counts[1]) else np.zeros(len(tables.limits), np.int64)
     visited = 0
     n_stages = len(tables.limits)
-    for r in range(grid.rows):
-        i = 0
-        while i < grid.columns:
-            visited += 1
-            base = r * grid.row_step + i
-            depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
-            for stage in range(min(depth + 1, n_stages)):
-                entered[stage] += 1
-            if depth == n_stages:
-                hits, hit_sums = _room_for(hits, hit_sums, found, 1)
-                hits[found, 0] = r
-                hits[found, 1] = i
-                hit_sums[found] = total
-                found += 1
-            i += 2 if skip and depth == 0 else 1
+    # With a border, so that every window has eight neighbours.
+    marks = np.zeros((grid.rows + 2, grid.columns + 2), np.bool_)
+    step = 2 if coarse else 1
+    for turn in range(step):
+        for r in range(turn, grid.rows, step):
+            i = 0
+            while i < grid.columns:
+                if turn == 1 and not (marks[r, i : i + 3].any() or marks[r + 2, i : i + 3].any()):
+                    i += 1
+                    continue
+                visited += 1
+                base = r * grid.row_step + i
+                depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
+                for stage in range(min(depth + 1, n_stages)):
+                    entered[stage] += 1
+                marks[r + 1, i + 1] = turn == 0 and depth >= min(coarse, n_stages)
+                if depth == n_stages:
+                    hits, hit_sums = _room_for(hits, hit_sums, found, 1)
+                    hits[found, 0] = r
+                    hits[found, 1] = i
+                    hit_sums[found] = total
+                    found += 1
+                i += 2 if skip and turn == 0 and depth == 0 else 1
+    _in_row_order(hits, hit_sums, before, found)
     return hits, hit_sums, found, visited
+
+
+@njit(cache=True, nogil=True)
+def _in_row_order(hits, hit_sums, before, found):
+    """Sort the hits from the one numbered `before` on by row and column, in place."""
+    order = np.argsort(hits[before:found, 0].astype(np.int64) << 32 | hits[before:found, 1].astype(np.int64))
+    sorted_hits, sorted_sums = hits[before:found].copy(), hit_sums[before:found].copy()
+    for k in range(len(order)):
+        hits[before + k, 0] = sorted_hits[order[k], 0]
+        hits[before + k, 1] = sorted_hits[order[k], 1]
+        hit_sums[before + k] = sorted_sums[order[k]]
 
 
 @njit(cache=True, nogil=True)
@@ -1206,14 +1232,118 @@ class _Tile(NamedTuple):
     bases: Any
 
 
+class _Rows(NamedTuple):
+    """A grid of windows; see `Grid` of tables.py."""
+
+    rows: int
+    columns: int
+    row_step: int
+    corners: Any
+
+
 @njit(cache=True, nogil=True)
-def scan_lanes(planes, grid, tables, plain, offsets, skip, results, counts):
-    """Like `scan_plain`, in vectors of neighbouring windows."""
-    hits, hit_sums, found = results
+def _run_parts(planes, tile, alive, start, tables, plain, offsets, counts, coarse, marks, scratch):
+    """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
+
+    `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass
+    `coarse` stages go to `marks`.
+    """
     entered, features = counts
+    n, lanes = alive
+    first, stage = start
+    for part in range(first, len(plain.part_limits)):
+        if n == 0:
+            return n, lanes
+        if plain.first_parts[part]:
+            stage += 1
+            entered[stage] += lanes
+            if stage == coarse:
+                _mark(tile, n, marks)
+        if len(features):
+            features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
+        whole_stage = plain.first_parts[part] and part + 1 == len(plain.part_limits)
+        if whole_stage and lanes <= 2 * n and not tables.lbp and coarse != len(plain.limits):
+            # Left to `_collect_hits`: hits need the exact sum of the last stage anyway, and windows mostly alone in
+            # their vectors take no longer one by one. A tenth of the time where faces are near.
+            return n, lanes
+        n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
+    if coarse == len(plain.limits):
+        _mark(tile, n, marks)
+    return n, lanes
+
+
+@njit(cache=True, nogil=True)
+def _mark(tile, n, marks):
+    """Keep which windows of the listed vectors are alive."""
+    for g in tile.vectors[:n]:
+        marks[tile.top + g // tile.width, g % tile.width] = tile.alive[g]
+
+
+@njit(cache=True, nogil=True)
+def _between(planes, grid, plain, marks, tile):
+    """List the vectors of a tile that have a neighbour of a marked window; return windows visited, vectors and lanes.
+
+    Row r of `marks` is the row of windows above row r of the tile's grid, row r + 1 the one below. Fills the norms.
+    """
+    c = grid.corners
+    corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
+    at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
+    columns = (grid.columns + LANES - 1) // LANES
+    n, visited, lanes = 0, 0, 0
+    for r in range(tile.top, tile.bottom):
+        before = np.uint32(0)
+        here = marks[r, 0] | marks[r + 1, 0]
+        for g in range(columns):
+            after = np.uint32(0)
+            if g + 1 < columns:
+                after = marks[r, g + 1] | marks[r + 1, g + 1]
+            near = here | here << np.uint32(1) | here >> np.uint32(1) | before >> np.uint32(LANES - 1)
+            near = (near | after << np.uint32(LANES - 1)) & ALL
+            if g == columns - 1 and grid.columns % LANES:
+                near &= np.uint32((1 << (grid.columns % LANES)) - 1)
+            vector = (r - tile.top) * tile.width + g
+            tile.alive[vector] = near
+            if near:
+                visited += _count(near)
+                tile.vectors[n] = vector
+                tile.bases[n] = np.uintp(r * grid.row_step + g * LANES)
+                n += 1
+            before, here = here, after
+    kept = 0
+    for b in range(0, n, BATCH):
+        bases, starts = _batch(tile.vectors, tile.bases, b, n)
+        if plain.lbp:
+            block = _fill(np.float32(1), bases)
+        else:
+            block = _lane_norms(at_sums, at_squares, bases, corners, plain.area)
+        _store_blocks(at_norms, starts, block)
+        bits = np.uint32(0xFFFFFFFF)
+        if not plain.lbp:
+            bits = _not_zero(block)
+        for k in range(min(BATCH, n - b)):
+            vector, base = tile.vectors[b + k], tile.bases[b + k]
+            alive = tile.alive[vector] & (bits >> np.uint32(LANES * k) & ALL)
+            tile.alive[vector] = alive
+            lanes += _count(alive)
+            tile.vectors[kept] = vector
+            tile.bases[kept] = base
+            kept += alive != 0
+    return visited, kept, lanes
+
+
+@njit(cache=True, nogil=True)
+def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
+    """Like `scan_plain`, in vectors of neighbouring windows."""
+    skip, coarse = rule
+    hits, hit_sums, found = results
+    before = found
+    features = counts[1]
     batch = BATCH * LANES
+    step = 2 if coarse else 1
+    coarse = min(coarse, len(plain.limits))
     width = max(1, (grid.columns + batch - 1) // batch) * BATCH
-    rows = min(max(1, TILE // width), max(1, grid.rows))
+    lines = (grid.rows + step - 1) // step
+    rows = min(max(1, TILE // width), max(1, lines))
     size = rows * width
     # Sums are carried from part to part of a stage, if any stage has several.
     several = len(plain.part_limits) > len(plain.limits)
@@ -1223,28 +1353,33 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, results, counts):
     vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
     scratch[0] = 0  # The lanes that reach a node to which no branch leads.
+    marks = np.zeros((lines + 1 if coarse else 0, width), np.uint32)
     visited = 0
-    for top in range(0, grid.rows, rows):
-        bottom = min(top + rows, grid.rows)
-        tile = _Tile(top, bottom, width, norms, totals, alive, began, vectors, bases)
-        seen, n, lanes = _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scratch)
+    here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
+    for top in range(0, lines, rows):
+        tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
+        seen, n, lanes = _first_stage(planes, here, tables, plain, offsets, skip, tile, counts, scratch)
         visited += seen
         if len(features):
-            features[0] += _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch)
-        stage = 0
-        for part in range(tables.first_stage, len(plain.part_limits)):
-            if n == 0:
-                break
-            if plain.first_parts[part]:
-                stage += 1
-                entered[stage] += lanes
-            if len(features):
-                features[stage] += _count_features(planes, tile, n, alive, part, tables, plain, scratch)
-            if part + 1 == len(plain.part_limits) and plain.first_parts[part] and lanes <= 2 * n and not tables.lbp:
-                # Hits need the exact sum of the last stage anyway, and windows mostly alone in their vectors take no
-                # longer one by one: a tenth of the time where faces are near.
-                break
-            n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
+            features[0] += _count_first_stage(planes, here, tile, tables, plain, offsets, scratch)
+        n, lanes = _run_parts(
+            planes, tile, (n, lanes), (tables.first_stage, 0), tables, plain, offsets, counts, coarse, marks, scratch
+        )
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-        found = _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums, found)
+        found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
+    if coarse:
+        hits[before:found, 0] *= 2
+        middle, lines = found, grid.rows // 2
+        here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
+        down = grid.row_step
+        planes = Planes(planes.image, planes.sums[down:], planes.squares[down:], planes.low[down:], planes.layout)
+        for top in range(0, lines, rows):
+            tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
+            seen, n, lanes = _between(planes, here, plain, marks, tile)
+            visited += seen
+            n, lanes = _run_parts(planes, tile, (n, lanes), (0, -1), tables, plain, offsets, counts, -1, marks, scratch)
+            hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
+            found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
+        hits[middle:found, 0] = 2 * hits[middle:found, 0] + 1
+        _in_row_order(hits, hit_sums, before, found)
     return hits, hit_sums, found, visited

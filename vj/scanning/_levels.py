@@ -27,14 +27,34 @@ class Bands(NamedTuple):
         Level, first row of windows, and the one after the last.
     levels : ndarray of int64, shape (n_levels, 5)
         Width, height and stride of each level; where its columns' and its rows' weights start in `first` and `w1`.
+    grids : ndarray of int64, shape (n_levels, n_cascades, 2)
+        Rows and columns of windows that each cascade has on each level; none where it is not run.
     first, w1 : ndarray of int32
         Resampling weights of all levels, see `Axis`.
     """
 
     bands: Any
     levels: Any
+    grids: Any
     first: Any
     w1: Any
+
+
+class Tables(NamedTuple):
+    """A cascade as `scan_bands` reads it: for any layout, and what depends on those for strides of 1 and 2, in pairs.
+
+    Parameters
+    ----------
+    plain : PlainTables
+    corners : pair of tuple of int
+    lanes : pair of LaneTables
+    offsets : pair of ndarray of int64
+    """
+
+    plain: Any
+    corners: Any
+    lanes: Any
+    offsets: Any
 
 
 class Found(NamedTuple):
@@ -46,12 +66,13 @@ class Found(NamedTuple):
         Row and column of windows in their band, in the order in which the bands were taken.
     sums : ndarray of float64, shape (n,)
         Sum of the last stage.
-    taken : ndarray of int64, shape (n_taken, 2)
-        Each band taken, and the number of hits after it.
-    windows : ndarray of int64, shape (n_levels,)
+    taken : ndarray of int64, shape (n_taken, 3)
+        Each band taken, once for each cascade that has windows there, the cascade, and the number of hits after it.
+    windows : ndarray of int64, shape (n_cascades, n_levels)
         Windows visited.
-    entered, features : ndarray of int64, shape (n_levels, n_stages)
-        Windows that entered each stage; features evaluated, without columns unless they were to be counted.
+    entered, features : ndarray of int64, shape (n_cascades, n_levels, n_stages)
+        Windows that entered each stage; features evaluated, without columns unless they were to be counted. As many
+        stages as the longest cascade has.
     """
 
     hits: Any
@@ -74,7 +95,7 @@ def _take(typing, counter):
 
 
 @njit(cache=True, nogil=True)
-def scan_bands(gray, todo, counter, space, shapes, corners, lanes, plain, offsets, options):
+def scan_bands(gray, todo, counter, space, shapes, cascades, options):
     """Scan bands until all are taken or the pixels of those done reach a budget.
 
     Parameters
@@ -85,23 +106,26 @@ def scan_bands(gray, todo, counter, space, shapes, corners, lanes, plain, offset
         Number of bands taken by all threads.
     space : tuple of arrays
         Flat memory for the image, its sums, squares and low sums: enough for any band.
-    shapes, corners, lanes, offsets : pairs of Layout, tuple of int, LaneTables and ndarray
+    shapes : pair of Layout
         For strides of 1 and 2.
-    plain : PlainTables
-    options : (bool, bool, bool, int)
-        Whether to leave out windows as OpenCV does, to count features, to scan window by window; pixels to do.
+    cascades : tuple of Tables
+        They share what is made of a band.
+    options : ((bool, int), bool, bool, int)
+        Which windows to visit, see `scan_plain`; whether to count features, and to scan window by window; pixels to do.
 
     Returns
     -------
     Found
     """
-    skip, count, one_by_one, budget = options
-    n_levels, n_stages = len(todo.levels), len(plain.limits)
+    rule, count, one_by_one, budget = options
+    n_levels, n_cascades, n_stages = len(todo.levels), len(cascades), 0
+    for c in range(n_cascades):
+        n_stages = max(n_stages, len(cascades[c].plain.limits))
     hits, sums = np.empty((64, 2), np.int32), np.empty(64, np.float64)
-    taken = np.empty((len(todo.bands), 2), np.int64)
-    windows = np.zeros(n_levels, np.int64)
-    entered = np.zeros((n_levels, n_stages), np.int64)
-    features = np.zeros((n_levels, n_stages if count else 0), np.int64)
+    taken = np.empty((len(todo.bands) * n_cascades, 3), np.int64)
+    windows = np.zeros((n_cascades, n_levels), np.int64)
+    entered = np.zeros((n_cascades, n_levels, n_stages), np.int64)
+    features = np.zeros((n_cascades, n_levels, n_stages if count else 0), np.int64)
     found, n, done = 0, 0, 0
     while done < budget:
         k = _take(counter)  # type: ignore[call-arg, var-annotated]
@@ -113,23 +137,30 @@ def scan_bands(gray, todo, counter, space, shapes, corners, lanes, plain, offset
         columns = Axis(todo.first[across : across + width], todo.w1[across : across + width])
         rows = Axis(todo.first[down : down + height], todo.w1[down : down + height])
         shape = shapes[stride - 1]
-        top, tall = first * stride, (last - 1 - first) * stride + plain.window[1]
+        top, tall = first * stride, 0
+        for c in range(n_cascades):
+            here = min(last, todo.grids[level, c, 0]) - first
+            if here > 0:
+                tall = max(tall, (here - 1) * stride + cascades[c].plain.window[1])
         image = space[0][: tall * width].reshape(tall, width)
         planes = Planes(image, space[1], space[2], space[3], shape)
         fill_planes(gray, columns, rows, top, planes)
-        grid = Grid(
-            last - first, (width - plain.window[0]) // stride + 1, shape.row_stride * stride, corners[stride - 1]
-        )
-        results = hits, sums, found
-        counts = entered[level], features[level]
-        if one_by_one:
-            hits, sums, found, seen = scan_plain(planes, grid, plain, offsets[stride - 1], skip, results, counts)
-        else:
-            hits, sums, found, seen = scan_lanes(
-                planes, grid, lanes[stride - 1], plain, offsets[stride - 1], skip, results, counts
-            )
-        windows[level] += seen
-        taken[n] = k, found
-        n += 1
+        for c in range(n_cascades):
+            here = min(last, todo.grids[level, c, 0]) - first
+            if here <= 0:
+                continue
+            cascade = cascades[c]
+            plain, offsets = cascade.plain, cascade.offsets[stride - 1]
+            grid = Grid(here, todo.grids[level, c, 1], shape.row_stride * stride, cascade.corners[stride - 1])
+            results = hits, sums, found
+            counts = entered[c, level], features[c, level]
+            if one_by_one:
+                hits, sums, found, seen = scan_plain(planes, grid, plain, offsets, rule, results, counts)
+            else:
+                lanes = cascade.lanes[stride - 1]
+                hits, sums, found, seen = scan_lanes(planes, grid, lanes, plain, offsets, rule, results, counts)
+            windows[c, level] += seen
+            taken[n] = k, c, found
+            n += 1
         done += tall * width
     return Found(hits[:found], sums[:found], taken[:n], windows, entered, features)

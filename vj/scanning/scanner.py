@@ -6,6 +6,7 @@ a hard negative is such a window of a background, a rejection rate is the share 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from numba.core import config
 from vj._types import Floats, Gray
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
-from vj.scanning._levels import Bands, Found, scan_bands
+from vj.scanning._levels import Bands, Found, Tables, scan_bands
 from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampling_axis
 from vj.scanning.tables import (
     Grid,
@@ -174,7 +175,15 @@ class Scanner:
         return out
 
     def _run(
-        self, planes: Planes, rows: int, columns: int, skip: bool, *, count: bool = False, plain: bool = False
+        self,
+        planes: Planes,
+        rows: int,
+        columns: int,
+        skip: bool,
+        *,
+        coarse: int = 0,
+        count: bool = False,
+        plain: bool = False,
     ) -> _Result:
         """Run one of the two scans; features are counted if asked for."""
         grid, plain_offsets, lanes = self._tables(planes, rows, columns)
@@ -183,13 +192,18 @@ class Scanner:
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
         if plain or self._one_by_one:
             hits, sums, found, windows = kernels.scan_plain(
-                planes, grid, self._plain, plain_offsets, skip, results, counts
+                planes, grid, self._plain, plain_offsets, (skip, coarse), results, counts
             )
         else:
             hits, sums, found, windows = kernels.scan_lanes(
-                planes, grid, lanes, self._plain, plain_offsets, skip, results, counts
+                planes, grid, lanes, self._plain, plain_offsets, (skip, coarse), results, counts
             )
         return _Result(hits[:found], sums[:found], windows, *counts)
+
+    def tables(self, shapes: tuple[Layout, Layout]) -> Tables:
+        """Return the cascade as `scan_bands` reads it, for these layouts of levels with strides of 1 and 2."""
+        offsets, lanes, corners = zip(*(self._for_layout(shape) for shape in shapes), strict=True)
+        return Tables(self._plain, corners, lanes, offsets)
 
     def scan_bands(
         self,
@@ -198,7 +212,8 @@ class Scanner:
         shapes: tuple[Layout, Layout],
         counter: npt.NDArray[np.int64],
         space: Any,
-        options: tuple[bool, bool, int],
+        options: tuple[tuple[bool, int], bool, int],
+        others: Sequence[Scanner] = (),
     ) -> Found:
         """Scan bands of an image until none is left or enough is done; see `_levels.scan_bands`.
 
@@ -212,13 +227,16 @@ class Scanner:
             Number of bands taken, by all threads.
         space : tuple of arrays
             From `Workspace.take`.
-        options : (bool, bool, int)
-            Whether to leave out windows as OpenCV does, and to count features; pixels to do before returning.
+        options : ((bool, int), bool, int)
+            Whether to leave out windows as OpenCV does, and the stages to pass for the rows between to be visited, 0 to
+            visit all; whether to count features; pixels to do before returning.
+        others : sequence of Scanner
+            That scan the same bands.
         """
-        skip, count, budget = options
-        offsets, lanes, corners = zip(*(self._for_layout(shape) for shape in shapes), strict=True)
-        how = skip, count, self._one_by_one, budget
-        found: Found = scan_bands(gray, todo, counter, space, shapes, corners, lanes, self._plain, offsets, how)
+        rule, count, budget = options
+        cascades = tuple(one.tables(shapes) for one in (self, *others))
+        how = rule, count, any(one._one_by_one for one in (self, *others)), budget
+        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, how)
         return found
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, Any, LaneTables]:

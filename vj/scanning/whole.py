@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from vj._types import Boxes, Counts, Floats, Gray, Size
+from vj.cascade.model import Cascade
 from vj.scanning._levels import Bands, Found
 from vj.scanning.planes import Layout, Workspace, layout, layout_entries
 from vj.scanning.pyramid import Level, levels
@@ -26,7 +26,8 @@ CALL_PIXELS = 1 << 22
 class Plan(NamedTuple):
     """How images of one size are scanned.
 
-    Their levels, the bands in the order they are taken, layouts for strides of 1 and 2, and the memory for a band.
+    Their levels, the bands in the order they are taken, layouts for strides of 1 and 2, and the memory for a band. A
+    level that several cascades have is that of the one with the most rows of windows.
     """
 
     levels: tuple[Level, ...]
@@ -69,22 +70,36 @@ def bands(level: Level) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=16)
 def plan(
-    size: Size, window: Size, scale_factor: float, min_size: Size, max_size: Size, stride: int | None, tilted: bool
+    size: Size,
+    windows: tuple[Size, ...],
+    scale_factor: float,
+    min_size: Size,
+    max_size: Size,
+    stride: int | None,
+    tilted: bool,
 ) -> Plan:
     """Return how images of a size are scanned; kept, as the frames of a video are all of one size.
 
     Parameters
     ----------
-    size, window, scale_factor, min_size, max_size, stride
+    size, scale_factor, min_size, max_size, stride
         As for `levels`.
+    windows : tuple of (int, int)
+        Of each cascade.
     tilted : bool
-        Whether the cascade has tilted features.
+        Whether any cascade has tilted features.
     """
-    found = [
-        level
-        for level in levels(size, window, scale_factor, min_size, max_size, stride)
-        if level.rows > 0 and level.columns > 0
-    ]
+    shared: dict[float, dict[int, Level]] = {}
+    for c, window in enumerate(windows):
+        for level in levels(size, window, scale_factor, min_size, max_size, stride):
+            if level.rows > 0 and level.columns > 0:
+                shared.setdefault(level.scale, {})[c] = level
+    scales = sorted(shared)
+    found = [max(shared[scale].values(), key=lambda level: level.rows) for scale in scales]
+    grids = np.zeros((len(found), len(windows), 2), dtype=np.int64)
+    for k, scale in enumerate(scales):
+        for c, level in shared[scale].items():
+            grids[k, c] = level.rows, level.columns
     rows, firsts, weights, start = [], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], 0
     for level in found:
         rows.append((*level.size, level.stride, start, start + level.size[0]))
@@ -93,7 +108,8 @@ def plan(
             weights.append(axis.w1)
         start += sum(level.size)
     todo = [(k, *band) for k, level in enumerate(found) for band in bands(level)]
-    heights = [(last - 1 - first) * found[k].stride + window[1] for k, first, last in todo]
+    tallest = max(height for _, height in windows)
+    heights = [(last - 1 - first) * found[k].stride + tallest for k, first, last in todo]
     wide = [max((level.size[0] for level in found if level.stride == s), default=0) for s in (1, 2)]
     shapes = layout(wide[0], 1, tilted), layout(wide[1], 2, tilted)
     return Plan(
@@ -101,6 +117,7 @@ def plan(
         bands=Bands(
             np.array(todo, dtype=np.int64).reshape(-1, 3),
             np.array(rows, dtype=np.int64).reshape(-1, 5),
+            grids,
             np.concatenate(firsts),
             np.concatenate(weights),
         ),
@@ -114,22 +131,33 @@ def plan(
 
 
 def scan_image(
-    scanner: Scanner, gray: Gray, todo: Plan, spaces: list[Workspace], *, threads: int, skip: bool, count: bool = False
-) -> ImageScan:
-    """Scan an image.
+    scanners: Sequence[Scanner],
+    gray: Gray,
+    todo: Plan,
+    spaces: list[Workspace],
+    *,
+    threads: int,
+    skip: bool,
+    coarse: int = 0,
+    count: bool = False,
+) -> list[ImageScan]:
+    """Scan an image; return what each scanner found.
 
     Parameters
     ----------
-    scanner : Scanner
+    scanners : sequence of Scanner
     gray : ndarray of uint8, shape (h, w), C-contiguous
     todo : Plan
-        For this size and the scanner's window.
+        For this size and the scanners' windows.
     spaces : list of Workspace
         Memory that no thread is using; what is missing is added.
     threads : int
         Threads that share the image.
     skip : bool
         Leave out, as OpenCV does, the right neighbour of a window that the first stage rejected.
+    coarse : int
+        Visit every second row of a band, and of the rows between only the neighbours of windows that pass this many
+        stages; 0 visits all rows.
     count : bool
         Count features, in up to twice the time.
     """
@@ -137,7 +165,8 @@ def scan_image(
         # To numba a read-only array is another type, for which all would be compiled again.
         gray = gray.copy()
     counter, n = np.zeros(1, dtype=np.int64), len(todo.bands.bands)
-    options = skip, count, CALL_PIXELS
+    options = (skip, coarse), count, CALL_PIXELS
+    first, *others = scanners
 
     def work() -> list[Found]:
         try:
@@ -147,7 +176,7 @@ def scan_image(
         memory = space.take(todo.pixels, todo.entries)
         results: list[Found] = []
         while not results or counter[0] < n:
-            results.append(scanner.scan_bands(gray, todo.bands, todo.shapes, counter, memory, options))
+            results.append(first.scan_bands(gray, todo.bands, todo.shapes, counter, memory, options, others))
         spaces.append(space)
         return results
 
@@ -155,26 +184,30 @@ def scan_image(
         counter[0] = n
 
     parts = [part for results in share(work, min(threads, n), stop) for part in results]
-    return _join(todo.levels, scanner.cascade.window, todo.bands.bands, parts)
+    return [_join(todo, c, scanner.cascade, parts) for c, scanner in enumerate(scanners)]
 
 
-def _join(found: Sequence[Level], window: Size, taken: npt.NDArray[np.int64], parts: list[Found]) -> ImageScan:
-    """Join what calls found, in the order of the bands."""
-    band = np.concatenate([np.repeat(p.taken[:, 0], np.diff(p.taken[:, 1], prepend=0)) for p in parts])
-    order = np.argsort(band, kind="stable")
+def _join(todo: Plan, c: int, cascade: Cascade, parts: list[Found]) -> ImageScan:
+    """Join what calls found for one cascade, in the order of the bands."""
+    found, bands, n = todo.levels, todo.bands.bands, cascade.n_stages
+    counts = [np.diff(p.taken[:, 2], prepend=0) for p in parts]
+    mine = np.concatenate([np.repeat(p.taken[:, 1], m) == c for p, m in zip(parts, counts, strict=True)])
+    band = np.concatenate([np.repeat(p.taken[:, 0], m) for p, m in zip(parts, counts, strict=True)])
+    order = np.flatnonzero(mine)
+    order = order[np.argsort(band[order], kind="stable")]
     band, hits = band[order], np.concatenate([p.hits for p in parts])[order]
-    level, first = taken[band, 0], taken[band, 1]
+    level, first = bands[band, 0], bands[band, 1]
     scale = np.array([one.scale for one in found], dtype=np.float32)[level][:, None]
     stride = np.array([one.stride for one in found], dtype=np.int64)[level][:, None]
     # In float32 and rounded to even, as OpenCV does.
     corner = np.column_stack([hits[:, 1], hits[:, 0] + first]) * stride
-    side = np.array(window, dtype=np.float32) * scale
+    side = np.array(cascade.window, dtype=np.float32) * scale
     boxes = np.rint(np.concatenate([corner.astype(np.float32) * scale, side], axis=1)).astype(np.int32)
     return ImageScan(
         boxes,
         np.concatenate([p.sums for p in parts])[order],
-        np.sum([p.windows for p in parts], axis=0),
+        np.sum([p.windows[c] for p in parts], axis=0),
         np.bincount(level, minlength=len(found)),
-        np.sum([p.entered for p in parts], axis=0),
-        np.sum([p.features for p in parts], axis=0),
+        np.sum([p.entered[c, :, :n] for p in parts], axis=0),
+        np.sum([p.features[c, :, :n] for p in parts], axis=0),
     )
