@@ -1,8 +1,9 @@
 """How long detection takes, next to cv2's own detector on the same images: `python -m benchmarks.speed`.
 
 One process calls ours and cv2's in turn, warm; a figure is the median of seven. Before anything is timed, both must
-have found the same boxes. Also: the pyramid alone, whole processes of `vj-detect` with kernels cached and
-without, and the memory that one picture of 48 million pixels takes. Needs opencv-python 4.
+have found the same boxes. Two faces near the camera take longest; there the packaged cascade also meets YuNet, if its
+model is given with ``--yunet``, from 24 and from 80 px. Also: the pyramid alone, whole processes of `vj-detect` with
+kernels cached and without, and the memory that one picture of 48 million pixels takes. Needs opencv-python 4.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks import _runner
 from vj.cascade import stock
 from vj.cascade.model import Cascade
 from vj.errors import InputError
+from vj.evaluation.measure import open_yunet
 from vj.images import to_gray
 from vj.scanning.planes import Planes, Workspace, layout
 from vj.scanning.pyramid import Level, levels
@@ -74,10 +76,10 @@ def opencv_classifier(name: str) -> Any:
         return cv2.CascadeClassifier(str(path))
 
 
-def timing(ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, Any]:
-    """Time two calls in turn, on as many frames as there are photos: milliseconds a frame and their ratio."""
+def timing(ours: Callable[[], object], theirs: Callable[[], object], images: int = len(PHOTOS)) -> dict[str, Any]:
+    """Time two calls in turn, on this many images each: milliseconds an image and their ratio."""
     times = _runner.alternating_seconds([ours, theirs], REPEATS)
-    each = [[1e3 * t / len(PHOTOS) for t in part] for part in times]
+    each = [[1e3 * t / images for t in part] for part in times]
     median, least = [statistics.median(part) for part in each], [min(part) for part in each]
     return {
         "vj_ms": median[0],
@@ -138,6 +140,67 @@ def packaged() -> dict[str, Any]:
         lambda: [detector.detect(p) for p in pictures],
         lambda: [peer.detectMultiScale(p, SCALE_FACTOR, 3, 0, least) for p in pictures],
     )
+
+
+def faces_near() -> Gray:
+    """Return two large faces, in colour, 640x480: part of a photo of scikit-image next to its mirror image."""
+    from skimage import data
+
+    half = data.astronaut()[16:496, :320, ::-1]
+    return np.ascontiguousarray(np.hstack([half, half[:, ::-1]]))
+
+
+def one_face() -> Gray:
+    """Return the whole of that photo, in colour, resized to 640x480."""
+    from skimage import data
+
+    photo = np.ascontiguousarray(data.astronaut()[..., ::-1])
+    return np.asarray(cv2.resize(photo, (640, 480), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+def near(yunet: str | None = None) -> list[dict[str, Any]]:
+    """Time detection of near faces: stock cascades against cv2, the packaged one against alt2 in cv2 and YuNet."""
+    rows: list[dict[str, Any]] = []
+
+    def add(what: str, peer: str, cascade: Cascade, image: Gray, theirs: Callable[[], object], **settings: int) -> None:
+        detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, **settings)
+        found = timing(lambda: detector.detect(image), theirs, 1)
+        row = {"what": what, "cascade": cascade.name, "peer": peer} | settings
+        rows.append(row | {"vj_ms": found["vj_ms"], "peer_ms": found["cv2_ms"], "ratio": found["ratio"]})
+        print(f"{what}, {cascade.name} against {peer}, {settings}: {found['ratio']:.2f}", file=sys.stderr)
+
+    two, one = faces_near(), one_face()
+    gray, ours = to_gray(two), vj.load(stock.DEFAULT)
+    alt2 = opencv_classifier("frontalface_alt2")
+    for threads in (1, 2):
+        cv2.setNumThreads(threads)
+        for name in _runner.available(["frontalface_default", "frontalface_alt2"]):
+            cascade, peer = vj.load(name), opencv_classifier(name)
+            detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, min_size=24, threads=threads)
+            theirs = peer.detectMultiScale(gray, SCALE_FACTOR, 3, 0, (24, 24))
+            check_equal(detector.detect(gray).boxes, theirs, name, threads == 1)  # type: ignore[arg-type]
+
+            def call(peer: Any = peer) -> object:
+                return peer.detectMultiScale(gray, SCALE_FACTOR, 3, 0, (24, 24))
+
+            add("two faces near", f"{name} in cv2", cascade, gray, call, min_size=24, threads=threads)
+    cv2.setNumThreads(1)
+
+    def by_alt2() -> object:
+        return alt2.detectMultiScale(gray, SCALE_FACTOR, 3, 0, (24, 24))
+
+    add("two faces near", "frontalface_alt2 in cv2", ours, gray, by_alt2, min_size=24, threads=1)
+    for what, image, least in (("two faces near", two, 24), ("two faces near", two, 80), ("one face", one, 80)):
+        if yunet is None:
+            break
+        model = open_yunet(yunet, 0.6)
+        model.setInputSize((image.shape[1], image.shape[0]))
+
+        def by_yunet(model: Any = model, image: Gray = image) -> object:
+            return model.detect(image)
+
+        add(what, "YuNet", ours, image, by_yunet, min_size=least, threads=1)
+    return rows
 
 
 def pyramid() -> list[dict[str, Any]]:
@@ -285,6 +348,16 @@ def _rest(figures: dict[str, Any]) -> str:
         ],
         *(
             [
+                f"640x480, {row['what']}, min. size {row['min_size']}, {row['threads']} thread"
+                f"{'s' if row['threads'] > 1 else ''}: {row['cascade']} against {row['peer']}",
+                f"{row['vj_ms']:.1f} ms",
+                f"{row['peer_ms']:.1f} ms",
+                f"{row['ratio']:.1f}",
+            ]
+            for row in figures.get("near", ())
+        ),
+        *(
+            [
                 f"pyramid of {row['size']}: {row['levels']} levels, resized and integrated",
                 f"{row['vj_ms']:.2f} ms",
                 f"{row['cv2_ms']:.2f} ms",
@@ -302,6 +375,7 @@ def _rest(figures: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.split("\n\n")[0])
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS), help="where the result goes")
+    parser.add_argument("--yunet", metavar="MODEL.onnx", help="also time this model on the same images")
     args = parser.parse_args(argv)
     if not hasattr(cv2, "CascadeClassifier"):
         print("benchmarks.speed: needs the CascadeClassifier of opencv-python 4", file=sys.stderr)
@@ -312,6 +386,7 @@ def main(argv: list[str] | None = None) -> int:
             "repeats": REPEATS,
             "detection": detection(),
             "packaged": packaged(),
+            "near": near(args.yunet),
             "pyramid": pyramid(),
             "process": process(),
             "memory": memory(),

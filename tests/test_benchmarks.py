@@ -144,12 +144,16 @@ def test_speed_is_measured_of_equal_results_only(monkeypatch):
     figures = {
         "detection": rows,
         "packaged": rows[0],
+        "near": speed.near(),
         "pyramid": speed.pyramid(),
         "process": {"second_seconds": 1.0, "first_seconds": 9.0},
         "memory": {"peak_gb": {"detector": 1.0, "cv2": 2.0}},
     }
     assert figures["pyramid"][0]["levels"] > 10
-    assert "| frontalface_alt2 | 160x120 |" in speed.table(figures)
+    shown = speed.table(figures)
+    assert "| frontalface_alt2 | 160x120 |" in shown
+    assert "two faces near, min. size 24, 2 threads: frontalface_alt2 against frontalface_alt2 in cv2" in shown
+    assert all(row["ratio"] == row["peer_ms"] / row["vj_ms"] for row in figures["near"])
     cascade = random_cascade(9, window=(12, 12))
     pictures = [gray("astronaut", (160, 120))]
     with pytest.raises(speed.DifferenceError, match="random 9: expected the boxes of cv2"):

@@ -115,3 +115,18 @@ def test_spoilt_cache_is_compiled_again(place):
         file.write_bytes(file.read_bytes()[:-20] + b"spoilt")
     assert start(place)[0] == 0
     assert start(place) == (1, where, "")
+
+
+def test_a_change_in_a_file_that_kernels_come_from_is_noticed(place):
+    """By itself numba looks only at the file that a kernel is in."""
+    folder = place / "package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    helper = "from vj._compile import njit\n@njit(cache=True)\ndef twice(x):\n    return "
+    (folder / "helper.py").write_text(f"{helper}2 * x\n")
+    code = KERNEL.replace("return 2 * x", "return twice(x)").replace("@njit", "from package.helper import twice\n@njit")
+    (folder / "kernel.py").write_text(code)
+    run = RUN.replace("import kernel", "from package import kernel")
+    assert [start(place, run)[0] for _ in range(2)] == [0, 1]
+    (folder / "helper.py").write_text(f"{helper}x + x + 0\n")
+    assert [start(place, run)[0] for _ in range(2)] == [0, 1]

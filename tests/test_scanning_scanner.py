@@ -1,15 +1,21 @@
 import threading
+from collections import Counter
 
 import naive
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import gray
 from scans import count, depths, scan, whole
 
 import vj
+from vj._compile import njit
 from vj.cascade.haar import HaarFeatures
+from vj.scanning import _kernels as kernels
 from vj.scanning.scanner import FLAT, Scanner
+from vj.scanning.tables import largest_values
 
 # (pool, node counts, weights that are no integers): every way in which the lane scan adds up a feature or a tree.
 SHAPES = [
@@ -23,6 +29,11 @@ SHAPES = [
     ("lbp", (1,), False),
     ("lbp", (1, 3), False),
 ]
+
+
+@njit()
+def left_out_of(rejected, pending):
+    return kernels._skipped(rejected, pending)
 
 
 def assert_scans_agree(scanner, image, stride=1, skip=False):
@@ -107,6 +118,68 @@ def test_skipping_leaves_out_the_right_neighbour_of_what_the_first_stage_rejects
             x += 2 if row[x] == 0 else 1
     counted = count(scanner, image, skip=True)
     assert (counted.windows, counted.entered[0], counted.hits) == (visited, entered, hits)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=100))
+@settings(max_examples=200, deadline=None)
+def test_what_is_left_out_of_a_row_follows_from_a_carry(rejected):
+    """32 windows at a time, whether or not the first of them is left out."""
+    expected, skipped = [], False
+    for one in rejected:
+        expected.append(skipped)
+        skipped = one and not skipped
+    found, pending = [], np.uint32(0)
+    for first in range(0, len(rejected), 32):
+        part = rejected[first : first + 32]
+        bits = sum(one << k for k, one in enumerate(part))
+        left_out, pending = left_out_of(np.uint32(bits), pending)
+        found += [bool(int(left_out) >> k & 1) for k in range(len(part))]
+    assert found == expected
+
+
+def test_the_bound_of_a_value_is_what_black_and_white_pixels_reach():
+    """It decides whether 16 bits are enough: no image may have a larger value."""
+    tight = 0
+    for kind in ("all", "odd"):
+        features = random_cascade(3, kind=kind).features
+        for rects, weights, tilted, bound in zip(
+            features.rects, features.weights, features.tilted, largest_values(features), strict=True
+        ):
+            pixels = Counter()
+            for rect, weight in zip(rects.tolist(), weights.tolist(), strict=True):
+                if weight:
+                    pixels.update(dict.fromkeys(naive.rectangle_pixels(*rect, tilted), weight))
+            largest = 255 * max(sum(w for w in pixels.values() if w > 0), -sum(w for w in pixels.values() if w < 0))
+            assert largest <= bound
+            tight += largest == bound
+        assert kind == "odd" or tight == len(features)
+
+
+def test_a_large_feature_is_summed_in_32_bits():
+    """Beyond 2**15 the lower halves of the sums no longer tell; the same cascade at several sizes has both."""
+    small, image = random_cascade(7), gray("camera", (120, 130))
+    seen = set()
+    for factor in (1, 3, 6):
+        features = HaarFeatures(small.features.rects * factor, small.features.weights, small.features.tilted)
+        window = (8 * factor, 9 * factor)
+        cascade = vj.Cascade(**{**vars(small), "window": window, "features": features})
+        scanner = Scanner(cascade)
+        seen |= set(scanner._merged.kinds.tolist())
+        for stride in (1, 2):
+            assert_scans_agree(scanner, image, stride, True)
+    assert seen >= {kernels.EDGE, kernels.LINE, kernels.WIDE}
+
+
+def test_a_node_that_several_branches_lead_to_is_scanned_one_by_one():
+    cascade = random_cascade(1, nodes=(3,))
+    children = np.tile([[1, 1], [2, 0], [-1, -2]], (cascade.n_trees, 1))
+    shared = vj.Cascade(**{**vars(cascade), "node_children": children})
+    image = gray("camera", (60, 50))
+    depth, sums = depths(Scanner(shared), image)
+    found = scan(Scanner(shared), image)
+    ys, xs = np.nonzero(depth == shared.n_stages)
+    np.testing.assert_array_equal(found.xs, xs)
+    np.testing.assert_array_equal(found.sums, sums[ys, xs])
 
 
 def test_sums_at_the_threshold_are_decided_exactly():

@@ -22,12 +22,14 @@ from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampli
 from vj.scanning.tables import (
     Grid,
     LaneTables,
+    branches,
     lane_order,
     lane_tables,
     merge_corners,
     offsets,
     plain_corners,
     plain_tables,
+    walk_corners,
 )
 
 # Windows integrated at a time: 10 MB of planes at 24x24.
@@ -93,11 +95,14 @@ class Scanner:
     def __init__(self, cascade: Cascade) -> None:
         self.cascade = cascade
         self._plain = plain_tables(cascade)
-        merged = merge_corners(cascade)
+        self._merged = merged = merge_corners(cascade)
         order = lane_order(cascade, merged.kinds)
         self._lanes = lane_tables(cascade, merged, order)
+        # Bounds checking does not see the loads of the lane scan, and where several branches lead to one node, as they
+        # may in a file, the lane scan has no place for it. The plain one gives the same answer.
+        self._one_by_one = bool(config.BOUNDSCHECK) or branches(cascade).shared  # type: ignore[attr-defined]
         self._plain_corners = plain_corners(cascade)
-        self._lane_corners = merged.corners[cascade.node_features[order]]
+        self._order = cascade.node_features[order]
         self._offsets: dict[Layout, tuple[Any, LaneTables, tuple[int, int, int, int]]] = {}
 
     def scan(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelScan:
@@ -184,10 +189,8 @@ class Scanner:
         grid, plain_offsets, lanes = self._tables(planes, rows, columns)
         results = np.empty((64, 2), dtype=np.int32), np.empty(64, dtype=np.float64), 0
         n_stages = self.cascade.n_stages
-        # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        plain = plain or bool(config.BOUNDSCHECK)  # type: ignore[attr-defined]
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
-        if plain:
+        if plain or self._one_by_one:
             hits, sums, found, windows = kernels.scan_plain(
                 planes, grid, self._plain, plain_offsets, (skip, coarse), results, counts
             )
@@ -232,8 +235,7 @@ class Scanner:
         """
         rule, count, budget = options
         cascades = tuple(one.tables(shapes) for one in (self, *others))
-        # Bounds checking does not see the loads of the lane scan; the plain one gives the same answer.
-        how = rule, count, bool(config.BOUNDSCHECK), budget  # type: ignore[attr-defined]
+        how = rule, count, any(one._one_by_one for one in (self, *others)), budget
         found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, how)
         return found
 
@@ -248,9 +250,10 @@ class Scanner:
         if known is None:
             plain = offsets(self._plain_corners, shape)
             records, walk = self._lanes.records.copy(), self._lanes.walk.copy()
-            records[:, : self._lane_corners.shape[1]] = offsets(self._lane_corners, shape)
+            merged = offsets(self._merged.corners, shape)
+            records[:, : merged.shape[1]] = merged[self._order]
             if len(walk):
-                walk[:, : plain.shape[1]] = plain[self.cascade.node_features]
+                walk[:, : plain.shape[1]] = walk_corners(plain, merged, self._merged)[self.cascade.node_features]
             width, height = self.cascade.window
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
             a, b, c, d = offsets(inner, shape).tolist()

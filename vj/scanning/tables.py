@@ -57,14 +57,14 @@ class LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
     A part of a stage, see `PlainTables`, has a segment for each depth of its trees, one if they are stumps: `segments`
-    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, KINDS + 1) holds the first and
-    those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`, and
-    `children` the positions of both children in their part, or the last one of the scratch space. Leaves are in units
-    of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which a window
-    surely and perhaps passes. The first stage has `first_stage` parts.
+    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, KINDS + 1) holds the first one
+    and those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`.
+    Leaves are in units of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the
+    sums at which a window surely and perhaps passes. The first stage has `first_stage` parts.
 
     What is summed exactly is read node by node in file order: `walk` (n_nodes, 16) holds the corners, the threshold and
-    the weights of a Haar-like feature, `links` (n_nodes, 2) the next node on either side, or ``~leaf``.
+    the weights of a Haar-like feature, see `_kernels.WEIGHT`; `links` (n_nodes, 2) the next node on either side, or
+    ``~leaf``.
     """
 
     lbp: bool
@@ -77,7 +77,6 @@ class LaneTables(NamedTuple):
     high: Any
     records: Any
     weights: Any
-    children: Any
     walk: Any
     links: Any
 
@@ -273,10 +272,9 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     bases = np.add.reduceat(base, parts.starts[:-1]).astype(np.int32)
     first = _first_nodes(cascade, parts)
     segments, ends = _segments(first, cascade.node_depths[order], merged.kinds[features])
-    scratch = int(np.diff(first).max()) + 1
     return LaneTables(
         lbp=lbp,
-        scratch=scratch,
+        scratch=2 * int(np.diff(first).max()) + 1,
         first_stage=int((parts.stages == 0).sum()),
         segments=segments,
         ends=ends,
@@ -285,13 +283,12 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
         records=_records(cascade, merged, order, deltas, first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
-        children=_child_places(cascade, first, scratch - 1)[order],
-        walk=_walk(cascade),
+        walk=_walk(cascade, merged),
         links=_links(cascade),
     )
 
 
-def _walk(cascade: Cascade) -> npt.NDArray[np.int32]:
+def _walk(cascade: Cascade, merged: _Merged) -> npt.NDArray[np.int32]:
     """Return `LaneTables.walk` without the corners, which depend on the layout; no rows for LBP."""
     features = cascade.features
     if not isinstance(features, HaarFeatures):
@@ -299,7 +296,33 @@ def _walk(cascade: Cascade) -> npt.NDArray[np.int32]:
     walk = np.zeros((len(cascade.node_features), int(kernels.RECORD)), dtype=np.int32)
     walk[:, kernels.THRESHOLD] = cascade.node_thresholds.view(np.int32)
     walk[:, int(kernels.WEIGHT) :] = features.weights[cascade.node_features].view(np.int32)
+    lines = as_lines(merged)[cascade.node_features]
+    weights = np.where(merged.kinds == kernels.EDGE, 2, merged.multipliers)[cascade.node_features]
+    walk[lines, kernels.WEIGHT] = weights[lines]
     return walk
+
+
+def as_lines(merged: _Merged) -> npt.NDArray[np.bool_]:
+    """Return which features are read like lines when they are summed exactly: edges too, with a corner that cancels."""
+    return np.isin(merged.kinds, (kernels.EDGE, kernels.LINE, kernels.WIDE))
+
+
+def walk_corners(plain: _Ints, lanes: _Ints, merged: _Merged) -> _Ints:
+    """Return the corners in each feature's row of `LaneTables.walk`; shape (n, 12).
+
+    Parameters
+    ----------
+    plain, lanes : ndarray of int64, shape (n, 12)
+        Offsets of the features' corners, as they are and merged.
+    merged : _Merged
+    """
+    found = plain.copy()
+    lines = as_lines(merged)
+    found[lines, :8] = lanes[lines, :8]
+    edges = merged.kinds == kernels.EDGE
+    found[edges, 6:8] = lanes[edges, 5:6]
+    found[lines, kernels.FORM] = -1
+    return found
 
 
 def _links(cascade: Cascade) -> npt.NDArray[np.int32]:
@@ -331,10 +354,34 @@ def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray
     return (values[:, 0] - values[:, 1]).astype(np.int32), values[cascade.tree_starts[:-1], 1].astype(np.int32)
 
 
-def _child_places(cascade: Cascade, first: _Ints, nowhere: int) -> npt.NDArray[np.int32]:
-    """Return each node's left and right child by position in the part, `nowhere` for leaves; shape (n_nodes, 2)."""
-    inside = cascade.node_roots - np.repeat(first[:-1], np.diff(first))
-    return np.where(cascade.node_children > 0, cascade.node_children + inside[:, None], nowhere).astype(np.int32)
+class _Branches(NamedTuple):
+    """The branch that leads to each node: from which node, or -1, and to which side; whether several lead to one."""
+
+    parents: _Ints
+    sides: _Ints
+    shared: bool
+
+
+def branches(cascade: Cascade) -> _Branches:
+    """Return which branch leads to each node. A file may lead to a node along several branches, or along none."""
+    parents = np.full(len(cascade.node_children), -1, dtype=np.int64)
+    sides, several = np.zeros_like(parents), np.zeros_like(parents)
+    for side in (0, 1):
+        nodes = np.flatnonzero(cascade.node_children[:, side] > 0)
+        children = cascade.node_roots[nodes] + cascade.node_children[nodes, side]
+        parents[children], sides[children] = nodes, side
+        np.add.at(several, children, 1)
+    return _Branches(parents, sides, bool((several > 1).any()))
+
+
+def _places(cascade: Cascade, order: _Ints, first: _Ints) -> npt.NDArray[np.int32]:
+    """Return the word of the scratch space that says which lanes reach each node in `order`; see `kernels._branch`."""
+    parents, sides, _ = branches(cascade)
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    begin = np.repeat(first[:-1], np.diff(first))
+    words = np.where(parents >= 0, 2 * (position[parents] - begin) + sides + 1, 0)
+    return words[order].astype(np.int32)
 
 
 def _segments(
@@ -357,7 +404,7 @@ def _records(
 ) -> npt.NDArray[np.int32]:
     """Return the rows of the nodes in `order`, without the corners, which depend on the layout."""
     lbp = cascade.kind == "lbp"
-    places = (order - np.repeat(first[:-1], np.diff(first))).astype(np.int32)
+    places = _places(cascade, order, first)
     records = np.zeros((len(order), int(kernels.LBP_RECORD if lbp else kernels.RECORD)), dtype=np.int32)
     if lbp:
         records[:, kernels.LBP_SUBSET : kernels.LBP_SUBSET + SUBSET_WORDS] = cascade.node_subsets[order]
