@@ -26,6 +26,7 @@ from vj.detector import Detector
 from vj.errors import InputError
 from vj.evaluation import report
 from vj.evaluation.bootstrap import interval
+from vj.evaluation.curves import VIOLA_JONES
 from vj.evaluation.matching import Found, overlaps
 from vj.evaluation.measure import (
     Detect,
@@ -92,7 +93,7 @@ def measure(
         detect = cascade_detector(cascade, **own)
         cost = Detector(cascade, **own).cost
     result = evaluate(name, list(run_detector(detect, pictures, cost)), rules)
-    figures = as_figures(result)
+    figures = as_figures(result, false_positives=VIOLA_JONES)
     figures["interval"] = {
         "average_precision": interval(result, lambda c: c.average_precision),
         "10": interval(result, lambda c: c.recall_at(10)),

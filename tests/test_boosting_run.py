@@ -27,6 +27,7 @@ from vj.boosting.stage import stage_threshold
 from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
+from vj.datasets.vec_files import write_vec
 from vj.errors import InputError
 from vj.scanning.scanner import Scanner
 
@@ -196,7 +197,7 @@ def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
             cv2.imwrite(str(tmp_path / name / f"{k:03}.png"), crop)
     sources = [{"path": tmp_path / "upright"}, {"path": tmp_path / "hard", "thresholds": False}]
     config = TrainingConfig.from_mapping(
-        {**BASE, "positives": sources, "min_hit_rate": 0.95, "stages": 1, "positives_per_stage": 500}
+        {**BASE, "positives": sources, "min_hit_rate": 0.95, "stages": 1, "positives_per_stage": 500, "jitter": 0}
     )
     run = Training(config, backgrounds=photos)
     reports = list(run)
@@ -358,3 +359,32 @@ def _depth(cascade, window):
 
 def _passes(cascade, window):
     return int(_depth(cascade, window) == cascade.n_stages)
+
+
+def test_few_positives_get_copies_of_which_none_is_held_out(photos, faces):
+    settings = {"window": "12x12", "negatives_per_stage": 100, "holdout": 0.25}
+
+    def run(n, **changes):
+        return Training(positives=faces[:n], backgrounds=photos, **{**settings, **changes})
+
+    # 30 objects train, 10 are held out: 300 windows are ten of each.
+    training = run(40, positives_per_stage=300)
+    assert len(training.positives.windows) == 30 * 10 + 10
+    assert np.bincount(training.positives.groups[training.held_out]).max() == 1
+    plain = run(40, jitter=0)
+    assert np.array_equal(training.positives.windows[training.held_out], plain.positives.windows[plain.held_out])
+    # As asked for, the held-out ones have theirs, too.
+    asked = run(40, positives_per_stage=300, jitter=9)
+    assert len(asked.positives.windows) == 400
+    assert len(run(40, positives_per_stage=300, mirror=True).positives.windows) == 30 * 10 + 20
+    # Enough of them, and as many as there may be.
+    assert len(run(40, positives_per_stage=30).positives.windows) == 40
+    assert len(run(40).positives.windows) == 30 * 16 + 10
+    assert any("jittered copies make 490 positives of 40" in note for note in run(40).positives.notes)
+
+
+def test_ready_windows_get_no_copies_of_their_own_accord(tmp_path, photos, faces):
+    write_vec(tmp_path / "faces.vec", faces[:40])
+    settings = {"window": "25x25", "backgrounds": photos, "positives": str(tmp_path / "faces.vec")}
+    assert len(Training(**settings).positives.windows) == 40
+    assert len(Training(**settings, jitter=2).positives.windows) == 120

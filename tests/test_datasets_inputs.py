@@ -30,7 +30,7 @@ def ramp():
 def _load(workers=2, **table):
     pool = Workers(workers)
     try:
-        return load_positives(TrainingConfig.from_mapping({"window": "10x10", **table}), pool)
+        return load_positives(TrainingConfig.from_mapping({"window": "10x10", "jitter": 0, **table}), pool)
     finally:
         pool.close()
 

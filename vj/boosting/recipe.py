@@ -199,6 +199,12 @@ class TrainingConfig:
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
     features: str = _choice("basic", FEATURE_KINDS, "pool of features to choose from")
+    feature_step: int = _integer(
+        0,
+        0,
+        16,
+        "Haar: positions and sizes of features are multiples of this; 0: 1, or more if a million fit",
+    )
     stages: int = _integer(20, 1, 200, "maximum number of stages")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
@@ -210,6 +216,9 @@ class TrainingConfig:
     max_weak_count: int = _integer(200, 1, 10000, "maximum number of weak classifiers in a stage", True)
     pruning: float = _number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
+    )
+    soft_loss: float = _number(
+        0.0, 0.0, 0.5, "share of the positives found that soft thresholds, set at the end, may lose; 0: none are set"
     )
     holdout: float = _number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
 
@@ -226,7 +235,12 @@ class TrainingConfig:
     search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample", True)
 
     mirror: bool = _flag(False, "add every positive mirrored")
-    jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
+    jitter: int = _integer(
+        -1,
+        -1,
+        1000,
+        "jittered copies of every positive; -1: enough for positives_per_stage, at most 15; none of .vec",
+    )
     shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
     scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
