@@ -219,12 +219,24 @@ class Detector(Settings):
     def detect_with_sums(self, image: npt.NDArray[Any]) -> tuple[Detections, Floats]:
         """Like `detect`; also return OpenCV's level weights: the largest sum of the last stage merged into each box."""
         gray = to_gray(image)
-        found, limit = self._hits(gray), float(self.cascade.stage_limits[-1])
+        return self.group(self._hits(gray), gray.shape)
+
+    def group(self, found: Hits, shape: tuple[int, ...]) -> tuple[Detections, Floats]:
+        """Group hits as `detect_with_sums` does: to try several settings of grouping on one scan.
+
+        Parameters
+        ----------
+        found : Hits
+            What `hits` returned.
+        shape : (int, int)
+            Height and width of the image.
+        """
+        limit = float(self.cascade.stage_limits[-1])
         if self.suppression is None:
             groups = group_rectangles(found.boxes, self.min_neighbors, sums=found.sums, limit=limit)
         else:
             groups = suppress_groups(found.boxes, self.min_neighbors, self.suppression, found.sums, limit=limit)
-        boxes, kept = clip_boxes(groups.boxes, gray.shape)
+        boxes, kept = clip_boxes(groups.boxes, shape)
         scores, calibration = groups.evidence[kept], self.cascade.calibration
         probabilities = None if calibration is None else calibration(scores)
         return Detections(boxes, scores, groups.counts[kept], probabilities), groups.sums[kept]

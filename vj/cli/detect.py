@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="keep detections with a probability of at least P, 0 to 1; needs a cascade with a calibration",
     )
+    parser.add_argument("--min-score", type=float, metavar="S", help="keep detections with a score of at least S")
     parser.add_argument(
         "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
     )
@@ -103,6 +104,8 @@ def _detect(argv: Sequence[str] | None) -> int:
             found, image = _run(detector, path, args.max_pixels)
             if args.threshold is not None:
                 found = found.at_least(args.threshold)
+            if args.min_score is not None:
+                found = found[found.scores >= args.min_score]
             if path in targets:
                 write_image(targets[path], draw_boxes(image, found.boxes))
         except InputError as error:
