@@ -91,7 +91,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     if pages:
         from vj.html.evaluation import evaluation_page
 
-        write_text(args.html, evaluation_page(pages, f"Evaluation on {args.dataset}").render())
+        write_text(args.html, evaluation_page(pages, args.dataset).render())
     return _common.SOME_FAILED if failed else _common.OK
 
 

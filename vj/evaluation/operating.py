@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Counts, Floats
+from vj._types import Floats
+from vj.cascade.calibration import ScoreCalibration
 from vj.datasets.labelled import LabelledImage
 from vj.detector import Detector
 from vj.errors import InputError
@@ -29,6 +31,20 @@ SUPPRESSED = (0, 1, 2, 3, 4, 6)
 """Those tried with suppression."""
 
 
+class Threshold(NamedTuple):
+    """What a detection must have at least.
+
+    Parameters
+    ----------
+    kind : {'score', 'probability'}
+    value : str
+        A decimal number.
+    """
+
+    kind: Literal["score", "probability"]
+    value: str
+
+
 @dataclass(frozen=True, eq=False)
 class OperatingCurve:
     """What a detector finds with one `min_neighbors`, as the threshold falls.
@@ -37,33 +53,50 @@ class OperatingCurve:
     ----------
     min_neighbors : int
     curve : Curve
-        Its `scores` are probabilities if the cascade has a calibration.
     milliseconds : float
         Mean wall time of the scan and the grouping for an image.
+    calibration : ScoreCalibration, optional
+        That of the cascade.
     """
 
     min_neighbors: int
     curve: Curve
     milliseconds: float
+    calibration: ScoreCalibration | None = None
 
     @property
     def useful(self) -> npt.NDArray[np.int64]:
-        """Points at which more is found than at any higher threshold: for each recall the fewest false positives."""
-        true = self.curve.true
-        return np.asarray(np.flatnonzero(np.diff(true, prepend=0.0) > 0))
+        """Points at which more is found than at any higher threshold, and the last point, without a threshold.
 
-    def threshold(self, point: int) -> str:
-        """Return the shortest number that keeps exactly the detections of a point; empty if that takes none.
+        For each recall the one with the fewest false positives.
+        """
+        true = self.curve.true
+        points = np.flatnonzero(np.diff(true, prepend=0.0) > 0)
+        return points if not len(true) else np.union1d(points, len(true) - 1)
+
+    def threshold(self, point: int) -> Threshold | None:
+        """Return the threshold of the fewest digits that keeps exactly the detections of a point; None if all are kept.
 
         Parameters
         ----------
         point : int
             Index into `curve`.
+
+        Returns
+        -------
+        Threshold
+            On the probability if the cascade has a calibration and that tells these detections from the others; a
+            calibration is flat in parts.
         """
-        values = self.curve.scores
-        if point == len(values) - 1:
-            return ""
-        return shortest_between(float(values[point + 1]), float(values[point]))
+        scores = self.curve.scores
+        if point == len(scores) - 1:
+            return None
+        if self.calibration is not None:
+            p = self.calibration(scores)
+            low, high = float(p[point + 1 :].max()), float(p[: point + 1].min())
+            if low < high:
+                return Threshold("probability", shortest_between(low, high))
+        return Threshold("score", shortest_between(float(scores[point + 1]), float(scores[point])))
 
 
 def shortest_between(low: float, high: float) -> str:
@@ -133,13 +166,13 @@ def operating_curves(
             seconds[k].append(scan + time.perf_counter() - start)
             boxes = alignment.apply(found.boxes.astype(np.float64))
             outcome = match(Found(boxes, found.scores), truth, rules.iou_threshold).outcome
-            parts[k].append((found.scores if found.probabilities is None else found.probabilities, outcome))
+            parts[k].append((found.scores, outcome))
     if not n_images:
         raise InputError("expected images that can be read, got none")
     if not wanted:
         raise InputError("expected at least one object to find, got none")
     return [
-        OperatingCurve(n, _curve(rows, wanted), 1000 * float(np.mean(times)))
+        OperatingCurve(n, _curve(rows, wanted), 1000 * float(np.mean(times)), detector.cascade.calibration)
         for n, rows, times in zip(tried, parts, seconds, strict=True)
     ]
 
@@ -150,8 +183,8 @@ def _curve(parts: list[tuple[Floats, npt.NDArray[np.int8]]], wanted: int) -> Cur
     return pooled(values[counts], (outcome[counts] == TRUE).astype(np.float64), wanted, len(parts))
 
 
-def thinned(points: Counts, most: int) -> Counts:
+def thinned(points: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
     """Return at most `most` of some points: the first, the last, and others evenly between them."""
     if len(points) <= most:
         return points
-    return points[np.unique(np.rint(np.linspace(0, len(points) - 1, most)).astype(int))]
+    return np.asarray(points[np.unique(np.rint(np.linspace(0, len(points) - 1, most)).astype(int))])

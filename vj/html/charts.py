@@ -73,9 +73,11 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage, such as 99.5 %, 0.12 % or 1.2e-05 %."""
+    """Return a share as a percentage; below 0.001 % as one in so many, such as 1 in 4,350,000."""
     value = 100 * share
-    return f"{value:.2f} %" if value >= 0.1 or value == 0 else f"{number(value)} %"
+    if 0 < value < 1e-3:
+        return f"1 in {float(f'{1 / share:.3g}'):,.0f}"
+    return f"{value:.2f} %" if value >= 0.1 or value == 0 else f"{value:.2g} %"
 
 
 def duration(seconds: float) -> str:

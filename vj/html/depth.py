@@ -32,8 +32,8 @@ SIDE, MAP_SIDE = 900, 240
 CELLS = 400
 """Cells of an image at most."""
 
-NODES = 250_000
-"""Most nodes evaluated on the windows embedded of one image, 1.4 MB; cells grow until that is enough."""
+NODES = 150_000
+"""Most nodes evaluated on the windows embedded of one image, 0.8 MB; cells grow until that is enough."""
 
 
 @dataclass(frozen=True, eq=False)

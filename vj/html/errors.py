@@ -15,7 +15,7 @@ from vj.evaluation.sheets import tile
 from vj.html.charts import number
 from vj.html.page import Section, picture, text
 
-SHOWN = 60
+SHOWN = 48
 """Most errors of a kind."""
 
 
@@ -76,25 +76,26 @@ def errors_section(result: Evaluation, paths: Sequence[Path], name: str = "error
         Of the section.
     """
     wrong, missed = false_positives(result, paths), misses(result, paths)
+    order = "first those that nothing overlaps, then by the score of the nearest detection"
     body = (
         f"<h3>False positives</h3>{_gallery(wrong, 'the surest first')}"
-        f"<h3>Missed objects</h3>{_gallery(missed, 'first those that nothing overlaps, then by the nearest score')}"
+        f"<h3>Missed objects</h3>{_gallery(missed, order, 'nearest ')}"
     )
     return Section(name, f"Errors: {result.name}", body)
 
 
-def _gallery(errors: Sequence[Error], order: str) -> str:
+def _gallery(errors: Sequence[Error], order: str, prefix: str = "") -> str:
     if not errors:
         return "<p>None.</p>"
     shown = errors[:SHOWN]
     which = f"all {len(errors):,}" if len(errors) == len(shown) else f"{len(shown)} of {len(errors):,}"
-    return f'<p>{which}, {order}</p><ul class="gallery">{"".join(map(_item, shown))}</ul>'
+    return f'<p>{which}, {order}</p><ul class="gallery">{"".join(_item(one, prefix) for one in shown)}</ul>'
 
 
-def _item(error: Error) -> str:
-    score = "no detection" if np.isnan(error.score) else f"score {number(error.score)}"
+def _item(error: Error, prefix: str) -> str:
+    score = "no detection" if np.isnan(error.score) else f"{prefix}score {number(error.score)}"
     name = text(error.path.name)
-    source = picture(tile(error.path, error.box), quality=80)
+    source = picture(tile(error.path, error.box), quality=75)
     return (
         f'<li><figure><img alt="{name}: {text(score)}" src="{source}" width="112" height="112">'
         f"<figcaption><b>{text(score)}</b><br>{text(error.words)}<br>"

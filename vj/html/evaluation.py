@@ -43,14 +43,15 @@ class Measured:
     detector: Detector | None = None
 
 
-def evaluation_page(measured: Sequence[Measured], title: str) -> Page:
+def evaluation_page(measured: Sequence[Measured], dataset: str) -> Page:
     """Return the page of an evaluation.
 
     Parameters
     ----------
     measured : sequence of Measured
         At least one, on the same images.
-    title : str
+    dataset : str
+        Path of the labels.
     """
     first = measured[0].result.curve
     sections = [_table(measured), roc_section([one.result for one in measured])]
@@ -64,7 +65,7 @@ def evaluation_page(measured: Sequence[Measured], title: str) -> Page:
     cascade = next((one for one in measured if one.detector is not None), None)
     if cascade is not None and cascade.detector is not None:
         sections.append(depth_section(cascade.detector, worst(cascade)))
-    return Page(title, sections, facts)
+    return Page(f"Evaluation on {Path(dataset).name}", sections, facts, notes=[f"labels: {dataset}"])
 
 
 def measured_sections(one: Measured, suffix: str = "") -> list[Section]:

@@ -12,9 +12,12 @@ import numpy as np
 from vj.detector import Detector
 from vj.evaluation.curves import Curve
 from vj.evaluation.measure import Evaluation
-from vj.evaluation.operating import OperatingCurve, thinned
+from vj.evaluation.operating import OperatingCurve, Threshold, thinned
 from vj.html.charts import plain
 from vj.html.page import Section, part, text
+
+OPTIONS = {"score": "--min-score", "probability": "--threshold"}
+"""The option of ``vj-detect`` for each kind of threshold."""
 
 POINTS = 400
 """Most points of a curve: each is exact, others between them are left out."""
@@ -36,13 +39,13 @@ class Search:
     cascade: str
     curves: Sequence[OperatingCurve]
 
-    def command(self, min_neighbors: int, threshold: str) -> str:
-        """Return the command line that detects with these settings; with an empty threshold, whatever the score."""
-        before, option, after = self.parts(min_neighbors)
-        return f"{before} {option} {threshold}{after}" if threshold else f"{before}{after}"
+    def command(self, min_neighbors: int, threshold: Threshold | None) -> str:
+        """Return the command line that detects with these settings; without a threshold, whatever the score."""
+        before, after = self.parts(min_neighbors)
+        return f"{before} {OPTIONS[threshold.kind]} {threshold.value}{after}" if threshold else f"{before}{after}"
 
-    def parts(self, min_neighbors: int) -> tuple[str, str, str]:
-        """Return the command line up to the threshold, the option for it, and what follows."""
+    def parts(self, min_neighbors: int) -> tuple[str, str]:
+        """Return the command line up to the threshold, and what follows it."""
         one = self.detector
         words = ["vj-detect", "--cascade", self.cascade, "--min-neighbors", str(min_neighbors)]
         after = ["--scale-factor", f"{one.scale_factor!r}"] if one.scale_factor != 1.1 else []
@@ -51,8 +54,7 @@ class Search:
                 after += [option, f"{size[0]}x{size[1]}"]
         after += ["--stride", str(one.stride)] if one.stride else []
         after += ["--suppression", f"{one.suppression!r}"] if one.suppression is not None else []
-        option = "--min-score" if one.cascade.calibration is None else "--threshold"
-        return shlex.join(words), option, "".join(f" {word}" for word in after) + " IMAGES"
+        return shlex.join(words), "".join(f" {word}" for word in after) + " IMAGES"
 
 
 def operating_section(searches: Sequence[Search], result: Evaluation, name: str = "operating") -> Section:
@@ -67,11 +69,10 @@ def operating_section(searches: Sequence[Search], result: Evaluation, name: str 
     name : str
         Of the section.
     """
-    calibrated = searches[0].detector.cascade.calibration is not None
     data = {
         "wanted": result.curve.n_wanted,
         "images": result.curve.n_images,
-        "unit": "probability" if calibrated else "score",
+        "options": OPTIONS,
         "searches": [_search(one) for one in searches],
     }
     a = result.alignment
@@ -103,7 +104,8 @@ def _curve(search: Search, one: OperatingCurve) -> dict[str, Any]:
     return {
         "min_neighbors": one.min_neighbors,
         "milliseconds": round(one.milliseconds, 3),
-        "threshold": thresholds,
+        "kind": ["" if one is None else one.kind for one in thresholds],
+        "threshold": ["" if one is None else one.value for one in thresholds],
         "lowest": plain(one.curve.scores[points]),
         "true": [int(v) for v in one.curve.true[points]],
         "false": [int(v) for v in one.curve.false[points]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Run:
     Parameters
     ----------
     name : str
+        The folder.
     reports : sequence of StageReport
     cascade : Cascade or None
         Of these stages; None if there is none yet.
@@ -65,7 +67,8 @@ def training_page(run: Run, *, status: str = "", running: bool = False, measured
         sections += [_stages(run.reports), _cost(run.reports, run.cascade), features]
     sections += [_samples(run)]
     facts = _facts(run)
-    return Page(f"Training: {run.name}", sections, facts, status, REFRESH if running else 0, run.notes)
+    notes = [f"folder: {run.name}", *run.notes]
+    return Page(f"Training: {Path(run.name).name}", sections, facts, status, REFRESH if running else 0, notes)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -64,6 +64,14 @@ var vjCharts = (function () {
     return values.map(function (v) { return Number.isInteger(v) ? String(v) : ""; });
   }
 
+  // Of a logarithmic axis, the powers of ten alone, and no more of them than can be read.
+  function powers(u) {
+    var low = Math.ceil(Math.log10(u.scales.y.min) - 1e-9), high = Math.floor(Math.log10(u.scales.y.max) + 1e-9);
+    var step = Math.max(1, Math.ceil((high - low) / 5)), found = [];
+    for (var k = high; k >= low; k -= step) found.unshift(Math.pow(10, k));
+    return found;
+  }
+
   function lineChart(element) {
     var given = data(element), unit = given.unit;
     var one = draw(element.querySelector(".plot"), function (width) {
@@ -79,7 +87,7 @@ var vjCharts = (function () {
         },
         axes: [
           axis({ label: given.x.label, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 34, values: wholeNumbers }),
-          axis({ size: 58, values: function (u, values) {
+          axis({ size: 62, splits: given.log ? powers : undefined, values: function (u, values) {
             return values.map(function (v) { return v == null ? "" : short(v) + unit; });
           } })
         ],
@@ -93,6 +101,7 @@ var vjCharts = (function () {
       };
     }, function () { return [given.x.values].concat(given.series.map(function (s) { return s.values; })); });
     keys(element, one);
+
   }
 
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", function () {

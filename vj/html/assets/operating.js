@@ -2,16 +2,22 @@
 (function () {
   "use strict";
   var C = vjCharts;
-  var TICKS = [0, 0.01, 0.1, 1, 10, 100, 1000];
 
-  function falseScale() {
-    // Room for zero, and for four orders of magnitude.
-    return { time: false, distr: 4, asinh: 0.01, range: function (u, low, high) { return [0, Math.max(high, 0.01)]; } };
+  // Logarithmic down to one false positive in the whole set, with room for none.
+  function falseScale(images, most) {
+    return { time: false, distr: 4, asinh: 1 / images, range: [0, most] };
   }
-  function falseAxis() {
+  function falseAxis(images) {
     return C.axis({
       label: "false positives per image", labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 34,
-      splits: function (u) { return TICKS.filter(function (t) { return t <= u.scales.x.max; }); },
+      splits: function (u) {
+        var found = [0], room = u.bbox.width / devicePixelRatio > 420 ? [1, 2, 5] : [1];
+        for (var k = -5; k < 5; k++) room.forEach(function (f) {
+          var t = +(f * Math.pow(10, k)).toPrecision(1);
+          if (t >= 1 / images && t <= u.scales.x.max) found.push(t);
+        });
+        return found;
+      },
       values: function (u, values) { return values.map(String); }
     });
   }
@@ -19,6 +25,17 @@
     return C.axis({ size: 52, values: function (u, values) { return values.map(function (v) { return v + " %"; }); } });
   }
   function withPercent(u, v) { return v == null ? "–" : v.toFixed(1) + " %"; }
+
+  // A curve over false positives per image, from nothing at zero to the end of the axis.
+  function rising(falses, founds, images, wanted, most) {
+    var x = falses.map(function (n) { return n / images; }), y = founds.map(function (n) { return 100 * n / wanted; });
+    if (!x.length || x[0] > 0) { x.unshift(0); y.unshift(0); }
+    if (x[x.length - 1] < most) { x.push(most); y.push(y[y.length - 1]); }
+    return [x, y];
+  }
+  function mostOf(lists, images) {
+    return 1.05 * Math.max.apply(null, [10 / images].concat(lists.map(function (one) { return one.length ? one[one.length - 1] / images : 0; })));
+  }
 
   // Several lines, each with its own abscissae, on common ones.
   function joined(lines) {
@@ -37,26 +54,30 @@
     var pick = element.querySelector("select"), ranges = element.querySelectorAll("input[type=range]");
     var outputs = element.querySelectorAll("output"), neighbors = ranges[0], level = ranges[1];
     var code = element.querySelector("code"), button = element.querySelector("button");
+    var usual = search.curves.findIndex(function (one) { return one.min_neighbors === 3; });
+    neighbors.max = search.curves.length - 1;
+    neighbors.value = usual < 0 ? 0 : usual;
+    level.max = level.value = Math.max(0, search.curves[+neighbors.value].true.length - 1);
     given.searches.forEach(function (one, k) {
       pick.add(new Option(one.scale_factor + " (" + one.curves[0].milliseconds.toFixed(1) + " ms)", k));
     });
     if (given.searches.length < 2) element.querySelector(".search").hidden = true;
 
+    function most() { return mostOf(search.curves.map(function (one) { return one.false; }), given.images); }
     function curve() { return search.curves[+neighbors.value]; }
     function lines() {
       var all = search.curves.map(function (one) {
-        return [one.false.map(function (n) { return n / given.images; }),
-          one.true.map(function (n) { return 100 * n / given.wanted; })];
+        return rising(one.false, one.true, given.images, given.wanted, most());
       });
-      var k = +level.value, now = all[+neighbors.value];
-      all.push(now[0].length ? [[now[0][k]], [now[1][k]]] : [[0], [0]]);
+      var k = +level.value, now = curve();
+      all.push(now.true.length ? [[now.false[k] / given.images], [100 * now.true[k] / given.wanted]] : [[0], [0]]);
       return joined(all);
     }
     var chart = C.draw(element.querySelector(".plot"), function (width) {
       return {
         width: width, height: 280, cursor: { y: false, drag: { x: false, y: false } }, legend: { show: false },
-        scales: { x: falseScale(), y: { range: [0, 100] } },
-        axes: [falseAxis(), percentAxis()],
+        scales: { x: falseScale(given.images, most()), y: { range: [0, 100] } },
+        axes: [falseAxis(given.images), percentAxis()],
         series: [{}].concat(search.curves.map(function (one, k) {
           var chosen = k === +neighbors.value;
           return {
@@ -72,7 +93,7 @@
       var put = function (name, words) { element.querySelector("[data-is=" + name + "]").textContent = words; };
       outputs[0].textContent = one.min_neighbors + " (" + (one.min_neighbors ? "more than " + one.min_neighbors + " hits" : "any hit") + ")";
       var threshold = n ? one.threshold[k] : "";
-      var words = threshold ? given.unit + " of at least " + threshold : "none";
+      var words = threshold ? one.kind[k] + " of at least " + threshold : "none";
       outputs[1].textContent = words;
       level.setAttribute("aria-valuetext", words);
       neighbors.setAttribute("aria-valuetext", outputs[0].textContent);
@@ -81,7 +102,7 @@
       put("false", wrong + " (" + (wrong / given.images).toFixed(wrong / given.images < 1 ? 3 : 1) + " per image)");
       put("precision", found + wrong ? (100 * found / (found + wrong)).toFixed(1) + " %" : "–");
       put("time", one.milliseconds.toFixed(1) + " ms");
-      code.textContent = one.command[0] + (threshold ? " " + one.command[1] + " " + threshold : "") + one.command[2];
+      code.textContent = one.command[0] + (threshold ? " " + given.options[one.kind[k]] + " " + threshold : "") + one.command[1];
       element.dataset.point = [one.min_neighbors, threshold, found, wrong].join(" ");
     }
     // Keep the threshold where it was, as near as the other curve has it.
@@ -102,7 +123,6 @@
     }
     var held = null;
     pick.addEventListener("change", function () { search = given.searches[+pick.value]; setCurve(held); });
-    neighbors.max = search.curves.length - 1;
     neighbors.addEventListener("input", function () { setCurve(held); });
     level.addEventListener("input", function () { held = current(); show(); if (chart.chart) chart.chart.setData(lines()); });
     button.addEventListener("click", function () {
@@ -110,13 +130,12 @@
       var select = function () { getSelection().selectAllChildren(code); if (document.execCommand("copy")) done(); };
       if (navigator.clipboard) navigator.clipboard.writeText(code.textContent).then(done, select); else select();
     });
-    var usual = search.curves.findIndex(function (one) { return one.min_neighbors === 3; });
-    neighbors.value = usual < 0 ? 0 : usual;
     setCurve(null);
   }
 
   function roc(element) {
     var given = C.data(element), plots = element.querySelectorAll(".plot");
+    var most = mostOf(given.detectors.map(function (one) { return one.false; }), given.images);
     function series(stepped) {
       return given.detectors.map(function (one, k) {
         return {
@@ -129,14 +148,14 @@
       var one = C.draw(plots[which], function (width) {
         return {
           width: width, height: 280, cursor: { y: false, drag: { x: false, y: false } },
-          scales: { x: which ? { time: false, range: [0, 100] } : falseScale(), y: { range: [0, 100] } },
-          axes: [which ? C.axis({ label: "recall, %", labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 34 }) : falseAxis(), percentAxis()],
+          scales: { x: which ? { time: false, range: [0, 100] } : falseScale(given.images, most), y: { range: [0, 100] } },
+          axes: [which ? C.axis({ label: "recall, %", labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 34 }) : falseAxis(given.images), percentAxis()],
           series: [{ label: which ? "recall" : "false positives per image", value: function (u, v) { return C.short(v); } }].concat(series(!which))
         };
       }, function () {
         return joined(given.detectors.map(function (one) {
           return which ? [one.recall, one.precision]
-            : [one.false.map(function (n) { return n / given.images; }), one.recall];
+            : rising(one.false, one.recall, given.images, 100, most);
         }));
       });
       plots[which].setAttribute("role", "group");
