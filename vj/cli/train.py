@@ -10,6 +10,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -302,7 +303,8 @@ def _measured(cascade: Any, folder: Path, labelled: Any, log: Any) -> Any:
     from vj.cli._pages import measure
     from vj.detector import Detector
     from vj.evaluation.measure import Rules, measurable, run_detector
-    from vj.html.evaluation import measured_sections
+    from vj.html.depth import depth_section
+    from vj.html.evaluation import measured_sections, worst
 
     def told(images: Any, text: str) -> Any:
         for k, image in enumerate(images):
@@ -318,7 +320,8 @@ def _measured(cascade: Any, folder: Path, labelled: Any, log: Any) -> Any:
         return []
     average = 100 * one.result.curve.average_precision
     log.line(f"{len(one.paths)} labelled images: average precision {average:.1f}")
-    return measured_sections(one)
+    # What a window costs is told by the run itself.
+    return [*measured_sections(replace(one, profile=None)), depth_section(detector, worst(one))]
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:

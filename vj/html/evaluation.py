@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vj.detector import Detector
@@ -64,7 +64,9 @@ def evaluation_page(measured: Sequence[Measured], dataset: str) -> Page:
     # The maps, the largest part of a page, are those of the first cascade.
     cascade = next((one for one in measured if one.detector is not None), None)
     if cascade is not None and cascade.detector is not None:
-        sections.append(depth_section(cascade.detector, worst(cascade)))
+        maps = depth_section(cascade.detector, worst(cascade))
+        title = maps.title if len(measured) == 1 else f"{maps.title}: {cascade.result.name}"
+        sections.append(replace(maps, title=title))
     return Page(f"Evaluation on {Path(dataset).name}", sections, facts, notes=[f"labels: {dataset}"])
 
 
@@ -77,7 +79,7 @@ def measured_sections(one: Measured, suffix: str = "") -> list[Section]:
     if one.profile is not None:
         cost = cost_section(one.profile)
         title = f"{cost.title}: {one.result.name}" if suffix else cost.title
-        sections.append(Section(f"cost{suffix}", title, cost.body))
+        sections.append(replace(cost, name=f"cost{suffix}", title=title))
     return sections
 
 

@@ -78,6 +78,8 @@ var vjCharts = (function () {
       return {
         width: width, height: 230,
         cursor: { y: false, drag: { x: false, y: false } },
+        // Until the cursor is somewhere, the legend shows the last values.
+        hooks: { ready: [function (u) { u.setLegend({ idx: u.data[0].length - 1 }); }] },
         scales: {
           x: { time: false, range: function (u, low, high) { return low === high ? [low - 1, high + 1] : [low, high]; } },
           y: { distr: given.log ? 3 : 1, range: given.log ? undefined : function (u, low, high) {

@@ -18,6 +18,7 @@
         });
         return found;
       },
+      filter: function (u, splits) { return splits; },
       values: function (u, values) { return values.map(String); }
     });
   }
