@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from cascades import random_cascade
 from pages import HOSTILE, HOSTILE_END, Parsed, data_of, labelled_set, rows_of
 from pictures import gray
@@ -27,6 +28,7 @@ from vj.html.charts import duration, number, percent
 from vj.html.page import Page, Section, payload, text
 from vj.html.training import Run, training_page
 from vj.html.windows import sheet
+from vj.images import write_image
 
 TRAIN = ["--window", "12x12", "--stages", "3", "--positives-per-stage", "80", "--negatives-per-stage", "100"]
 TRAIN += ["--max-weak-count", "6", "--seed", "3"]
@@ -56,16 +58,12 @@ def inspected(place):
 @pytest.fixture(scope="module")
 def trained(place):
     out = place / "out"
-    rng = np.random.default_rng(0)
-    for folder, shape in (("faces", (12, 12)), ("photos", (160, 160))):
+    for folder in ("faces", "photos"):
         (place / folder).mkdir()
-        for k in range(90 if folder == "faces" else 3):
-            import cv2
-
-            noise = cv2.GaussianBlur(rng.integers(0, 256, shape, dtype=np.uint8), (3, 3), 0)
-            if folder == "faces":
-                noise[:, 6:] //= 2
-            cv2.imwrite(str(place / folder / f"{k}.png"), noise)
+    for k, face in enumerate(skimage.data.lfw_subset()[:100]):
+        write_image(place / "faces" / f"{k}.png", np.rint(face * 255).astype(np.uint8))
+    write_image(place / "photos" / "gravel.png", skimage.data.gravel()[:200, :200])
+    write_image(place / "photos" / "coffee.png", np.ascontiguousarray(skimage.data.coffee()[:, :, 0]))
     where = ["--positives", str(place / "faces"), "--backgrounds", str(place / "photos"), "--output", str(out)]
     assert train.main([*where, *TRAIN, "--dataset", str(place / "set"), "--quiet"]) == 0
     return out
@@ -397,7 +395,8 @@ def test_a_page_that_cannot_be_written_is_one_warning(place, trained, tmp_path, 
     (out / "report.html").mkdir(parents=True)
     where = ["--positives", str(place / "faces"), "--backgrounds", str(place / "photos"), "--output", str(out)]
     assert train.main([*where, *TRAIN, "--quiet"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr().err
+    (line,) = shown.splitlines()
     assert line.startswith("vj-train: ") and "report.html: could not be written" in line
     assert (out / "cascade.xml").read_bytes() == (trained / "cascade.xml").read_bytes()
     assert sorted(p.name for p in (out / "report.html").iterdir()) == []

@@ -205,8 +205,8 @@ _VIEW = f"""
 <div class="way">
 <p class="told" aria-live="polite"></p>
 <div class="close"><canvas role="img" aria-label="The window with the feature"></canvas>
-<div><label>weak classifier <output></output>
-<input type="range" class="step" min="0" step="1"></label>
+<div><label for="depth-step">weak classifier <output></output></label>
+<input type="range" class="step" id="depth-step" min="0" step="1">
 <p class="evaluated" aria-live="polite"></p></div></div>
 <div class="chart sums"><h3>Sum minus the stage limit</h3><div class="plot"></div></div>
 </div>
