@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="keep detections with a probability of at least P, 0 to 1; needs a cascade with a calibration",
     )
-    parser.add_argument("--min-score", type=float, metavar="S", help="keep detections with a score of at least S")
+    parser.add_argument(
+        "--min-score", type=_common.number, metavar="S", help="keep detections with a score of at least S"
+    )
     parser.add_argument(
         "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
     )

@@ -89,7 +89,7 @@ var vjCharts = (function () {
         },
         axes: [
           axis({ label: given.x.label, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 34, values: wholeNumbers }),
-          axis({ size: 62, splits: given.log ? powers : undefined, values: function (u, values) {
+          axis({ size: 70, splits: given.log ? powers : undefined, filter: function (u, splits) { return splits; }, values: function (u, values) {
             return values.map(function (v) { return v == null ? "" : short(v) + unit; });
           } })
         ],
