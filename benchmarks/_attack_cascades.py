@@ -154,7 +154,7 @@ def compare(cascade: vj.Cascade, image: Any, stride: int) -> None:
     level = levels((width, height), cascade.window, 2.0, stride=stride)[0]
     planes = level.planes(image, (0, level.rows), layout(width, stride, cascade.has_tilted))
     scan, count = (find(planes, level.rows, level.columns, False) for find in (scanner.scan, scanner.count))
-    depth, sums = scanner.depths(planes, level.rows, level.columns)
+    depth, sums, _ = scanner.depths(planes, level.rows, level.columns)
     ys, xs = np.nonzero(depth == cascade.n_stages)
     entered = [int((depth >= s).sum()) for s in range(cascade.n_stages)]
     if not (

@@ -31,7 +31,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"pruning": 0.2, "stages": 3},
     {"features": "lbp"},
-    {"max_depth": 2, "boosting": "logit"},
+    {"max_depth": 2, "boosting": "real"},
 )
 """Recipes that are killed in turn."""
 

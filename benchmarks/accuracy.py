@@ -3,13 +3,16 @@
     python -m benchmarks.accuracy DATASET [--frontal] [--yunet MODEL.onnx] [CASCADE ...]
 
 A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is the number of neighbours. One with
-`suppressed:` in front is run as a score allows: groups of one hit are kept, and of those that overlap the best.
+`suppressed:` in front is run as a score allows: groups of one hit are kept, and of those that overlap the best. With
+`proposals:` in front one is run in coarser steps, to propose regions to a second detector: what counts is the share of
+the faces that a proposal touches, and how many proposals an image has.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,8 @@ from vj.detector import Detector
 from vj.errors import InputError
 from vj.evaluation import report
 from vj.evaluation.bootstrap import interval
-from vj.evaluation.matching import Found
+from vj.evaluation.curves import VIOLA_JONES
+from vj.evaluation.matching import Found, overlaps
 from vj.evaluation.measure import (
     Detect,
     Evaluation,
@@ -47,6 +51,9 @@ CASCADES = (
 
 
 SUPPRESSED = {"min_neighbors": 0, "suppression": 0.3}
+PROPOSALS = SUPPRESSED | {"scale_factor": 1.2, "stride": 2, "min_size": 24}
+TOUCHED = 0.3
+"""Intersection over union from which a proposal touches a face: whoever looks there with some margin sees it."""
 
 
 def opencv_detector(given: str, scale_factor: float, min_neighbors: int) -> Detect:
@@ -86,13 +93,42 @@ def measure(
         detect = cascade_detector(cascade, **own)
         cost = Detector(cascade, **own).cost
     result = evaluate(name, list(run_detector(detect, pictures, cost)), rules)
-    figures = as_figures(result)
+    figures = as_figures(result, false_positives=VIOLA_JONES)
     figures["interval"] = {
         "average_precision": interval(result, lambda c: c.average_precision),
         "10": interval(result, lambda c: c.recall_at(10)),
         "50": interval(result, lambda c: c.recall_at(50)),
     }
     return result, figures
+
+
+def proposals(given: str, pictures: list[Any], rules: Rules, threads: int) -> dict[str, Any]:
+    """Measure how many faces the proposals of a cascade touch, after one shift and scale for all of them."""
+    cascade = load(given.removeprefix("proposals:"))
+    detect = cascade_detector(cascade, **PROPOSALS, threads=threads)
+    result = evaluate(cascade.name, list(run_detector(detect, pictures)), replace(rules, iou_threshold=TOUCHED))
+    touched = [
+        int((overlaps(found.boxes, truth.boxes[~truth.ignored]) >= TOUCHED).any(axis=0).sum())
+        for found, truth in zip(result.found, result.truth, strict=True)
+    ]
+    return {
+        "name": result.name,
+        "touched": round(sum(touched) / result.curve.n_wanted, 5),
+        "proposals_per_image": round(sum(len(found.boxes) for found in result.found) / len(result.found), 3),
+        "milliseconds_per_picture": round(result.milliseconds, 3),
+    }
+
+
+def proposals_table(figures: dict[str, Any]) -> str:
+    """Markdown table of the proposals in a result file."""
+    keys = ("proposals_per_image", "milliseconds_per_picture")
+    return _runner.table(
+        ["proposals of", "faces touched, %", "proposals per image", "ms per image"],
+        [
+            [row["name"], f"{100 * row['touched']:.1f}", *(f"{row[k]:.1f}" for k in keys)]
+            for row in figures["proposals"]
+        ],
+    )
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -162,6 +198,9 @@ def _run(args: argparse.Namespace) -> int:
     rules = Rules(FRONTAL if args.frontal else Wanted(), align=not args.no_align)
     settings = {k: getattr(args, k) for k in ("scale_factor", "min_neighbors", "stride", "suppression", "threads")}
     given = [*(args.cascades or _runner.available(CASCADES)), *([f"yunet:{args.yunet}"] if args.yunet else [])]
+    proposing = [one for one in given if one.startswith("proposals:")]
+    proposed = [proposals(one, pictures, rules, args.threads) for one in proposing]
+    given = [one for one in given if one not in proposing]
     results, rows = [], []
     for one in given:
         result, figures = measure(one, pictures, rules, settings)
@@ -178,10 +217,13 @@ def _run(args: argparse.Namespace) -> int:
     }
     folder = Path(args.output)
     figures = {"frontal": args.frontal, "aligned": not args.no_align, "settings": settings, "detectors": rows}
+    if proposed:
+        figures["proposals"] = proposed
     path = _runner.write_result(f"accuracy-{name}", figures, data=data, folder=folder)
     plot = folder / f"accuracy-{name}.png"
     plot_curves(plot, {result.name: result.curve for result in results})
-    print(f"\n{report.text_table(results)}\n\n{table(figures)}\n\nWritten: {path} and {plot}")
+    shown = [report.text_table(results), table(figures), *([proposals_table(figures)] if proposed else [])]
+    print("\n" + "\n\n".join([*shown, f"Written: {path} and {plot}"]))
     return 0
 
 

@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     figures = campaign(args, folder, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(figures))
     if not args.only:
-        _runner.write_result("robustness", figures, data={"seed": args.seed}, folder=Path(args.output))
+        _runner.write_result(
+            "robustness", figures, data={"name": f"inputs drawn with seed {args.seed}"}, folder=Path(args.output)
+        )
     kills = figures["kills"]
     faults = sum(row["faults"] for row in figures["targets"].values())
     return int(faults > 0 or kills["kills"] != kills["resumed to the same bytes"])

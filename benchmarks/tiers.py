@@ -36,6 +36,7 @@ from vj.tiers import (
 from vj.tiers.beliefs import Beliefs, FoldedBeliefs, folds
 from vj.tiers.curves import deferred
 from vj.tiers.outcomes import read_costs
+from vj.tiers.policy import TRUST
 from vj.tiers.rules import Plan
 
 LOSS = 0.005
@@ -87,16 +88,18 @@ def carried(train: Outcomes, test: Outcomes) -> list[float]:
 
     The gain of a rule is the area between its deferral curve and random deferral's, on the test rows; the cheapest tier
     comes first, the heavy tier's answer replaces its. Kept is the gain of the rule fitted with tier A, used for tier B,
-    as a share of the gain of the rule fitted with B.
+    as a share of the gain of the rule fitted with B. The rule of A is carried over as `Policy.renamed` does it.
     """
     cheap = int(np.argmin(train.costs))
     better = [k for k in range(len(train.tiers)) if k != cheap and train.accuracies[k] > train.accuracies[cheap]]
-    folded, gains = FoldedBeliefs(train, folds(len(train), 0)), {}
+    folded, own, lent = FoldedBeliefs(train, folds(len(train), 0)), {}, {}
     for k in better:
         plan = Plan("gain", (cheap, k), False)
-        beliefs = Beliefs(test, folded.learn(plan.order, plan.steps))
-        p = beliefs.stand((cheap,))[1]
-        gains[k] = np.lexsort((p, p - beliefs.after(plan.steps[0])))
+        learned = folded.learn(plan.order, plan.steps)
+        for rules, one in ((own, learned), (lent, learned.shrunk(k, TRUST))):
+            beliefs = Beliefs(test, one)
+            p = beliefs.stand((cheap,))[1]
+            rules[k] = np.lexsort((p, p - beliefs.after(plan.steps[0])))
     before, kept = test.correct[:, cheap], []
 
     def area(order: Any, k: int) -> float:
@@ -104,7 +107,7 @@ def carried(train: Outcomes, test: Outcomes) -> list[float]:
         return float((curve - np.linspace(curve[0], curve[-1], len(curve))).mean())
 
     for a in better:
-        kept += [area(gains[a], b) / area(gains[b], b) for b in better if a != b and area(gains[b], b) > 0]
+        kept += [area(lent[a], b) / area(own[b], b) for b in better if a != b and area(own[b], b) > 0]
     return kept
 
 

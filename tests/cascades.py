@@ -1,5 +1,6 @@
 """Cascades for tests: stock ones where OpenCV has them, and small random ones of every shape."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import skimage
 from vj.cascade.haar import HaarFeatures, feature_pool
 from vj.cascade.lbp import lbp_pool
 from vj.cascade.model import Cascade
+from vj.cascade.soft import SoftThresholds
 from vj.errors import InputError
 
 LBP_FILE = Path(skimage.__file__).parent / "data" / "lbpcascade_frontalface_opencv.xml"
@@ -67,6 +69,14 @@ def random_cascade(seed, *, kind="basic", nodes=(1,), window=(8, 9), stages=4, f
         leaves=leaves,
         name=f"random {seed}",
     )
+
+
+def softened(cascade, seed, share=0.5):
+    """The cascade with soft thresholds after a random share of its weak classifiers that do not end a stage."""
+    rng = np.random.default_rng(seed)
+    inside = np.setdiff1d(np.arange(cascade.n_trees), cascade.stage_starts[1:] - 1)
+    trees = np.sort(rng.choice(inside, max(1, int(share * len(inside))), replace=False))
+    return replace(cascade, soft=SoftThresholds(trees, rng.normal(-0.8, 0.5, len(trees))))
 
 
 def stump_cascade(window, features, stages):

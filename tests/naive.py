@@ -165,32 +165,42 @@ def window_depth(cascade, pixels):
 
     `pixels` is a uint8 array of the window's size; float32 steps as in the definition of a stump's value.
     """
+    return _walk(cascade, pixels)[:2]
+
+
+def _walk(cascade, pixels):
+    """Depth, last sum, and features evaluated in each stage, following every tree node by node."""
     import numpy as np
 
     width, height = cascade.window
+    counts = [0] * cascade.n_stages
     norm = np.float32(1)
     if cascade.kind == "haar":
         inner = pixels[1 : height - 1, 1 : width - 1].astype(np.int64)
         variance = inner.size * float((inner**2).sum()) - float(inner.sum()) ** 2
         if variance <= 0:
-            return -1, 0.0
+            return -1, 0.0, counts
         norm = np.float32(1 / np.sqrt(variance))
         if not inner.size * float(norm) < 0.1:
-            return -1, 0.0
+            return -1, 0.0, counts
+    soft = {} if cascade.soft is None else dict(zip(cascade.soft.trees.tolist(), cascade.soft.sums, strict=True))
     total = 0.0
     for stage in range(cascade.n_stages):
         total = 0.0
         for tree in range(cascade.stage_starts[stage], cascade.stage_starts[stage + 1]):
             root = node = int(cascade.tree_starts[tree])
             while True:
+                counts[stage] += 1
                 child = int(cascade.node_children[node, 0 if _left(cascade, node, pixels, norm) else 1])
                 if child <= 0:
                     break
                 node = root + child
             total += float(cascade.leaves[root + tree - child])
+            if total < float(soft.get(tree, -np.inf)):
+                return stage, total, counts
         if total < float(cascade.stage_thresholds[stage] - np.float32(1e-5)):
-            return stage, total
-    return cascade.n_stages, total
+            return stage, total, counts
+    return cascade.n_stages, total, counts
 
 
 def _left(cascade, node, pixels, norm):
@@ -218,24 +228,7 @@ def _left(cascade, node, pixels, norm):
 
 def nodes_evaluated(cascade, pixels):
     """Features that a window costs in each stage, from its pixels, following every tree node by node."""
-    import numpy as np
-
-    counts = [0] * cascade.n_stages
-    depth, _ = window_depth(cascade, pixels)
-    norm = np.float32(1)
-    if cascade.kind == "haar" and depth >= 0:
-        inner = pixels[1:-1, 1:-1].astype(np.int64)
-        norm = np.float32(1 / np.sqrt(inner.size * float((inner**2).sum()) - float(inner.sum()) ** 2))
-    for stage in range(min(depth + 1, cascade.n_stages)):
-        for tree in range(cascade.stage_starts[stage], cascade.stage_starts[stage + 1]):
-            at = 0
-            while True:
-                node = int(cascade.tree_starts[tree]) + at
-                counts[stage] += 1
-                at = int(cascade.node_children[node, 0 if _left(cascade, node, pixels, norm) else 1])
-                if at <= 0:
-                    break
-    return counts
+    return _walk(cascade, pixels)[2]
 
 
 def visited(depth):

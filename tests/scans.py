@@ -25,4 +25,5 @@ def count(scanner, image, stride=1, skip=False):
 
 
 def depths(scanner, image, stride=1):
-    return scanner.depths(*whole(scanner.cascade, image, stride))
+    """Depths and sums; see `Scanner.depths`."""
+    return scanner.depths(*whole(scanner.cascade, image, stride))[:2]

@@ -169,7 +169,8 @@ def test_speed_refuses_planes_that_are_not_cv2s(monkeypatch):
 def test_accuracy_of_a_small_set(place, capsys):
     output = place / "out"
     model = str(place / "model.xml")
-    arguments = [str(place / "set"), model, f"suppressed:{model}", "--output", str(output), "--name", "small"]
+    arguments = [str(place / "set"), model, f"suppressed:{model}", f"proposals:{model}"]
+    arguments += ["--output", str(output), "--name", "small"]
     assert accuracy.main(arguments) == 0
     result = _runner.read_result("accuracy-small", output)
     assert result["data"]["faces"] == 1
@@ -179,6 +180,9 @@ def test_accuracy_of_a_small_set(place, capsys):
     low, high = row["interval"]["average_precision"]
     assert 0 <= low <= high <= 1
     assert "| model" in accuracy.table(result["figures"])
+    (proposed,) = result["figures"]["proposals"]
+    assert proposed["touched"] in (0, 1) and proposed["proposals_per_image"] >= proposed["touched"] / 2
+    assert f"{proposed['proposals_per_image']:.1f}" in accuracy.proposals_table(result["figures"])
     assert (output / "accuracy-small.png").stat().st_size > 10_000
     assert accuracy.main([str(place / "nowhere"), "--output", str(output)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -113,7 +113,7 @@ def test_advice_is_in_notes_and_reports_and_on_the_screen(tmp_path, capsys):
     out = tmp_path / "out"
     where = ["--positives", str(tmp_path / "objects"), "--backgrounds", str(tmp_path / "photos"), "--output", str(out)]
     samples = ["--positives-per-stage", "60", "--negatives-per-stage", "100", "--window", "12x12", "--stages", "1"]
-    goals = ["--max-weak-count", "40", "--max-false-alarm-rate", "0.02", "--min-hit-rate", "0.9"]
+    goals = ["--jitter", "0", "--max-weak-count", "40", "--max-false-alarm-rate", "0.02", "--min-hit-rate", "0.9"]
     assert main([*where, *samples, *goals]) == 0
     told = capsys.readouterr().err
     assert "60 positives are few" in told
@@ -127,3 +127,34 @@ def test_advice_is_in_notes_and_reports_and_on_the_screen(tmp_path, capsys):
     again = Training(out / "recipe.toml")
     assert list(again) == []
     assert again.reports[0].advice == report["advice"]
+
+
+def test_boxes_at_the_border_are_counted(tmp_path):
+    cv2.imwrite(str(tmp_path / "i.png"), data.gravel()[:300, :400])
+    # At the left, at the bottom, a pixel short of the right, two inside, and one that is nearly the image.
+    boxes = ["0,50,40,40", "100,262,40,38", "359,50,40,40", "10,10,40,40", "200,100,40,40", "1,1,398,298"]
+    (tmp_path / "b.csv").write_text("file,x,y,w,h\n" + "".join(f"i.png,{box}\n" for box in boxes))
+    workers = Workers(1)
+    config = TrainingConfig.from_mapping({"positives": str(tmp_path / "b.csv"), "jitter": 0})
+    found = load_positives(config, workers)
+    workers.close()
+    assert found.at_border == 3
+    (text,) = data_advice(config, 300, np.zeros((0, 2)), 16)
+    assert text.startswith("16 of 300 boxes touch the border of their image")
+    assert "leave out" in text
+    assert data_advice(config, 300, np.zeros((0, 2)), 15) == []
+
+
+def test_backgrounds_that_show_the_positives_are_named_under_any_name(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.png"), data.gravel()[:100, :100])
+    cv2.imwrite(str(tmp_path / "b/2.png"), data.gravel()[100:200, :100])
+    (tmp_path / "b/1.png").rename(tmp_path / "b/copy of 1.png")
+    (tmp_path / "b.csv").write_text("file,x,y,w,h\n" + "".join(f"a/1.png,{k},{k},30,30\n" for k in range(60)))
+    settings = {"window": "12x12", "stages": 1, "positives_per_stage": 60, "negatives_per_stage": 50}
+    run = Training(positives=str(tmp_path / "b.csv"), backgrounds=str(tmp_path / "b"), **settings)
+    list(run)
+    (note,) = [note for note in run.notes if "backgrounds are images of positives" in note]
+    assert note.startswith("1 backgrounds") and str(tmp_path / "b/copy of 1.png") in note
+    assert "annotated" in note

@@ -93,3 +93,14 @@ def test_losses_are_those_of_the_exact_search(search):
     assert len(np.unique(chosen)) == len(chosen)
     assert np.array_equal(got, losses[chosen])
     assert np.array_equal(got_edges, edges[chosen])
+
+
+def test_neighbours_in_a_thinned_pool_are_a_step_away():
+    features = feature_pool((14, 12), "all", 2)
+    neighbours = Neighbours(features)
+    for k in range(0, len(features), 7):
+        found = neighbours.of(np.array([k]))
+        assert len(found) and k not in found
+        moves = np.subtract(features.rects[found, 0], features.rects[k, 0])
+        assert (moves % 2 == 0).all()
+        assert (np.abs(moves[:, :2]).sum(axis=1)[(moves[:, 2:] == 0).all(axis=1)] == 2).all()

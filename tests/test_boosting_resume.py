@@ -346,6 +346,19 @@ def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
         _refused(pictures, tmp_path / "c", "another array of negatives")
 
 
+def test_what_a_killed_run_was_writing_in_its_folder_goes(pictures, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    mine = {".vj-0123456789abcdef.tmp", ".vj-00112233445566aa.png", "cascade.xml", "notes.tmp", ".vj-my-notes.tmp"}
+    for name in mine:
+        (out / name).write_text("begun")
+    config = TrainingConfig.from_mapping({**RECIPE, "output": str(out)})
+    list(vj.Training(config, positives=pictures[0], backgrounds=pictures[1]))
+    left = {path.name for path in out.iterdir()}
+    assert {"cascade.xml", "notes.tmp", ".vj-my-notes.tmp"} <= left
+    assert not left & {".vj-0123456789abcdef.tmp", ".vj-00112233445566aa.png"}
+
+
 def test_what_a_killed_run_was_writing_goes(pictures, tmp_path):
     folder = tmp_path / "c/checkpoint"
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ import json
 import sys
 import tracemalloc
 
+import cv2
 import naive
 import numpy as np
 import pytest
@@ -22,9 +23,11 @@ from vj.boosting.recipe import TrainingConfig
 from vj.boosting.run import Training
 from vj.boosting.samples import TILE, prepare, window_norms
 from vj.boosting.search import Search
+from vj.boosting.stage import stage_threshold
 from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
+from vj.datasets.vec_files import write_vec
 from vj.errors import InputError
 from vj.scanning.scanner import Scanner
 
@@ -185,6 +188,40 @@ def test_copies_of_a_face_are_held_out_together(faces, photos):
     assert reports[0].held_out == 120
 
 
+def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
+    """Noise among the positives: none of it is held out, and thresholds are what they would be for the faces alone."""
+    noise = np.random.default_rng(0).integers(0, 256, faces.shape, dtype=np.uint8)
+    for name, crops in (("upright", faces), ("hard", noise)):
+        (tmp_path / name).mkdir()
+        for k, crop in enumerate(crops):
+            cv2.imwrite(str(tmp_path / name / f"{k:03}.png"), crop)
+    sources = [{"path": tmp_path / "upright"}, {"path": tmp_path / "hard", "thresholds": False}]
+    config = TrainingConfig.from_mapping(
+        {**BASE, "positives": sources, "min_hit_rate": 0.95, "stages": 1, "positives_per_stage": 500, "jitter": 0}
+    )
+    run = Training(config, backgrounds=photos)
+    reports = list(run)
+    hard = run.positives.boosted_only
+    assert not (hard & run.held_out).any() and run.held_out.sum() == 40
+    first = run.cascade.truncated(1)
+    sums = np.array([depths(Scanner(first), window)[1][0, 0] for window in run.positives.windows])
+    groups = sums[~hard & ~run.held_out], sums[run.held_out]
+    assert first.stage_thresholds[0] == min(stage_threshold(one, 0.95) for one in groups)
+    assert (reports[0].positives, reports[0].held_out) == (360, 40)
+    assert reports[0].training_hit_rate == (groups[0] >= first.stage_limits[0]).mean()
+
+
+def test_fixed_point_fits_16_bits(faces, photos):
+    run, reports = _train(faces, photos, fixed_point=True, max_depth=2)
+    cascade = run.cascade
+    for values, steps in ((cascade.node_thresholds, 4096), (cascade.leaves, 256), (cascade.stage_thresholds, 256)):
+        units = values.astype(np.float64) * steps
+        assert np.array_equal(units, np.rint(units)) and np.abs(units).max() < 1 << 15
+    depth = np.array([_depth(cascade, window) for window in run.positives.windows[run.held_out]])
+    for r in reports:
+        assert r.hit_rate == (depth[depth >= r.index] > r.index).mean()
+
+
 def test_more_than_a_tile_of_samples(faces, photos):
     run, reports = _train(faces, photos, negatives_per_stage=2 * TILE + 1, stages=1)
     assert reports[0].negatives == 2 * TILE + 1
@@ -322,3 +359,32 @@ def _depth(cascade, window):
 
 def _passes(cascade, window):
     return int(_depth(cascade, window) == cascade.n_stages)
+
+
+def test_few_positives_get_copies_of_which_none_is_held_out(photos, faces):
+    settings = {"window": "12x12", "negatives_per_stage": 100, "holdout": 0.25}
+
+    def run(n, **changes):
+        return Training(positives=faces[:n], backgrounds=photos, **{**settings, **changes})
+
+    # 30 objects train, 10 are held out: 300 windows are ten of each.
+    training = run(40, positives_per_stage=300)
+    assert len(training.positives.windows) == 30 * 10 + 10
+    assert np.bincount(training.positives.groups[training.held_out]).max() == 1
+    plain = run(40, jitter=0)
+    assert np.array_equal(training.positives.windows[training.held_out], plain.positives.windows[plain.held_out])
+    # As asked for, the held-out ones have theirs, too.
+    asked = run(40, positives_per_stage=300, jitter=9)
+    assert len(asked.positives.windows) == 400
+    assert len(run(40, positives_per_stage=300, mirror=True).positives.windows) == 30 * 10 + 20
+    # Enough of them, and as many as there may be.
+    assert len(run(40, positives_per_stage=30).positives.windows) == 40
+    assert len(run(40).positives.windows) == 30 * 16 + 10
+    assert any("jittered copies make 490 positives of 40" in note for note in run(40).positives.notes)
+
+
+def test_ready_windows_get_no_copies_of_their_own_accord(tmp_path, photos, faces):
+    write_vec(tmp_path / "faces.vec", faces[:40])
+    settings = {"window": "25x25", "backgrounds": photos, "positives": str(tmp_path / "faces.vec")}
+    assert len(Training(**settings).positives.windows) == 40
+    assert len(Training(**settings, jitter=2).positives.windows) == 120

@@ -100,6 +100,28 @@ def test_memory_and_threads_change_nothing(kind):
     assert found.count(found[0]) == len(found)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("kind", ["haar", "lbp"])
+def test_samples_without_weight_are_as_if_they_were_not_there(kind, share, workers):
+    """Few weights are added up by index: losses are those of a search without the rest."""
+    groups = _groups(300, 270)
+    features = lbp_pool(WINDOW) if kind == "lbp" else feature_pool(WINDOW, "core")
+    search = _search(features, groups, workers)
+    rng = np.random.default_rng(8)
+    weights = [np.where(rng.random(len(g)) < share, rng.integers(1, 1000, len(g)), 0) for g in groups]
+    weights = tuple(one.astype(np.int32) for one in weights)
+    rows = search.evaluate(np.arange(len(features)), search._padded(weights), 0)
+    for chosen in rng.choice(len(features), 5, replace=False):
+        values = np.concatenate([feature_values(search.table.take(np.array([chosen])), g)[0] for g in search.groups])
+        samples = [(1, w) for w in weights[0].tolist()] + [(-1, w) for w in weights[1].tolist()]
+        used = [k for k, (_, w) in enumerate(samples) if w]
+        if share == 0.0:
+            assert np.isinf(rows[0][chosen])
+        elif kind == "haar":
+            best = naive.best_stump([values[used].tolist()], [samples[k] for k in used], "gentle")
+            assert best * (1 - 1e-9) <= rows[0][chosen] <= best * 1.1 + 1e-9
+
+
 def test_ties_go_to_the_first_feature(workers):
     features = feature_pool(WINDOW, "basic").take(np.repeat([50, 17, 80], 3))
     search = _search(features, _groups(50, 50), workers)

@@ -4,7 +4,7 @@ import pytest
 from pictures import gray
 from skimage.feature import haar_like_feature, haar_like_feature_coord
 
-from vj.cascade.haar import HaarFeatures, feature_pool
+from vj.cascade.haar import MAX_POOL, HaarFeatures, feature_pool, pool_keys, pool_size, pool_step
 from vj.cascade.lbp import LbpFeatures, lbp_pool
 from vj.errors import InputError
 from vj.scanning.planes import integral_images
@@ -113,3 +113,38 @@ def test_rectangles_without_weight_are_never_read(nothing):
     features.check((8, 8))
     assert features.rects.tolist() == [[[0, 0, 4, 4], [0, 0, 2, 4], [0, 0, 0, 0]]]
     assert features.weights.tolist() == [[-1.5, 3.0, 0.0]] and not np.signbit(features.weights[0, 2])
+
+
+@pytest.mark.parametrize("kind", ["basic", "all"])
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_thinned_pool_has_the_features_on_a_grid(kind, step):
+    """Independent of how either is made: the features of the whole pool whose positions and cells are multiples."""
+    whole, thin = feature_pool((14, 11), kind), feature_pool((14, 11), kind, step)
+    on_grid = []
+    for rects, weights, tilted in zip(whole.rects.tolist(), whole.weights.tolist(), whole.tilted, strict=True):
+        used = [rect for rect, weight in zip(rects, weights, strict=True) if weight]
+        (x, y, w, h), inner = used[0], used[1]
+        # A side is a whole number of cells; the smallest part that divides it is the cell.
+        along = int(np.gcd(w, inner[2])) if inner[2] != w else w
+        across = int(np.gcd(h, inner[3])) if inner[3] != h else h
+        if not tilted:
+            along, across = int(np.gcd(along, inner[0] - x)), int(np.gcd(across, inner[1] - y))
+        else:
+            right, down = inner[0] - x, inner[1] - y
+            along, across = int(np.gcd(along, (right + down) // 2)), int(np.gcd(across, (down - right) // 2))
+        on_grid.append(all(v % step == 0 for v in (x, y, along, across)))
+    wanted = whole.take(np.array(on_grid))
+    assert np.array_equal(thin.rects, wanted.rects)
+    assert np.array_equal(thin.weights, wanted.weights)
+    assert len(thin) == pool_size((14, 11), kind, step)
+    # Their numbers in the whole pool.
+    at = np.searchsorted(pool_keys((14, 11), kind), pool_keys((14, 11), kind, step))
+    assert np.array_equal(whole.rects[at], thin.rects)
+
+
+@pytest.mark.parametrize("window", [(24, 24), (38, 38), (80, 40), (128, 128)])
+def test_pools_are_thinned_only_where_they_exceed_a_million(window):
+    step = pool_step(window, "all")
+    assert pool_size(window, "all", step) <= MAX_POOL
+    assert step == 1 or pool_size(window, "all", step - 1) > MAX_POOL
+    assert (step == 1) == (window == (24, 24))

@@ -7,13 +7,16 @@ import pytest
 from cascades import random_cascade
 from pictures import photo
 
+from vj.boosting.positives import load_positives
+from vj.boosting.recipe import TrainingConfig
+from vj.boosting.workers import Workers
 from vj.cascade.opencv_xml import load, save
 from vj.cli import evaluate, inspect
 from vj.datasets.formats import read_labelled
 from vj.detector import Detector
 from vj.evaluation.measure import Rules, as_figures, measurable, run_detector
 from vj.evaluation.measure import evaluate as evaluation
-from vj.images import write_image
+from vj.images import read_bgr, write_image
 from vj.tiers import Regions
 
 
@@ -37,7 +40,7 @@ def test_evaluate_writes_all_it_is_asked_for(place, capsys):
     code = evaluate.main([model, model, "--dataset", str(place / "set"), "--min-size", "30", *paths])
     assert code == 0
     shown = capsys.readouterr().out
-    assert "2 pictures, 1 faces asked for" in shown
+    assert "2 images, 1 object to find" in shown
     table = json.loads((out / "r.json").read_text())
     assert [row["name"] for row in table["detectors"]] == ["model", "model (2)"]
     assert table["detectors"][0]["recall_at"] == table["detectors"][1]["recall_at"]
@@ -57,7 +60,7 @@ def test_evaluate_measures_a_detector_on_the_regions_of_another(place, capsys):
     assert "weak_classifiers_per_window" in alone and "weak_classifiers_per_window" not in both
     # As from Python.
     images = read_labelled(place / "set")
-    settings = {"min_size": 30, "min_neighbors": 1}
+    settings = {"min_size": 30, "min_neighbors": 0, "suppression": evaluate.SUPPRESSION}
     detector = Regions(*(Detector(load(model), **settings) for _ in range(2)))
     again = evaluation("x", list(run_detector(measurable(detector), images)), Rules())
     assert as_figures(again)["detections"] == both["detections"]
@@ -78,7 +81,7 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_rest_measured(place, caps
     captured = capsys.readouterr()
     assert "gone.png" in captured.err
     assert len(captured.err.splitlines()) == 1
-    assert "2 pictures" in captured.out
+    assert "2 images" in captured.out
 
 
 @pytest.mark.parametrize(
@@ -144,3 +147,44 @@ def test_inspect_refuses_in_one_line(place, capsys):
         assert captured.err.startswith("vj-inspect: ")
         assert len(captured.err.splitlines()) == 1
     assert inspect.main([str(place / "model.xml"), str(place / "bad.png"), str(place / "set")]) == 1
+
+
+def test_groups_are_suppressed_unless_neighbours_are_counted(place, capsys):
+    model = str(place / "model.xml")
+    images = read_labelled(place / "set")
+
+    def found(*options):
+        path = place / "r.json"
+        assert evaluate.main([model, "--dataset", str(place / "set"), "--json", str(path), *options]) == 0
+        return json.loads(path.read_text())["detectors"][0]["curve"]
+
+    def wanted(**settings):
+        detector = Detector(load(model), min_size=12, **settings)
+        scores = np.concatenate([detector.detect(read_bgr(image.path)).scores for image in images])
+        return sorted({round(float(score), 6) for score in scores}, reverse=True)
+
+    default = found()
+    assert default["score"] == wanted(min_neighbors=0, suppression=evaluate.SUPPRESSION)
+    assert found("--suppression", "0.3") == default
+    assert found("--min-neighbors", "1")["score"] == wanted(min_neighbors=1)
+    assert found("--min-neighbors", "1", "--suppression", "0.2")["score"] == wanted(min_neighbors=1, suppression=0.2)
+
+
+def test_rows_of_a_table_are_chosen_as_in_training(place, capsys):
+    """TensorFlow's columns, absolute names, and rows by the value of a column; the others are ignored."""
+    a, b = (str(place / "set" / name) for name in ("a.png", "b.png"))
+    rows = [f"{a},150,120,cat,40,20,90,80,1", f"{a},150,120,cat,5,5,30,30,0", f"{b},100,100,dog,1,1,50,50,1"]
+    text = "filename,width,height,class,xmin,ymin,xmax,ymax,clear\n" + "\n".join(rows)
+    (place / "labels.csv").write_text(text + "\n")
+    command = [str(place / "model.xml"), "--dataset", str(place / "labels.csv"), "--class", "cat"]
+    assert evaluate.main(command) == 0
+    assert "2 images, 2 objects to find, 0 ignored" in capsys.readouterr().out
+    assert evaluate.main([*command, "--where", "clear=1"]) == 0
+    assert "2 images, 1 object to find, 1 ignored" in capsys.readouterr().out
+    config = TrainingConfig.from_mapping(
+        {"positives": {"path": str(place / "labels.csv"), "classes": "cat", "where": {"clear": "1"}}, "jitter": 0}
+    )
+    workers = Workers(1)
+    found = load_positives(config, workers)
+    workers.close()
+    assert found.sizes.tolist() == [[50, 60]]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, ch
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_soften_sets_thresholds_without_training(pictures, tmp_path, capsys):
+    given = [*_arguments(pictures, tmp_path / "out"), "--max-weak-count", "3,40", "--max-false-alarm-rate", "0.001"]
+    given += ["--set=holdout=0.5", "--jitter", "3"]
+    assert main([*given, "--quiet"]) == 0
+    again = [*given, "--soften", str(tmp_path / "out/cascade.xml")]
+    assert main(again) == 2
+    assert "expected the share of hits that --soften may lose" in capsys.readouterr().err
+    assert main([*again, "--soft-loss", "0.1"]) == 0
+    assert "soft thresholds from 200 held-out positives in " in capsys.readouterr().err
+    before, after = vj.load(tmp_path / "out/cascade.xml"), vj.load(tmp_path / "out/cascade-soft.xml")
+    assert before.soft is None
+    assert after.soft.trees.tolist() == [k for k in (3 + 15, 3 + 31) if k < before.n_trees - 1]
+    assert after.exact() == before
+    # As the training itself would have done at its end.
+    assert main([*given[:4], "--output", str(tmp_path / "new"), *given[6:], "--soft-loss", "0.1", "--quiet"]) == 0
+    assert vj.load(tmp_path / "new/cascade.xml") == after
+    assert main([*again, "--soft-loss", "0.1", "--window", "14x14"]) == 2
+    assert "expected a cascade of the recipe's window of 14x14, got 12x12" in capsys.readouterr().err
 
 
 def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
@@ -245,3 +266,16 @@ def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
     train(str(out / "recipe.toml"), "--restart")
     (tmp_path / "list.txt").write_bytes(root + b"/photos/\xe9t\xe9 gravel.png\n")
     train(*where[:2], "--backgrounds", str(tmp_path / "list.txt"), "--output", str(tmp_path / "listed"), *SMALL)
+
+
+def test_a_stage_is_one_short_line_and_more_with_verbose(pictures, tmp_path, capsys):
+    assert main([*_arguments(pictures, tmp_path / "out"), "--stages", "1"]) == 0
+    (short,) = [line for line in capsys.readouterr().err.splitlines() if "stage 1:" in line and "hit rate" in line]
+    rate = r"\d+\.\d %"
+    pattern = rf"\[ +\d+\.\d s\] stage 1: \d+ weak classifiers?, hit rate {rate}, false alarms {rate}, "
+    assert re.fullmatch(pattern + r"1 window in [\d,]+ left", short)
+    assert len(short) < 100
+    assert main([*_arguments(pictures, tmp_path / "again"), "--stages", "1", "-v"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "stage 1:" in line and "hit rate" in line]
+    assert lines[0].split("]", 1)[1] == short.split("]", 1)[1]
+    assert re.search(r"\d+ positives \(hit rate .*\), \d+ held out, \d+ negatives from [\d,]+ windows", lines[1])

@@ -30,7 +30,7 @@ def ramp():
 def _load(workers=2, **table):
     pool = Workers(workers)
     try:
-        return load_positives(TrainingConfig.from_mapping({"window": "10x10", **table}), pool)
+        return load_positives(TrainingConfig.from_mapping({"window": "10x10", "jitter": 0, **table}), pool)
     finally:
         pool.close()
 
@@ -291,3 +291,40 @@ def test_contact_sheet_shows_every_window_where_it_belongs():
         y, x = 2 + k // 3 * 8, 2 + k % 3 * 10
         assert (sheet[y : y + 6, x : x + 8] == k).all()
     assert (sheet == 255).sum() == sheet.size - 5 * 48
+
+
+def _table_of_one(folder, ramp):
+    """A folder with one picture and one face; the eyes are 20 pixels apart at (30, 25) and (50, 25)."""
+    cv2.imwrite(str(folder / "a.png"), ramp)
+    (folder / "t.csv").write_text(HEADER + "a.png,20,10,40,40,20,10,40,30,25,50,25,32,45,48,45,1\n")
+    return str(folder / "t.csv")
+
+
+def test_a_source_may_be_flipped_and_centred_next_to_the_eyes(tmp_path, ramp):
+    path = _table_of_one(tmp_path, ramp)
+    source = {"path": path, "crop": "landmarks", "side": 1.0, "drop": 0.0, "offset": 0.5}
+    found = {flip: _load(positives=[{**source, "flip": flip}]) for flip in (False, True)}
+    # The middle of the eyes is at x = 40, u is 20: a square from x = 40 to 60 and y = 15 to 35, two pixels each.
+    expected = 2 * (40 + 2 * np.arange(10) + 0.5)[None, :] + (15 + 2 * np.arange(10) + 0.5)[:, None]
+    assert np.abs(found[False].windows[0] - expected).max() <= 1
+    assert np.abs(found[True].windows[0].astype(int) - found[False].windows[0][:, ::-1]).max() <= 1
+
+
+def test_a_source_may_turn_its_copies_further_than_the_run(tmp_path, ramp):
+    path = _table_of_one(tmp_path, ramp)
+    source = {"path": path, "jitter": 3, "crop": "landmarks"}
+    still = {"shift": 0.0, "scale": 0.0, "detail": 0.0}
+    pairs = ((30, 5), (-1, 30))
+    own, run = (_load(positives=[{**source, "rotation": a}], rotation=b, **still).windows for a, b in pairs)
+    assert np.array_equal(own, run)
+    assert not np.array_equal(own, _load(positives=[source], rotation=5.0, **still).windows)
+
+
+def test_a_face_named_by_two_sources_is_one_object(tmp_path, ramp):
+    path = _table_of_one(tmp_path, ramp)
+    clean = {"path": path, "crop": "landmarks"}
+    found = _load(positives=[clean, {**clean, "jitter": 2, "thresholds": False}, {"path": path, "crop": "box"}])
+    assert found.groups.tolist() == [0, 0, 0, 0, 2]
+    assert found.boosted_only.tolist() == [False, True, True, True, False]
+    kept = found.take(~found.boosted_only)
+    assert (len(kept.windows), kept.groups.tolist(), kept.boosted_only.tolist()) == (2, [0, 2], [False, False])

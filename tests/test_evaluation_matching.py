@@ -171,7 +171,7 @@ def test_nothing_found_and_nothing_to_find():
     result = _curve([Found(np.zeros((0, 4)), np.zeros(0))], truth)
     assert result.average_precision == 0
     assert result.recall_at(10) == 0
-    with pytest.raises(InputError, match="expected at least one face"):
+    with pytest.raises(InputError, match="expected at least one object"):
         _curve([Found(np.zeros((0, 4)), np.zeros(0))], [Truth(np.array([[0, 0, 1, 1.0]]), np.array([True]))])
 
 

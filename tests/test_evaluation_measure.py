@@ -82,7 +82,7 @@ def test_faces_that_are_not_asked_for(pictures):
     assert result.curve.n_wanted == 2
     assert result.curve.recall[-1] == 1
     assert result.missed(2).tolist() == []
-    with pytest.raises(InputError, match="at least one face"):
+    with pytest.raises(InputError, match="at least one object"):
         evaluate("known", runs, Rules(Wanted(min_height=1000)))
 
 
@@ -112,7 +112,7 @@ def test_tables_say_the_same(pictures):
     results = [evaluate("known", runs, Rules()), evaluate("again", counted, Rules())]
     assert results[1].cost == window_cost([one]) == (12.5, 20.0)
     text = text_table(results)
-    assert "5 pictures, 4 faces asked for, 0 ignored" in text
+    assert "5 images, 4 objects to find, 0 ignored" in text
     assert [line.split()[:3] for line in text.splitlines()[2:4]] == [
         ["known", "50.0", "50.0"],
         ["again", "50.0", "50.0"],
@@ -122,7 +122,7 @@ def test_tables_say_the_same(pictures):
     assert [row["weak_per_window"] for row in rows] == ["", "12.5"]
     assert [row["features_per_window"] for row in rows] == ["", "20.0"]
     # 0.1 false positives for each of five pictures are none.
-    assert [row["recall_at_0.1_per_picture"] for row in rows] == [row["recall_at_0"] for row in rows]
+    assert [row["recall_at_0.1_per_image"] for row in rows] == [row["recall_at_0"] for row in rows]
     table = json.loads(json.dumps(figures(results)))
     assert table["detectors"][0]["curve"] == {"score": [10, 9, 4, 3], "true": [1, 2, 2, 2], "false": [0, 0, 1, 2]}
 

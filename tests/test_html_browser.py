@@ -48,7 +48,8 @@ def browser():
 def place(tmp_path_factory):
     place = labelled_set(tmp_path_factory.mktemp("browser") / HOSTILE / HOSTILE_END)
     model, images = str(place / "model.xml"), str(place / "set")
-    assert evaluate.main([model, "--dataset", images, "--html", str(place / "evaluation.html")]) == 0
+    options = ["--min-neighbors", "1", "--html", str(place / "evaluation.html")]
+    assert evaluate.main([model, "--dataset", images, *options]) == 0
     assert inspect.main([model, images, "--html", str(place / "inspection.html")]) == 0
     (place / "training.html").write_text(_training())
     return place
@@ -175,6 +176,7 @@ def test_sliders_choose_the_operating_point(opened, place):
         assert part.locator("code").text_content() == curve["command"][0] + option + curve["command"][1]
 
     # The default of vj-detect, without a threshold.
+    assert data["searches"][0]["usual"] == 3
     usual = next(k for k, curve in enumerate(curves) if curve["min_neighbors"] == 3)
     check(curves[usual], len(curves[usual]["true"]) - 1)
     level.focus()
@@ -190,6 +192,12 @@ def test_sliders_choose_the_operating_point(opened, place):
     part.locator("select").select_option("1")
     check(data["searches"][1]["curves"][usual - 1], len(data["searches"][1]["curves"][usual - 1]["true"]) - 1)
     assert "--scale-factor 1.2" in part.locator("code").text_content()
+    # The other rule for groups has other values of min_neighbors: the same one, or the next.
+    part.locator("select").select_option("3")
+    other = data["searches"][3]["curves"]
+    near = next(one for one in other if one["min_neighbors"] >= curves[usual - 1]["min_neighbors"])
+    check(near, len(near["true"]) - 1)
+    assert "--suppression 0.3" in part.locator("code").text_content()
 
 
 def test_the_command_line_is_copied(opened):

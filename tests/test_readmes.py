@@ -1,6 +1,7 @@
 """What the READMEs tell people to type works: the main one's commands and Python are run, the others' are parsed."""
 
 import importlib
+import json
 import re
 import shlex
 import tomllib
@@ -21,7 +22,10 @@ PAGES = ("README.md", "training/README.md", "data/README.md", "benchmarks/README
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 # Training is kept short; everything else runs as it stands.
-SHORTER = {"vj-train": ["--stages", "2", "--max-weak-count", "5"]}
+SHORTER = {
+    "vj-train": ["--stages", "2", "--max-weak-count", "5"],
+    "vj-traincascade": ["-numStages", "2", "-maxWeakCount", "5"],
+}
 
 
 def _commands(page: str) -> list[list[str]]:
@@ -50,7 +54,21 @@ def folder(tmp_path_factory):
     # A face, and a box without one, so that there is an error to show.
     (place / "labels.csv").write_text("file,x,y,w,h\nphoto.jpg,176,67,96,96\nphotos/chelsea.png,5,5,60,60\n")
     save(random_cascade(9), place / "mine.xml")
+    (place / "info.dat").write_text("".join(f"faces/{k:03}.png 1 0 0 25 25\n" for k in range(100)))
+    (place / "bg.txt").write_text("".join(f"photos/{name}.png\n" for name in ("coffee", "chelsea", "rocket")))
+    (place / "answers.csv").write_text(_answers())
     return place
+
+
+def _answers() -> str:
+    """300 answers of two models, of which the small one knows what it does not know."""
+    rng = np.random.default_rng(0)
+    lines = ["truth,small.label,small.confidence,large.label,large.confidence"]
+    for truth, sure, right in zip(rng.choice(["cat", "dog"], 300), rng.random(300), rng.random(300), strict=True):
+        other = "dog" if truth == "cat" else "cat"
+        small, large = truth if right < 0.5 + sure / 2 else other, truth if right < 0.97 else other
+        lines.append(f"{truth},{small},{0.5 + sure / 2:.3f},{large},0.9")
+    return "\n".join(lines) + "\n"
 
 
 def test_commands_of_the_main_readme_run(folder, monkeypatch, capsys):
@@ -64,6 +82,8 @@ def test_commands_of_the_main_readme_run(folder, monkeypatch, capsys):
         done = getattr(importlib.import_module(module), function)([*command[1:], *SHORTER.get(command[0], [])])
         assert done == 0, f"{shlex.join(command)}\n{capsys.readouterr().err}"
     assert (folder / "out" / "cascade.xml").is_file()
+    assert (folder / "run" / "params.xml").is_file()
+    assert json.loads((folder / "policy.json").read_text())["tiers"].keys() == {"small", "large"}
     assert list((folder / "plots").glob("*.png"))
     assert not _stock() or list((folder / "errors").iterdir())
 
@@ -85,6 +105,8 @@ def test_python_of_the_main_readme_runs(folder, monkeypatch, capsys):
     from vj.images import read_gray
 
     names = {"gray": read_gray("photo.jpg")}
+    # The drop-in is put into cv2 for this test only; tests/test_cv2_compat.py looks at what it does.
+    monkeypatch.setattr("vj.cv2_compat.install", list)
     for code in _python("README.md"):
         if "haarcascade_frontalface_default" in code and not _stock():
             continue
@@ -98,6 +120,9 @@ def test_python_of_the_main_readme_runs(folder, monkeypatch, capsys):
 def test_commands_name_options_that_exist(page):
     for command in _commands(page):
         module = importlib.import_module(SCRIPTS[command[0]].split(":")[0])
+        if hasattr(module, "OPTIONS"):
+            assert {word for word in command if word.startswith("-")} <= module.OPTIONS.keys()
+            continue
         try:
             module._parser().parse_args(command[1:])
         except SystemExit as stop:

@@ -19,6 +19,7 @@ from benchmarks import _fuzz, robustness
 from benchmarks import _kills as kills
 from benchmarks import _mutants as mutants
 from benchmarks import _targets as targets
+from vj.boosting.recipe import TrainingConfig
 from vj.errors import InputError
 
 COUNTS = {"cascades": 120, "images": 250, "labels": 400, "recipes": 300, "command lines": 30, "checkpoints": 30}
@@ -112,6 +113,11 @@ def test_faults_are_counted_and_survived(tmp_path, monkeypatch):
     kept = sorted(int(path.name) for path in (tmp_path / "failing" / "test").iterdir())
     assert kept[:2] == [0, 1] and len(kept) == len(notes)
     assert campaign.run("test", 0, 14, tmp_path, notes.append) == tally
+
+
+@pytest.mark.parametrize("changes", kills.CHANGES)
+def test_recipes_that_are_killed_can_be_trained(changes):
+    assert TrainingConfig.from_mapping({**runs.TINY, **changes, "output": "out"}).stages >= 1
 
 
 def test_kills_would_see_a_state_that_is_not_whole():

@@ -38,6 +38,22 @@ def test_a_classifier_answers_its_likeliest_class():
     assert classifier_tier("m", _Nearest([[0], [1]], [3, 7])).ask([0.9]).answer.value == 7
 
 
+def test_a_pipeline_of_scikit_learn_is_a_tier():
+    pytest.importorskip("sklearn")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    truth = rng.choice(["cat", "dog"], 80)
+    rows = rng.normal(size=(80, 3)) + (truth == "dog")[:, None]
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, truth)
+    tier = classifier_tier("light", model, 1.0)
+    replies = tier.ask_many(rows[:10])
+    assert [reply.answer.value for reply in replies] == model.predict(rows[:10]).tolist()
+    assert [reply.answer.confidence for reply in replies] == pytest.approx(model.predict_proba(rows[:10]).max(axis=1))
+
+
 def test_a_classifier_that_fails_is_an_error_for_its_query():
     class Odd(_Nearest):
         def predict_proba(self, rows):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from vj.cli.tiers import main
 from vj.errors import InputError
 from vj.tiers import Answer, Escalation, Outcomes, Policy, Tier, TierError
-from vj.tiers.beliefs import FoldedBeliefs, folds
+from vj.tiers.beliefs import Beliefs, FoldedBeliefs, folds
 from vj.tiers.fitting import Goal, Points, optimism, tried
 from vj.tiers.rules import Plan, play
 
@@ -111,7 +112,7 @@ def test_a_policy_is_used_for_another_heavy_tier():
     """The new tier answers as the old one did: everything stays as it was but the name and the price."""
     outcomes = made()
     policy, other = Policy.fit(outcomes, loss=0.02), made(300, seed=9)
-    moved = policy.renamed("large", "newer", COSTS["large"])
+    moved = policy.renamed("large", "newer", COSTS["large"], trust=1)
     renamed = Outcomes(("small", "middle", "newer"), other.truth, other.labels, other.confidences, other.costs)
     before, after = policy.replay(other), moved.replay(renamed)
     assert after["asked"]["newer"] == before["asked"]["large"] > 0
@@ -122,6 +123,25 @@ def test_a_policy_is_used_for_another_heavy_tier():
             policy.renamed(old, new, 1.0)
     with pytest.raises(InputError, match="cost of zero or more"):
         policy.renamed("large", "newer", -1.0)
+    with pytest.raises(InputError, match="trust from 0 to 1"):
+        policy.renamed("large", "newer", 1.0, trust=1.5)
+
+
+def test_without_trust_in_the_old_tier_the_least_sure_queries_are_deferred():
+    outcomes, other = made(), made(300, seed=9)
+    policy = replace(Policy.fit(outcomes, loss=0.02), plan=Plan("gain", (0, 2), False))
+    folded = FoldedBeliefs(outcomes, folds(len(outcomes), 0))
+    policy = replace(policy, learned=folded.learn(policy.plan.order, policy.plan.steps), threshold=0.0)
+    p = Beliefs(other, policy.learned).stand((0,))[1]
+    after = float(outcomes.correct[:, 2].mean())
+    renamed = Outcomes(("small", "middle", "newer"), other.truth, other.labels, other.confidences, other.costs)
+    for threshold in (0.05, 0.2, 0.4):
+        moved = policy.renamed("large", "newer", 4.0, trust=0).at(threshold=threshold)
+        assert np.array_equal(moved.play(renamed).asked[:, 2], after - p > threshold)
+    # Half of the trust lies between: the mean of both probabilities.
+    half = policy.learned.shrunk(2, 0.5).after[policy.plan.steps[0]]
+    whole = policy.learned.after[policy.plan.steps[0]]
+    assert np.allclose(half.predict(p, other.labels[:, 0]), (after + whole.predict(p, other.labels[:, 0])) / 2)
 
 
 def test_a_budget_is_kept_on_the_rows_it_was_fitted_on():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -113,6 +114,10 @@ def exists(path: Path) -> bool:
         return False
 
 
+_TEMPORARY = re.compile(r"\.vj-[0-9a-f]{16}\.\w+")
+"""Names that `replacing` gives."""
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], suffix: str = ".tmp") -> Iterator[Path]:
     """Yield the name of an empty file next to `path` that takes its place once the block ends without an error.
@@ -151,6 +156,16 @@ def replacing(path: str | os.PathLike[str], suffix: str = ".tmp") -> Iterator[Pa
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove what `replacing` was writing in a folder when its process was killed.
+
+    Only for a folder that nobody else writes to: the files of others that are writing look the same.
+    """
+    for path in Path(folder).glob(".vj-*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

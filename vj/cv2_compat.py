@@ -132,7 +132,7 @@ class CascadeClassifier:
             self._why = f" ({caught})"
             warnings.warn(str(caught), stacklevel=4)
             return False
-        self._detector = Detector(cascade)
+        self._detector = Detector(cascade, exact=True)
         return True
 
     @staticmethod

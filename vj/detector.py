@@ -79,7 +79,8 @@ class WindowMap(NamedTuple):
     depth : ndarray of int16, shape (rows, columns)
         Stages passed; -1 for a window dropped as flat.
     margin : ndarray of float64, shape (rows, columns)
-        Sum of the last stage reached minus that stage's limit: negative if it was rejected there. Zero if flat.
+        Sum of the last stage reached minus that stage's limit, or minus the soft threshold that rejected the window
+        inside the stage: negative if it was rejected there. Zero if flat.
     """
 
     scale: float
@@ -111,6 +112,8 @@ class Settings:
         most with `min_neighbors` 0: groups of one hit are kept, and their scores rank them low.
     threads : int, optional
         Threads that share an image; by default one for each processor. Results do not depend on it.
+    exact : bool
+        Find what OpenCV finds, at its cost: soft thresholds of the cascade are ignored.
 
     Raises
     ------
@@ -125,6 +128,7 @@ class Settings:
     stride: int | None = None
     suppression: float | None = None
     threads: int | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale_factor) and self.scale_factor > 1):
@@ -146,14 +150,14 @@ class Detector(Settings):
     """Finds objects of any size in an image.
 
     With the default stride, `detect` returns the boxes of OpenCV's ``CascadeClassifier.detectMultiScale`` for the same
-    cascade and settings. A detection's score is the logarithm of the sum of ``exp(margin)`` over the hits merged into
+    cascade and settings, if the cascade has no soft thresholds or `exact` is set. A detection's score is the logarithm of the sum of ``exp(margin)`` over the hits merged into
     it, where a hit's margin is its sum of the last stage minus that stage's limit: one hit scores its margin, n equal
     ones log(n) more. One detector may be used by many threads at once.
 
     Parameters
     ----------
     cascade : Cascade
-    scale_factor, min_neighbors, min_size, max_size, stride, suppression, threads
+    scale_factor, min_neighbors, min_size, max_size, stride, suppression, threads, exact
         See `Settings`.
 
     Raises
@@ -163,7 +167,8 @@ class Detector(Settings):
     """
 
     cascade: Cascade = field(repr=False)
-    _scanner: Scanner = field(init=False, repr=False)
+    _scanners: dict[bool, Scanner] = field(init=False, repr=False, default_factory=dict)
+    """Made when first used, with and without soft thresholds; shared by detectors that `replace` returns."""
     _spaces: list[Workspace] = field(init=False, repr=False, default_factory=list)
     """Memory that no thread is using now: taking and putting back are atomic."""
 
@@ -173,7 +178,14 @@ class Detector(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "_scanner", Scanner(self.cascade))
+        # Made now: a cascade that cannot be scanned fails here.
+        _ = self._scanner
+
+    @property
+    def _scanner(self) -> Scanner:
+        exact = self.exact or self.cascade.soft is None
+        found = self._scanners.get(exact)
+        return found or self._scanners.setdefault(exact, Scanner(self.cascade.exact() if exact else self.cascade))
 
     def replace(self, **settings: Any) -> Detector:
         """Return a detector of the same cascade with some settings changed, at no cost.
@@ -282,15 +294,11 @@ class Detector(Settings):
     def windows(self, image: npt.NDArray[Any]) -> Iterator[WindowMap]:
         """Yield, for each scale, how deep every window of the grid gets and with what margin; see `detect`."""
         gray = to_gray(image)
-        limits = self.cascade.stage_limits
         for level in self._levels(gray):
             shape = layout(level.size[0], level.stride, self.cascade.has_tilted)
             planes = level.planes(gray, (0, level.rows), shape)
-            depth, sums = self._scanner.depths(planes, level.rows, level.columns)
-            reached = np.clip(depth, 0, len(limits) - 1)
-            yield WindowMap(
-                level.scale, level.stride, level.window, depth, np.where(depth < 0, 0.0, sums - limits[reached])
-            )
+            depth, sums, limits = self._scanner.depths(planes, level.rows, level.columns)
+            yield WindowMap(level.scale, level.stride, level.window, depth, sums - limits)
 
     def _levels(self, gray: Gray) -> list[Level]:
         height, width = gray.shape

@@ -31,6 +31,19 @@ def _add(bins: Any, rows: Any, weights: Any, hist: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
+def _add_some(bins: Any, rows: Any, at: Any, weights: Any, hist: Any) -> None:
+    """Like `_add`, for the samples at the indices `at` alone, whose weights these are."""
+    b0, b1, b2, b3 = bins[rows[0]], bins[rows[1]], bins[rows[2]], bins[rows[3]]
+    h0, h1, h2, h3 = hist[0], hist[1], hist[2], hist[3]
+    for s in range(weights.shape[0]):
+        w, i = weights[s], np.uintp(at[s])
+        h0[np.uintp(b0[i])] += w
+        h1[np.uintp(b1[i])] += w
+        h2[np.uintp(b2[i])] += w
+        h3[np.uintp(b3[i])] += w
+
+
+@njit(cache=True, nogil=True)
 def _losses(a: Any, b: Any, total_a: Any, total_b: Any, criterion: int, out: Any) -> None:
     """Compute the loss of every cut from the sums on its left; infinite where a side has no weight.
 
@@ -89,9 +102,10 @@ def search(
 ) -> None:
     """Find the best cut of each feature whose bins are in `rows`.
 
-    `weights` are those of the positives, whose bins are `bins_a`, and of the negatives, whose bins are `bins_b`.
+    `weights` are those of the positives, whose bins are `bins_a`, and of the negatives, whose bins are `bins_b`, each
+    with the indices of the samples that have them; no indices stand for all samples.
     """
-    weights_a, weights_b = weights
+    (weights_a, weights_b), (at_a, at_b) = weights
     hist_a = np.zeros((4, 256), dtype=np.int32)
     hist_b = np.zeros((4, 256), dtype=np.int32)
     order = np.arange(256).astype(np.int32)
@@ -104,8 +118,14 @@ def search(
             four[k] = rows[min(first + k, n - 1)]
         hist_a[:] = 0
         hist_b[:] = 0
-        _add(bins_a, four, weights_a, hist_a)
-        _add(bins_b, four, weights_b, hist_b)
+        if at_a.shape[0]:
+            _add_some(bins_a, four, at_a, weights_a, hist_a)
+        else:
+            _add(bins_a, four, weights_a, hist_a)
+        if at_b.shape[0]:
+            _add_some(bins_b, four, at_b, weights_b, hist_b)
+        else:
+            _add(bins_b, four, weights_b, hist_b)
         for f in range(first, min(first + 4, n)):
             if lbp:
                 _sort_codes(hist_a[f - first], hist_b[f - first], order)

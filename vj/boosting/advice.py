@@ -13,6 +13,9 @@ _NO_GOAL = 0.01
 
 _FEW_OBJECTS = 100
 
+# Share of the boxes.
+_AT_BORDER = 0.05
+
 # How far the objects' aspect may be from the window's: a quarter, as a square around a box of 4 to 5.
 _ASPECT = 1.25
 
@@ -65,7 +68,7 @@ def _far_below(report: StageReport, min_hit_rate: float) -> bool:
     return (1 - report.hit_rate) * report.held_out > expected + 2 * float(np.sqrt(expected)) + 1
 
 
-def data_advice(config: TrainingConfig, objects: int, sizes: Floats) -> list[str]:
+def data_advice(config: TrainingConfig, objects: int, sizes: Floats, at_border: int = 0) -> list[str]:
     """Return what to change about the positives before training.
 
     Parameters
@@ -75,6 +78,8 @@ def data_advice(config: TrainingConfig, objects: int, sizes: Floats) -> list[str
         Number of positives without their copies.
     sizes : ndarray of float64, shape (n, 2)
         Width and height of the objects whose box is known.
+    at_border : int
+        Objects whose box touches the border of the image.
 
     Returns
     -------
@@ -86,6 +91,11 @@ def data_advice(config: TrainingConfig, objects: int, sizes: Floats) -> list[str
         found.append(
             f"{objects} positives are few: a cascade needs hundreds to find objects it has not seen; label more, and "
             f"add copies (jitter, mirror)"
+        )
+    if at_border > _AT_BORDER * objects:
+        found.append(
+            f"{at_border} of {objects} boxes touch the border of their image, which may cut the object off; leave out "
+            f"those that show less than most of it"
         )
     sizes = sizes[(sizes > 0).all(axis=1)]
     if len(sizes):

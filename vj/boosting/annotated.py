@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vj._files import read_bounded
 from vj._types import Floats
 from vj.boosting.positives import labelled_format
 from vj.boosting.recipe import ANNOTATED, PositiveSource, TrainingConfig
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.datasets.formats import read_labelled
 from vj.errors import InputError
+
+# Larger files are not compared.
+_MAX_BYTES = 1 << 28
 
 
 def backgrounds_of(config: TrainingConfig) -> Backgrounds:
@@ -56,7 +61,7 @@ def annotated_backgrounds(sources: Sequence[PositiveSource]) -> Backgrounds:
 
 
 def overlap(names: Iterable[str], backgrounds: Backgrounds) -> list[str]:
-    """Return the backgrounds that are images of positives, whatever their paths, and have no boxes.
+    """Return the backgrounds that are images of positives, or copies of them, whatever their paths, and have no boxes.
 
     Parameters
     ----------
@@ -64,17 +69,35 @@ def overlap(names: Iterable[str], backgrounds: Backgrounds) -> list[str]:
         Images of the positives.
     backgrounds : Backgrounds
     """
-    positives = {found for name in set(names) if name and (found := _identity(name))}
-    return [
-        backgrounds.name(k)
+    places = {
+        k: item
         for k, item in enumerate(backgrounds.items)
-        if not isinstance(item, np.ndarray) and not len(backgrounds.boxes(k)) and _identity(item) in positives
-    ]
+        if not isinstance(item, np.ndarray) and not len(backgrounds.boxes(k))
+    }
+    positives = _by_size(set(names) - {""})
+    sizes = {k: size for k, item in places.items() if (size := _size(item)) in positives}
+    # Only what has the size of a positive's image is read.
+    known = {size: {_content(name) for name in positives[size]} - {None} for size in set(sizes.values())}
+    return [backgrounds.name(k) for k, size in sizes.items() if _content(places[k]) in known[size]]
 
 
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+def _by_size(names: Iterable[str]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name in names:
+        if (size := _size(name)) is not None:
+            found.setdefault(size, []).append(name)
+    return found
+
+
+def _size(path: str | os.PathLike[str]) -> int | None:
     try:
-        status = Path(path).stat()
+        return Path(path).stat().st_size
     except (OSError, ValueError):
         return None
-    return status.st_dev, status.st_ino
+
+
+def _content(path: str | os.PathLike[str]) -> bytes | None:
+    try:
+        return hashlib.sha256(read_bounded(Path(path), _MAX_BYTES)).digest()
+    except InputError:
+        return None

@@ -8,14 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.boosting.stage import Stage
-from vj.cascade.haar import HaarFeatures, feature_pool
+from vj.cascade.haar import HaarFeatures, feature_pool, pool_step
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures, lbp_pool
 from vj.cascade.model import Cascade
 
 
-def pool(window: tuple[int, int], features: str) -> HaarFeatures | LbpFeatures:
-    """Return all features of a run, in OpenCV's order; `features` as in `TrainingConfig`."""
-    return lbp_pool(window) if features == "lbp" else feature_pool(window, features)  # type: ignore[arg-type]
+def pool(window: tuple[int, int], features: str, step: int = 0) -> HaarFeatures | LbpFeatures:
+    """Return all features of a run, in OpenCV's order.
+
+    Parameters
+    ----------
+    window : (int, int)
+        Width and height.
+    features : str
+        As in `TrainingConfig`.
+    step : int
+        As `feature_step` there; LBP has no use for it.
+    """
+    if features == "lbp":
+        return lbp_pool(window)
+    return feature_pool(window, features, step or pool_step(window, features))  # type: ignore[arg-type]
 
 
 def build_cascade(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from vj._files import read_bounded, replacing, sync_folder, write_text
+from vj._files import read_bounded, replacing, sweep, sync_folder, write_text
 from vj.boosting.mining import MAX_PASSES, Harvest
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
@@ -190,7 +190,8 @@ class Checkpoint:
 
     def _sweep(self, keep: str) -> None:
         """Remove the windows of earlier checkpoints, and what a killed run was writing."""
-        for path in [*self.folder.glob("negatives-*.npy"), *self.folder.glob(".vj-*.tmp")]:
+        sweep(self.folder)
+        for path in self.folder.glob("negatives-*.npy"):
             if path.name != keep:
                 path.unlink(missing_ok=True)
 

@@ -39,6 +39,8 @@ class Neighbours:
         steps = np.full((n_shapes, 2), np.iinfo(np.int64).max)
         np.minimum.at(steps, self._shape, self._places[:, 2:])
         self._steps = steps
+        # In a thinned pool the next place is several pixels away.
+        self._apart = np.maximum(np.gcd.reduce(self._places[:, :2], axis=0), 1)
         self._sizes = self._places.max(axis=0) + 1
         keys = self._key(self._shape, self._places)
         self._order = np.argsort(keys)
@@ -48,8 +50,10 @@ class Neighbours:
         """Return the neighbours of features, each once, ascending."""
         shape, place = self._shape[indices], self._places[indices]
         wide, high = self._steps[shape].T
-        zero, one = np.zeros_like(wide), np.ones_like(wide)
-        moves = [(one, zero, zero, zero), (zero, one, zero, zero), (zero, zero, wide, zero), (zero, zero, zero, high)]
+        zero = np.zeros_like(wide)
+        right, down = zero + self._apart[0], zero + self._apart[1]
+        moves = [(right, zero, zero, zero), (zero, down, zero, zero)]
+        moves += [(zero, zero, wide, zero), (zero, zero, zero, high)]
         # A width may grow on either side.
         moves += [(-wide, zero, wide, zero), (zero, -high, zero, high)]
         found = []

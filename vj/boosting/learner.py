@@ -23,10 +23,11 @@ from vj.boosting.pruning import depths, measured, prune
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Samples, Windows, prepare
 from vj.boosting.search import Arena, Search
+from vj.boosting.soft import soften
 from vj.boosting.stage import Round, Stage, stage_limit, train_stage
 from vj.boosting.trees import Chooser, WeakTree
 from vj.boosting.workers import Workers
-from vj.cascade.haar import HaarFeatures
+from vj.cascade.haar import HaarFeatures, pool_size, pool_step
 from vj.cascade.model import Cascade
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
@@ -69,7 +70,7 @@ class Learner:
         hear: Callable[[Progress], None],
     ) -> None:
         self.config, self.positives, self.held_out = config, positives, held_out
-        self._features = pool(config.window, config.features)
+        self._features = pool(config.window, config.features, config.feature_step)
         self._table: FeatureTable = feature_table(self._features, config.window)
         self._tilted = isinstance(self._features, HaarFeatures) and bool(self._features.tilted.any())
         self._miner = Miner(
@@ -86,11 +87,25 @@ class Learner:
         self._alive = np.ones(len(positives.windows), dtype=np.bool_)
         self.state = State(self._miner.harvest())
         self._since = perf_counter()
+        self._softened: Cascade | None = None
 
     @property
     def n_features(self) -> int:
         """Number of features in the pool."""
         return len(self._table)
+
+    def describe_pool(self) -> None:
+        """Say so if only some of the features that fit the window are searched."""
+        config = self.config
+        if config.features == "lbp" or config.feature_step:
+            return
+        every = pool_size(config.window, config.features)  # type: ignore[arg-type]
+        if every > len(self._table):
+            step = pool_step(config.window, config.features)  # type: ignore[arg-type]
+            self._note(
+                f"a window of {config.window[0]}x{config.window[1]} has {every:,} features; {len(self._table):,} are "
+                f"searched, whose positions and sizes are multiples of {step} pixels (feature_step)"
+            )
 
     def check_memory(self) -> None:
         """Refuse a run that cannot stay within the memory asked for, before hours are spent on it."""
@@ -127,8 +142,12 @@ class Learner:
         self._arena = Arena()
 
     def cascade(self) -> Cascade:
-        """Return the cascade of the stages so far, of which there must be one."""
-        return self._cascade(self.state.stages)
+        """Return the cascade of the stages so far, of which there must be one; at the end with soft thresholds."""
+        if self.state.phase != FINISHED or not self.config.soft_loss:
+            return self._cascade(self.state.stages)
+        if self._softened is None:
+            self._soften()
+        return self._softened or self._cascade(self.state.stages)
 
     def _cascade(self, stages: list[Stage]) -> Cascade:
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
@@ -147,6 +166,8 @@ class Learner:
         ended = len(self.state.stages) == self.config.stages or not self._stage()
         if ended or len(self.state.stages) == self.config.stages:
             self._finish()
+            if self.state.stages and self.config.soft_loss and (note := self._soften()):
+                self._note(note)
 
     # --- one stage ----------------------------------------------------------------------------------------------------
 
@@ -156,7 +177,7 @@ class Learner:
         config = self.config.of_stage(len(state.stages))
         training = self._choose_positives()
         held = np.flatnonzero(self._alive & self.held_out)
-        if len(training) < 2:
+        if len(training) < 2 or self.positives.boosted_only[training].all():
             self._note("training ends: fewer than two positives are left; more positives or a higher min_hit_rate help")
             return False
         if state.phase == MINING and not self._refill():
@@ -167,7 +188,13 @@ class Learner:
         bins = memory_for_bins(self._memory, self._arena.size, sum(group.count for group in groups) + len(held))
         search = Search(self._table, groups, self._workers, bins, self._arena)
         result = train_stage(
-            search, held_samples, config, trees=state.trees, chooser=self._chooser(), progress=self._round
+            search,
+            held_samples,
+            config,
+            deciding=~self.positives.boosted_only[training],
+            trees=state.trees,
+            chooser=self._chooser(),
+            progress=self._round,
         )
         if result is None:
             self._note("training ends: no feature separates positives from negatives")
@@ -196,7 +223,8 @@ class Learner:
         if self.config.search == "exact":
             return None
         near = self._neighbours = self._neighbours or Neighbours(self._features)
-        seed, share, n = (self.config.seed, 6, len(self.state.stages)), self.config.search_share, len(self._table)
+        index, n = len(self.state.stages), len(self._table)
+        seed, share = (self.config.seed, 6, index), self.config.of_stage(index).search_share
         return lambda round: lambda search: FastCandidates(near, n, share, (*seed, round, search))
 
     def _round(self, done: Round, trees: tuple[WeakTree, ...]) -> None:
@@ -208,7 +236,7 @@ class Learner:
         left = np.flatnonzero(self._alive & ~self.held_out)
         wanted = self.config.positives_per_stage
         if len(left) < wanted and not self.state.stages:
-            self._note(f"{wanted} positives per stage were asked for, there are {len(left)}; all of them are used")
+            self._note(f"{len(left)} positives for each stage, fewer than positives_per_stage ({wanted})")
         if len(left) <= wanted:
             return left
         rng = np.random.default_rng((self.config.seed, 5, len(self.state.stages)))
@@ -300,6 +328,19 @@ class Learner:
         after = replace(state, harvest=state.harvest.next_stage(kept), phase=FINISHED, stages=stages, reports=reports)
         self._alive, self.state = depth == len(stages), after
         self._note(note)
+
+    def _soften(self) -> str:
+        """Set soft thresholds; return one line on them. They follow from the state, so that no checkpoint holds them."""
+        cascade = self._cascade(self.state.stages)
+        found = self.positives.windows[self._alive & self.held_out]
+        try:
+            self._softened = soften(cascade, found, self.config.soft_loss)
+        except InputError as error:
+            self._softened = cascade
+            return f"soft thresholds were not set: {error}"
+        n = len(self._softened.soft or ())
+        share = 100 * self.config.soft_loss
+        return f"soft thresholds after {n} weak classifiers lose at most {share:g} % of {len(found)} held-out positives"
 
     def _reached(self, stages: list[Stage]) -> npt.NDArray[np.float64]:
         """Return the shares of background windows that reach each stage, and that pass them all.

@@ -26,7 +26,7 @@ from vj.boosting.search import Split
 from vj.boosting.stage import Stage, same_stage, stage_limit
 from vj.boosting.trees import WeakTree
 from vj.cascade.file_storage import read_tree
-from vj.cascade.haar import HaarFeatures
+from vj.cascade.haar import HaarFeatures, pool_keys, pool_step
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.new_xml import stage_lines
@@ -38,6 +38,8 @@ BOOSTINGS = {"DAB": "discrete", "RAB": "real", "LB": "gentle", "GAB": "gentle"}
 """OpenCV's names of the boosting algorithms, and ours. LogitBoost, LB, fits regression trees as gentle AdaBoost does.
 It was no better: 0.85 +- 0.17 times gentle's held-out false alarms with stumps, 1.19 +- 0.20 with trees of depth 2."""
 
+Numbers = npt.NDArray[np.int64]
+
 _PARAMS = "params.xml"
 _RATES = {
     "minHitRate": "min_hit_rate",
@@ -47,8 +49,21 @@ _RATES = {
 _COUNTS = {"maxDepth": "max_depth", "maxWeakCount": "max_weak_count"}
 
 
-# Looked up after every stage.
-_pool = lru_cache(maxsize=1)(pool)
+@lru_cache(maxsize=1)
+def _pool(window: tuple[int, int], kind: str, step: int) -> tuple[HaarFeatures | LbpFeatures, Numbers | None]:
+    """Return the features of a run and, if it has only some, their numbers in OpenCV's pool.
+
+    Looked up after every stage.
+    """
+    features = pool(window, kind, step)
+    if kind == "lbp" or (step or pool_step(window, kind)) == 1:  # type: ignore[arg-type]
+        return features, None
+    keys, every = (pool_keys(window, kind, s) for s in (step or pool_step(window, kind), 1))  # type: ignore[arg-type]
+    return features, np.searchsorted(every, keys)
+
+
+def _pool_of(config: TrainingConfig) -> tuple[HaarFeatures | LbpFeatures, Numbers | None]:
+    return _pool(config.window, config.features, config.feature_step)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -93,6 +108,8 @@ def read_params(folder: Path) -> dict[str, Any]:
 def read_run(folder: Path, config: TrainingConfig) -> list[Stage]:
     """Read the stages of a run, ``stage0.xml`` and so on up to the first that is missing, at most ``config.stages``.
 
+    Where OpenCV's trainer made them, for a window whose pool is thinned here, `config` needs `feature_step` 1.
+
     Raises
     ------
     InputError
@@ -106,9 +123,24 @@ def read_run(folder: Path, config: TrainingConfig) -> list[Stage]:
     if not nodes:
         return []
     try:
-        return _stages(read_stages(nodes, config.window, _pool(config.window, config.features)))
+        features, numbers = _pool_of(config)
+        return _stages(read_stages(nodes, config.window, features, numbers))
     except InputError as error:
         raise InputError(f"{folder}: expected the stages of {config.features} features, got {error}") from None
+
+
+def searching_all(folder: Path, config: TrainingConfig) -> TrainingConfig:
+    """Return the configuration that can continue the stages in a folder.
+
+    OpenCV's trainer chooses from every feature. Where the pool is thinned here, a run that it began needs all of them.
+    """
+    try:
+        read_run(folder, config)
+    except InputError:
+        whole = replace(config, feature_step=1)
+        if len(_pool_of(whole)[0]) > len(_pool_of(config)[0]):
+            return whole
+    return config
 
 
 def _first(path: Path) -> Node:
@@ -177,7 +209,7 @@ def continue_run(training: Training, stages: Sequence[Stage]) -> bool:
 
 def _reports(config: TrainingConfig, stages: Sequence[Stage], windows: Windows) -> list[StageReport]:
     """Report stages that another run trained: hit rates are of today's positives, false alarm rates those asked for."""
-    features = _pool(config.window, config.features)
+    features, _ = _pool_of(config)
     table = feature_table(features, config.window)
     samples = prepare(windows, tilted=isinstance(features, HaarFeatures) and bool(features.tilted.any()))
     reports = []
@@ -206,7 +238,7 @@ def _reports(config: TrainingConfig, stages: Sequence[Stage], windows: Windows) 
 
 def cascade_of(config: TrainingConfig, stages: Sequence[Stage]) -> Cascade:
     """Return the cascade of stages that were read."""
-    return build_cascade(config.window, _pool(config.window, config.features), stages, {})
+    return build_cascade(config.window, _pool_of(config)[0], stages, {})
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -243,20 +275,21 @@ def write_params(folder: Path, config: TrainingConfig) -> None:
 
 def write_stages(folder: Path, cascade: Cascade, config: TrainingConfig) -> None:
     """Write ``stageN.xml`` for every stage of a cascade; files that hold the same stage are left alone."""
-    features = _pool(config.window, config.features)
+    features, numbers = _pool_of(config)
     whole = _numbered(cascade, features)
     stages = _stages(whole)
     for s, stage in enumerate(stages):
         path = folder / f"stage{s}.xml"
-        if path.exists() and _holds(path, stage, config.window, features):
+        if path.exists() and _holds(path, stage, config):
             continue
-        lines = ['<?xml version="1.0"?>', "<opencv_storage>", f"<{path.stem}>", *stage_lines(whole, s)]
+        lines = ['<?xml version="1.0"?>', "<opencv_storage>", f"<{path.stem}>", *stage_lines(whole, s, numbers)]
         write_text(path, "\n".join([*lines, f"</{path.stem}>", "</opencv_storage>", ""]))
 
 
-def _holds(path: Path, stage: Stage, window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> bool:
+def _holds(path: Path, stage: Stage, config: TrainingConfig) -> bool:
+    features, numbers = _pool_of(config)
     try:
-        return same_stage(_stages(read_stages([_first(path)], window, features))[0], stage)
+        return same_stage(_stages(read_stages([_first(path)], config.window, features, numbers))[0], stage)
     except InputError:
         return False
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vj._files import write_bytes, write_text
+from vj._files import sweep, write_bytes, write_text
 from vj.boosting.positives import Positives
 from vj.boosting.progress import StageReport
 from vj.boosting.recipe import TrainingConfig
@@ -58,6 +58,7 @@ class Output:
             return
         if not self._begun:
             self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
             write_text(self.folder / "recipe.toml", self._config.to_toml())
             # Spread over all positives: neighbours are copies of the same object.
             shown = positives.windows[:: -(-len(positives.windows) // _SHOWN)]

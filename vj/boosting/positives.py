@@ -23,17 +23,21 @@ from vj.images import list_images, read_gray, to_gray
 
 _UNKNOWN = (0.0, 0.0)
 
+MOST_COPIES = 15
+"""Copies that the trainer makes of its own accord."""
+
 # An object: a part of an image file and the size of its box, a whole image (no region), or a ready window.
 _Object = tuple[Path, Region | None, tuple[float, float]] | Windows
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """An object cut out: its windows, its image file, the size of its box."""
+    """An object cut out: its windows, its image file, the size of its box, whether that touches the image's border."""
 
     copies: list[Windows]
     name: str
     size: tuple[float, float]
+    at_border: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Positives:
         The image file of each object, by its number; empty for windows that have no file of their own.
     sizes : ndarray of float64, shape (n_objects, 2)
         Width and height of each object's box or crop, by its number; 0 if unknown.
+    boosted_only : ndarray of bool, shape (n,)
+        Windows of sources on which no threshold is set.
+    at_border : int
+        Objects whose box touches the border of a larger image.
     """
 
     windows: Windows
@@ -58,6 +66,16 @@ class Positives:
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     sizes: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    boosted_only: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    at_border: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.boosted_only):
+            object.__setattr__(self, "boosted_only", np.zeros(len(self.groups), dtype=np.bool_))
+
+    def take(self, kept: npt.NDArray[np.bool_]) -> Positives:
+        """Return the windows at `kept` alone; objects keep their numbers."""
+        return replace(self, windows=self.windows[kept], groups=self.groups[kept], boosted_only=self.boosted_only[kept])
 
 
 def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: TrainingConfig) -> Positives:
@@ -76,6 +94,7 @@ def positives_from_arrays(crops: Sequence[npt.NDArray[np.uint8]], config: Traini
     if not len(crops):
         raise InputError("expected positives, got none")
     grays = [to_gray(crop) for crop in crops]
+    config = replace(config, jitter=automatic_copies(config, len(grays)))
     copies = [_copies(gray, _whole(gray.shape, 0.0), config, index) for index, gray in enumerate(grays)]
     return replace(_collect(copies, config, []), sizes=np.array([gray.shape[::-1] for gray in grays], dtype=np.float64))
 
@@ -98,26 +117,91 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
             found = [found[i] for i in np.sort(rng.choice(len(found), source.limit, replace=False))]
         jobs += [(len(jobs) + i, source, one) for i, one in enumerate(found)]
 
+    copies = automatic_copies(config, len(jobs))
+
     def work(job: tuple[int, PositiveSource, _Object]) -> _Cut | str:
         index, source, one = job
-        own = config if source.jitter < 0 else replace(config, jitter=source.jitter)
+        # A ready window has no surroundings to be shifted into, and most are distorted copies already.
+        automatic = 0 if isinstance(one, np.ndarray) and config.jitter < 0 else copies
+        own = replace(config, jitter=automatic if source.jitter < 0 else source.jitter)
+        own = own if source.rotation < 0 else replace(own, rotation=source.rotation)
         if isinstance(one, np.ndarray):
-            return _Cut(_copies(one, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
+            ready, _ = _flipped(one, None) if source.flip else (one, None)
+            return _Cut(_copies(ready, _whole(one.shape, source.margin), own, index), "", one.shape[::-1])
         path, region, size = one
         try:
             gray = read_gray(path)
         except InputError as error:
             return str(error)
-        copies = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
-        return _Cut(copies, str(path), size if region else (gray.shape[1], gray.shape[0]))
+        if source.flip:
+            gray, region = _flipped(gray, region)
+        windows = _copies(gray, region or _whole(gray.shape, source.margin), own, index)
+        if region is None:
+            return _Cut(windows, str(path), (gray.shape[1], gray.shape[0]))
+        return _Cut(windows, str(path), size, _touches(region, size, gray.shape))
 
     results = list(workers.map(work, jobs))
+    used = [job for job, result in zip(jobs, results, strict=True) if not isinstance(result, str)]
     cuts = [result for result in results if not isinstance(result, str)]
     failures = [result for result in results if isinstance(result, str)]
     if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
     names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
-    return replace(_collect([cut.copies for cut in cuts], config, failures), names=names, sizes=sizes)
+    collected = _collect([cut.copies for cut in cuts], config, failures)
+    hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[collected.groups]
+    borders = sum(cut.at_border for cut in cuts)
+    groups = _first(used)[collected.groups]
+    return replace(collected, groups=groups, names=names, sizes=sizes, boosted_only=hard, at_border=borders)
+
+
+def _flipped(gray: Windows, region: Region | None) -> tuple[Windows, Region | None]:
+    """Flip an image and a part of it left and right."""
+    mirrored = region and replace(region, cx=gray.shape[1] - region.cx)
+    return np.ascontiguousarray(gray[:, ::-1]), mirrored
+
+
+def _first(jobs: list[tuple[int, PositiveSource, _Object]]) -> npt.NDArray[np.int64]:
+    """Return, for each object, the first that is the same part of the same file: two sources may name one face."""
+    numbers: dict[tuple[Path, Region], int] = {}
+    same = np.arange(len(jobs))
+    for k, (_, _, one) in enumerate(jobs):
+        if not isinstance(one, np.ndarray) and one[1] is not None:
+            same[k] = numbers.setdefault((one[0], one[1]), k)
+    return same
+
+
+def automatic_copies(config: TrainingConfig, objects: int) -> int:
+    """Return the jittered copies of each object: those asked for, or enough to train a stage on.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Its `jitter` is negative where the number is left to the trainer.
+    objects : int
+        How many there are, those held out included.
+    """
+    if config.jitter >= 0:
+        return config.jitter
+    training = max(objects - int(config.holdout * objects), 1)
+    wanted = -(-config.positives_per_stage // training) - (2 if config.mirror else 1)
+    return min(max(wanted, 0), MOST_COPIES)
+
+
+def without_held_out_copies(positives: Positives, held_out: npt.NDArray[np.bool_], originals: int) -> Positives:
+    """Drop the copies of held-out objects: a threshold set on 40 objects must not look as if set on 400.
+
+    Parameters
+    ----------
+    positives : Positives
+    held_out : ndarray of bool, shape (n,)
+    originals : int
+        Windows of each object that come before its copies.
+    """
+    order = np.argsort(positives.groups, kind="stable")
+    ranked = positives.groups[order]
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    return positives.take(~held_out | (place < originals))
 
 
 def _find(source: PositiveSource, window: tuple[int, int]) -> Sequence[_Object]:
@@ -173,12 +257,20 @@ def _region(source: PositiveSource, image: LabelledImage, k: int, window: tuple[
     if source.crop == "landmarks":
         if image.landmarks is None or not np.isfinite(image.landmarks[k]).all():
             raise InputError(f"{image.path}: expected landmarks of eyes and mouth, got none")
-        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop)
+        return region_of_landmarks(image.landmarks[k], window, source.side, source.drop, source.offset)
     boxes = image.squares if source.crop == "square" else image.boxes
     if boxes is None or not np.isfinite(boxes[k]).all():
         raise InputError(f"{image.path}: expected a square (sq_x, sq_y, sq_size), got none")
     x, y, w, h = boxes[k].tolist()
     return region_of_box((x, y, w, h), window, source.margin, source.aspect)
+
+
+def _touches(region: Region, size: tuple[float, float], shape: tuple[int, ...]) -> bool:
+    """Whether a box of this size, about the centre of its region, reaches the border of an image more than twice it."""
+    x, y = region.cx - size[0] / 2, region.cy - size[1] / 2
+    right, bottom = shape[1] - x - size[0], shape[0] - y - size[1]
+    whole = size[0] * size[1] > 0.5 * shape[0] * shape[1]
+    return min(size) > 0 and not whole and min(x, y, right, bottom) < 1.5
 
 
 def _whole(shape: tuple[int, ...], margin: float) -> Region:

@@ -78,12 +78,22 @@ class PositiveSource:
         the distance from the middle of the eyes to the middle of the mouth.
     drop : float
         Landmarks: how far below the middle of the eyes the square is centred, in u.
+    offset : float
+        Landmarks: how far to the right of the middle of the eyes the square is centred, in u; negative is to the left.
+        The eyes of a head in profile are at its front, 0.45 u from the middle of its box.
+    flip : bool
+        Flip its images left and right, for heads that look the other way.
     where : mapping of str to str
         CSV: keep the rows whose columns have these values, or lie in a range such as ``"-0.5..0.5"``.
     classes : tuple of str
         Classes of the objects to take, where the annotations have classes; needed if there are several.
     jitter : int
         Jittered copies of each of its objects; -1 for as many as the run makes.
+    rotation : float
+        Largest rotation of these copies in degrees; -1 for that of the run.
+    thresholds : bool
+        Whether stage thresholds are set on its objects, too. If not, only boosting sees them, and none is held out:
+        for objects so hard or doubtful that passing them would let too much through.
     images : str
         Folder that the names in the annotations are relative to; empty for the usual places next to them.
     min_size : int
@@ -105,11 +115,17 @@ class PositiveSource:
     drop: float = _number(
         0.305, -2.0, 2.0, "landmarks: how far the square's centre is below the eyes, in the same units"
     )
+    offset: float = _number(
+        0.0, -2.0, 2.0, "landmarks: how far the square's centre is to the right of the eyes, in the same units"
+    )
+    flip: bool = _flag(False, "flip its images left and right")
     where: Mapping[str, str] = field(
         default_factory=dict, metadata={"type": dict, "help": "CSV: values that columns must have"}
     )
     classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
     jitter: int = _integer(-1, -1, 1000, "jittered copies per object; -1: as for the run")
+    rotation: float = _number(-1.0, -1.0, 90.0, "largest rotation of copies in degrees; -1: as for the run")
+    thresholds: bool = _flag(True, "set stage thresholds on its objects; false: only boosting sees them")
     images: str = _text("", "folder that annotated names are relative to")
     min_size: int = _integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
     frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
@@ -183,6 +199,12 @@ class TrainingConfig:
 
     window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
     features: str = _choice("basic", FEATURE_KINDS, "pool of features to choose from")
+    feature_step: int = _integer(
+        0,
+        0,
+        16,
+        "Haar: positions and sizes of features are multiples of this; 0: 1, or more if a million fit",
+    )
     stages: int = _integer(20, 1, 200, "maximum number of stages")
     positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
     negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
@@ -195,18 +217,30 @@ class TrainingConfig:
     pruning: float = _number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )
+    soft_loss: float = _number(
+        0.0, 0.0, 0.5, "share of the positives found that soft thresholds, set at the end, may lose; 0: none are set"
+    )
     holdout: float = _number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
 
     boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
     max_depth: int = _integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
+    fixed_point: bool = _flag(
+        False,
+        "round to what fits 16 bits: thresholds of features in 1/4096, leaves and stage thresholds in 1/256",
+    )
     weight_trim_rate: float = _number(
-        1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all"
+        1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all", True
     )
     search: str = _choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
-    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample")
+    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample", True)
 
     mirror: bool = _flag(False, "add every positive mirrored")
-    jitter: int = _integer(0, 0, 1000, "jittered copies added for every positive")
+    jitter: int = _integer(
+        -1,
+        -1,
+        1000,
+        "jittered copies of every positive; -1: enough for positives_per_stage, at most 15; none of .vec",
+    )
     shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
     scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
     rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")

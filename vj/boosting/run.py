@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +22,7 @@ from vj.boosting.learner import Learner
 from vj.boosting.lock import locked
 from vj.boosting.mining import Harvest
 from vj.boosting.output import Output
-from vj.boosting.positives import Positives, load_positives, positives_from_arrays
+from vj.boosting.positives import Positives, load_positives, positives_from_arrays, without_held_out_copies
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.recipe import ANNOTATED, TrainingConfig
 from vj.boosting.stage import Stage, resolves, same_stage
@@ -174,16 +174,31 @@ class Training:
         self._tell(Progress("positives", 0))
         crops = self._inputs.crops
         if crops is not None:
-            return positives_from_arrays(crops, self.config)
-        return load_positives(self.config, self._workers)
+            found = positives_from_arrays(crops, self.config)
+        else:
+            found = load_positives(self.config, self._workers)
+            # Of an object that is held out, boosting must not see the copies of another source either.
+            found = found.take(~(found.boosted_only & np.isin(found.groups, self._out(found))))
+        if self.config.jitter >= 0:
+            return found
+        originals = 2 if self.config.mirror else 1
+        kept = without_held_out_copies(found, np.isin(found.groups, self._out(found)), originals)
+        objects = len(np.unique(found.groups))
+        if len(found.windows) <= originals * objects:
+            return kept
+        text = f"jittered copies make {len(kept.windows):,} positives of {objects:,} (jitter=0 makes none)"
+        return replace(kept, notes=(*kept.notes, text))
 
     @cached_property
     def held_out(self) -> npt.NDArray[np.bool_]:
         """Which positives boosting never sees; shape (n,). Copies of one object are held out together."""
-        groups = np.unique(self.positives.groups)
+        return np.isin(self.positives.groups, self._out(self.positives))
+
+    def _out(self, positives: Positives) -> npt.NDArray[np.int64]:
+        """Return the numbers of the objects held out, among those on which thresholds may be set."""
+        groups = np.unique(positives.groups[~positives.boosted_only])
         rng = np.random.default_rng((self.config.seed, 4))
-        out = rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
-        return np.isin(self.positives.groups, out)
+        return rng.choice(groups, int(self.config.holdout * len(groups)), replace=False)
 
     def held_out_names(self) -> list[str]:
         """Return the image files of the held-out positives, each once."""
@@ -279,7 +294,7 @@ class Training:
         for note in self.positives.notes:
             self._note(note)
         objects = len(np.unique(self.positives.groups))
-        for note in data_advice(config, objects, self.positives.sizes):
+        for note in data_advice(config, objects, self.positives.sizes, self.positives.at_border):
             self._note(note)
         found = self._inputs.backgrounds()
         if shared := overlap(self.positives.names, found):
@@ -289,6 +304,7 @@ class Training:
             )
         learner = Learner(config, self.positives, self.held_out, found, self._workers, self._hear)
         n = int(self.held_out.sum())
+        learner.describe_pool()
         learner.check_memory()
         hit_rate = config.of_stage(0).min_hit_rate
         if n and not resolves(n, hit_rate):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from vj._types import Floats
 from vj.boosting.feature_values import FeatureTable
@@ -106,6 +107,7 @@ def train_stage(
     held: Samples | None,
     config: TrainingConfig,
     *,
+    deciding: npt.NDArray[np.bool_] | None = None,
     trees: tuple[WeakTree, ...] = (),
     chooser: Callable[[int], Chooser] | None = None,
     progress: Callable[[Round, tuple[WeakTree, ...]], None] | None = None,
@@ -119,6 +121,8 @@ def train_stage(
     held : Samples, optional
         Positives that boosting does not see and that the threshold is also set on.
     config : TrainingConfig
+    deciding : ndarray of bool, shape (n_positives,), optional
+        Positives of the search that the threshold is set on; by default all of them.
     trees : tuple of WeakTree
         Weak classifiers that an interrupted run has already found.
     chooser : callable, optional
@@ -142,17 +146,18 @@ def train_stage(
         else:
             weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
             choose = chooser(len(grown)) if chooser is not None else None
-            tree = grow_tree(search, weights, config.max_depth, choose)
+            tree = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
         if tree is None:
             break
         grown.append(tree)
         for total, samples in zip(sums, groups, strict=False):
             total += tree.responses(table, samples)
-        threshold = _choose_threshold(sums[0], sums[2], config.min_hit_rate)
+        training = sums[0] if deciding is None else sums[0][deciding]
+        threshold = _choose_threshold(training, sums[2], config.min_hit_rate)
         done = Round(
             len(grown),
-            float((sums[2 if held else 0] >= stage_limit(threshold)).mean()),
-            float((sums[0] >= stage_limit(threshold)).mean()),
+            float(((sums[2] if held else training) >= stage_limit(threshold)).mean()),
+            float((training >= stage_limit(threshold)).mean()),
             float((sums[1] >= stage_limit(threshold)).mean()),
         )
         result = Stage(tuple(grown), threshold), done

@@ -9,7 +9,8 @@ Statistics 28(2), 2000: discrete, real and gentle AdaBoost are its algorithms 1,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,10 @@ from vj.boosting._search_kernels import ERROR, PARTITION, REGRESSION
 from vj.boosting.feature_values import FeatureTable
 from vj.boosting.samples import Samples
 from vj.boosting.search import WEIGHT_SUM, Candidates, Search, Split, goes_left
+
+THRESHOLD_STEPS, LEAF_STEPS = 4096, 256
+"""Steps of a unit in fixed point: what boards and cameras keep of a cascade's thresholds and leaves in 16 bits each. A
+stage threshold is a sum of leaves, so it is a multiple of their step without being rounded."""
 
 CRITERIA = {"gentle": REGRESSION, "discrete": ERROR, "real": PARTITION}
 
@@ -123,7 +128,9 @@ def _rounded(values: Floats) -> npt.NDArray[np.int32]:
 Chooser = Callable[[int], Candidates | None]
 
 
-def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser | None = None) -> WeakTree | None:
+def grow_tree(
+    search: Search, weights: Weights, max_depth: int, chooser: Chooser | None = None, *, fixed_point: bool = False
+) -> WeakTree | None:
     """Grow the tree of one round.
 
     Parameters
@@ -133,6 +140,9 @@ def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser
     max_depth : int
     chooser : callable, optional
         Returns, for the number of a search within the tree, the candidates to look at; by default all features.
+    fixed_point : bool
+        Round thresholds of Haar features to multiples of 1 / `THRESHOLD_STEPS` and leaves to those of 1 / `LEAF_STEPS`.
+        Samples go by the rounded threshold, so that leaves belong to the tree as it is stored.
 
     Returns
     -------
@@ -160,6 +170,8 @@ def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser
             children[parent][side] = ("leaf", len(ends))
             ends.append(mask)
             continue
+        if fixed_point:
+            split = replace(split, threshold=_fixed(split.threshold, THRESHOLD_STEPS))
         if parent >= 0:
             children[parent][side] = ("split", len(splits))
         splits.append(split)
@@ -168,7 +180,13 @@ def grow_tree(search: Search, weights: Weights, max_depth: int, chooser: Chooser
         waiting.append((mask & left, depth + 1, len(splits) - 1, 0))
         waiting.append((mask & ~left, depth + 1, len(splits) - 1, 1))
     table = np.array([[k if kind == "split" else -k for kind, k in pair] for pair in children], dtype=np.int32)
-    return WeakTree(tuple(splits), table, _leaves(weights, ends, n_positives))
+    leaves = _leaves(weights, ends, n_positives)
+    return WeakTree(tuple(splits), table, _fixed(leaves, LEAF_STEPS) if fixed_point else leaves)
+
+
+def _fixed(values: Any, steps: int) -> Any:
+    """Round to what a 16-bit integer holds of `steps` times the values."""
+    return (np.clip(np.rint(values * np.float32(steps)), -(1 << 15), (1 << 15) - 1) / steps).astype(np.float32)
 
 
 def _leaves(weights: Weights, ends: list[npt.NDArray[np.bool_]], n_positives: int) -> npt.NDArray[np.float32]:

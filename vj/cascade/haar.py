@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,27 @@ class HaarFeatures:
         index = np.asarray(indices)
         return HaarFeatures(self.rects[index], self.weights[index], self.tilted[index])
 
+    def mirrored(self, width: int) -> HaarFeatures:
+        """Return the features as they lie in a mirrored window of this width.
+
+        Raises
+        ------
+        InputError
+            If the mirror image of a tilted rectangle lies outside the window.
+        """
+        x, y, w, h = (self.rects[:, :, k] for k in range(4))
+        tilted = self.tilted[:, None]
+        # A tilted rectangle's topmost corner (x, y) is the right one of the two pixels at its top.
+        across = np.where(tilted, width + 1 - x, width - x - w)
+        rects = np.stack([across, y, np.where(tilted, h, w), np.where(tilted, w, h)], axis=2)
+        rects[self.weights == 0] = 0
+        outside = (tilted & (self.weights != 0) & (x - h < 1)).any(axis=1)
+        if outside.any():
+            raise InputError(
+                f"expected tilted features that can be mirrored, got feature {_first(outside)} at the window's left edge"
+            )
+        return HaarFeatures(rects, self.weights, self.tilted)
+
     def check(self, window: tuple[int, int]) -> None:
         """Raise `InputError` unless every rectangle lies inside a window of (width, height)."""
         width, height = window
@@ -149,7 +170,8 @@ def _unused_last(
     only rectangles with a weight: without this order it would not read back as equal.
     """
     unused = weights == 0
-    if unused.any():
+    # Nothing to do for a pool, whose millions of rectangles would be copied several times.
+    if (unused[:, :-1] & ~unused[:, 1:]).any() or np.signbit(weights[unused]).any() or rects[unused].any():
         order = np.argsort(unused, axis=1, kind="stable")
         weights = np.where(unused, np.float32(0), weights)
         rects = np.where(unused[:, :, None], np.int32(0), rects)
@@ -162,25 +184,110 @@ def _first(mask: npt.ArrayLike) -> int:
     return int(np.flatnonzero(mask)[0])
 
 
-def _grid(columns: int, rows: int, width: int, height: int) -> npt.NDArray[np.int64]:
-    """All (x, y, dx, dy) for which a template of columns * dx by rows * dy fits the window; shape (n, 4)."""
-    x, y, dx, dy = np.meshgrid(
-        np.arange(width), np.arange(height), np.arange(1, width + 1), np.arange(1, height + 1), indexing="ij"
+MAX_POOL = 1_000_000
+"""Features up to which a pool holds every one that fits: a 24x24 window has 162,336 (basic) to 261,600 (all)."""
+
+
+def _pairs(extent: int, side: int, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All (position, size) along one axis for which ``position + extent * size <= side``, multiples of `step`."""
+    position, size = np.meshgrid(np.arange(0, side, step), np.arange(step, side + 1, step), indexing="ij")
+    keep = position + extent * size <= side
+    return position[keep], size[keep]
+
+
+def _upright_keys(columns: int, rows: int, window: tuple[int, int], step: int) -> npt.NDArray[np.int64]:
+    """Keys, without the template, of every place of an upright template; see `pool_keys`."""
+    x, dx = _pairs(columns, window[0], step)
+    y, dy = _pairs(rows, window[1], step)
+    across, down = _key((x, 0, dx, 0), window), _key((0, y, 0, dy), window)
+    return (across[:, None] + down).reshape(-1)
+
+
+def _tilted_keys(a: int, b: int, window: tuple[int, int], step: int) -> npt.NDArray[np.int64]:
+    """Like `_upright_keys`, for a tilted template of a * dx by b * dy."""
+    width, height = window
+    x, y = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step), indexing="ij")
+    found = [np.zeros(0, dtype=np.int64)]
+    for dx in range(step, height // a + 1, step):
+        for dy in range(step, (height - a * dx) // b + 1, step):
+            keep = (x + a * dx <= width) & (y + a * dx + b * dy <= height) & (x - b * dy >= 0)
+            found.append(_key((x[keep], y[keep], dx, dy), window))
+    return np.concatenate(found)
+
+
+def _key(place: tuple[Any, Any, Any, Any], window: tuple[int, int]) -> npt.NDArray[np.int64]:
+    x, y, dx, dy = place
+    width, height = window[0] + 1, window[1] + 1
+    return np.asarray((((x * height + y) * width + dx) * height + dy) * _TEMPLATES, dtype=np.int64)
+
+
+_TEMPLATES = len(_UPRIGHT) + len(_TILTED)
+
+
+def pool_keys(window: tuple[int, int], kind: PoolName = "basic", step: int = 1) -> npt.NDArray[np.int64]:
+    """Return one number for each feature of a pool, ascending in the order of `feature_pool`.
+
+    A number says x, y, dx, dy and template; 8 bytes a feature, where `HaarFeatures` takes 61.
+
+    Parameters
+    ----------
+    window, kind, step
+        As for `feature_pool`.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+    """
+    width, height = window
+    if not (3 <= width <= 128 and 3 <= height <= 128):
+        raise InputError(f"expected a window of 3 to 128 pixels a side, got {width}x{height}")
+    if kind not in get_args(PoolName):
+        raise InputError(f"expected a feature pool named basic, core or all, got {kind!r}")
+    keys = [
+        _upright_keys(*extent, window, step) + order
+        for order, (pool, _, extent, _) in enumerate(_UPRIGHT)
+        if pool == "basic" or kind != "basic"
+    ]
+    if kind == "all":
+        keys += [_tilted_keys(a, b, window, step) + len(_UPRIGHT) + k for k, (a, b, *_) in enumerate(_TILTED)]
+    found = np.concatenate(keys)
+    found.sort()
+    return found
+
+
+def pool_size(window: tuple[int, int], kind: PoolName, step: int = 1) -> int:
+    """Return how many features a pool has, without making it."""
+    width, height = window
+
+    def along(extent: int, side: int) -> int:
+        return sum((side - extent * size) // step + 1 for size in range(step, side // extent + 1, step))
+
+    total = sum(
+        along(columns, width) * along(rows, height)
+        for pool, _, (columns, rows), _ in _UPRIGHT
+        if pool == "basic" or kind != "basic"
     )
-    keep = (x + columns * dx <= width) & (y + rows * dy <= height)
-    return np.stack([x[keep], y[keep], dx[keep], dy[keep]], axis=1)
+    for a, b, *_ in _TILTED if kind == "all" else ():
+        for dx in range(step, height // a + 1, step):
+            for dy in range(step, (height - a * dx) // b + 1, step):
+                across = (width - a * dx) // step + -(b * dy) // step + 1
+                total += max(across, 0) * ((height - a * dx - b * dy) // step + 1)
+    return total
 
 
-def _tilted_grid(a: int, b: int, width: int, height: int) -> npt.NDArray[np.int64]:
-    """Like `_grid`, for a tilted template of a * dx by b * dy."""
-    x, y, dx, dy = np.meshgrid(
-        np.arange(width), np.arange(height), np.arange(1, width + 1), np.arange(1, height + 1), indexing="ij"
-    )
-    keep = (x + a * dx <= width) & (y + a * dx + b * dy <= height) & (x - b * dy >= 0)
-    return np.stack([x[keep], y[keep], dx[keep], dy[keep]], axis=1)
+def pool_step(window: tuple[int, int], kind: PoolName) -> int:
+    """Return the smallest step at which a pool has no more than `MAX_POOL` features.
+
+    A window of 80x40 pixels has 7.8 million features of all kinds. They are so alike that those on every second pixel,
+    a sixteenth, hold nearly the same; they still lie closer, measured by the object, than those of a 24x24 window.
+    """
+    step = 1
+    while pool_size(window, kind, step) > MAX_POOL:
+        step += 1
+    return step
 
 
-def feature_pool(window: tuple[int, int], kind: PoolName = "basic") -> HaarFeatures:
+def feature_pool(window: tuple[int, int], kind: PoolName = "basic", step: int = 1) -> HaarFeatures:
     """Enumerate every feature of a pool that fits a window.
 
     Parameters
@@ -190,6 +297,8 @@ def feature_pool(window: tuple[int, int], kind: PoolName = "basic") -> HaarFeatu
     kind : {'basic', 'core', 'all'}
         ``basic`` holds the five Viola-Jones templates (162,336 features at 24x24), ``core`` adds the four-part lines
         and the centre-surround (210,400), ``all`` adds six tilted templates (261,600).
+    step : int
+        Positions and cell sizes are multiples of it.
 
     Returns
     -------
@@ -201,41 +310,25 @@ def feature_pool(window: tuple[int, int], kind: PoolName = "basic") -> HaarFeatu
     InputError
         If the window or the pool's name is out of range.
     """
-    width, height = window
-    if not (3 <= width <= 128 and 3 <= height <= 128):
-        raise InputError(f"expected a window of 3 to 128 pixels a side, got {width}x{height}")
-    if kind not in get_args(PoolName):
-        raise InputError(f"expected a feature pool named basic, core or all, got {kind!r}")
-    places, rects, weights, tilted = [], [], [], []
-    for order, (pool, _, (columns, rows), parts) in enumerate(_UPRIGHT):
-        if pool == "core" and kind == "basic":
-            continue
-        grid = _grid(columns, rows, width, height)
-        r = np.zeros((len(grid), MAX_RECTANGLES, 4), dtype=np.int32)
-        x, y, dx, dy = grid.T
-        for k, ((ox, oy, w, h), _) in enumerate(parts):
-            r[:, k] = np.stack([x + ox * dx, y + oy * dy, w * dx, h * dy], axis=1)
-        places.append(np.column_stack([grid, np.full(len(grid), order)]))
-        rects.append(r)
-        weights.append(_weights([weight for _, weight in parts], len(grid)))
-        tilted.append(np.zeros(len(grid), dtype=np.bool_))
-    for order, (a, b, along, across, inner_a, inner_b, weight) in enumerate(_TILTED if kind == "all" else ()):
-        grid = _tilted_grid(a, b, width, height)
-        r = np.zeros((len(grid), MAX_RECTANGLES, 4), dtype=np.int32)
-        x, y, dx, dy = grid.T
-        r[:, 0] = np.stack([x, y, a * dx, b * dy], axis=1)
-        shift_x, shift_y = along * dx - across * dy, along * dx + across * dy
-        r[:, 1] = np.stack([x + shift_x, y + shift_y, inner_a * dx, inner_b * dy], axis=1)
-        places.append(np.column_stack([grid, np.full(len(grid), len(_UPRIGHT) + order)]))
-        rects.append(r)
-        weights.append(_weights([-1, weight], len(grid)))
-        tilted.append(np.ones(len(grid), dtype=np.bool_))
-    place = np.concatenate(places)
-    sort = np.lexsort(place.T[::-1])
-    return HaarFeatures(np.concatenate(rects)[sort], np.concatenate(weights)[sort], np.concatenate(tilted)[sort])
-
-
-def _weights(weights: list[int], n: int) -> npt.NDArray[np.float32]:
-    row = np.zeros(MAX_RECTANGLES, dtype=np.float32)
-    row[: len(weights)] = weights
-    return np.tile(row, (n, 1))
+    keys = pool_keys(window, kind, step)
+    place, order = np.divmod(keys, _TEMPLATES)
+    place, dy = np.divmod(place, window[1] + 1)
+    place, dx = np.divmod(place, window[0] + 1)
+    x, y = np.divmod(place, window[1] + 1)
+    x, y, dx, dy = (one.astype(np.int32) for one in (x, y, dx, dy))
+    rects = np.zeros((len(keys), MAX_RECTANGLES, 4), dtype=np.int32)
+    weights = np.zeros((len(keys), MAX_RECTANGLES), dtype=np.float32)
+    for number, (_, _, _, parts) in enumerate(_UPRIGHT):
+        at = np.flatnonzero(order == number)
+        for k, ((ox, oy, w, h), weight) in enumerate(parts):
+            rects[at, k] = np.stack([x[at] + ox * dx[at], y[at] + oy * dy[at], w * dx[at], h * dy[at]], axis=1)
+            weights[at, k] = weight
+    for number, (a, b, along, across, inner_a, inner_b, weight) in enumerate(_TILTED):
+        at = np.flatnonzero(order == len(_UPRIGHT) + number)
+        right, left = along * dx[at], across * dy[at]
+        rects[at, 0] = np.stack([x[at], y[at], a * dx[at], b * dy[at]], axis=1)
+        rects[at, 1] = np.stack(
+            [x[at] + right - left, y[at] + right + left, inner_a * dx[at], inner_b * dy[at]], axis=1
+        )
+        weights[at, :2] = -1, weight
+    return HaarFeatures(rects, weights, order >= len(_UPRIGHT))

@@ -51,6 +51,11 @@ class LbpFeatures:
         """Return the features at `indices` (integers or a boolean mask), in that order."""
         return LbpFeatures(self.rects[np.asarray(indices)])
 
+    def mirrored(self, width: int) -> LbpFeatures:
+        """Return the features as they lie in a mirrored window of this width; see `mirrored_subsets` for their codes."""
+        x, y, w, h = self.rects.T
+        return LbpFeatures(np.stack([width - x - 3 * w, y, w, h], axis=1))
+
     def check(self, window: tuple[int, int]) -> None:
         """Raise `InputError` unless every 3x3 grid of cells lies inside a window of (width, height)."""
         width, height = window
@@ -62,6 +67,26 @@ class LbpFeatures:
                 f"expected every 3x3 grid of cells inside the {width}x{height} window, "
                 f"got cell {self.rects[index].tolist()} in feature {index}"
             )
+
+
+def mirrored_subsets(subsets: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Return the sets of codes of mirrored features: they hold the mirror image of a code where `subsets` hold the code.
+
+    Parameters
+    ----------
+    subsets : ndarray of int32, shape (n, 8)
+
+    Returns
+    -------
+    ndarray of int32, shape (n, 8)
+    """
+    codes = np.arange(256)
+    mirror = np.zeros(256, dtype=np.int64)
+    for k, (row, column) in enumerate(RING):
+        mirror |= (codes >> (7 - k) & 1) << (7 - RING.index((row, 2 - column)))
+    held = np.unpackbits(np.ascontiguousarray(subsets, dtype="<i4").view(np.uint8), axis=1, bitorder="little")
+    packed = np.packbits(held[:, mirror], axis=1, bitorder="little")
+    return np.ascontiguousarray(packed).view("<i4").astype(np.int32)
 
 
 def lbp_pool(window: tuple[int, int]) -> LbpFeatures:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from vj._types import Floats
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.haar import HaarFeatures
-from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
+from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures, mirrored_subsets
+from vj.cascade.soft import SoftThresholds
 from vj.errors import InputError
 
 FeatureKind = Literal["haar", "lbp"]
@@ -64,6 +65,8 @@ class Cascade:
         Where it came from: free text by key.
     calibration : ScoreCalibration, optional
         From the score of a detection to the probability that it is an object.
+    soft : SoftThresholds, optional
+        Rejection thresholds inside stages, which OpenCV does not know.
 
     Raises
     ------
@@ -84,6 +87,7 @@ class Cascade:
     name: str = "cascade"
     provenance: dict[str, str] = field(default_factory=dict)
     calibration: ScoreCalibration | None = None
+    soft: SoftThresholds | None = None
 
     def __post_init__(self) -> None:
         dtypes: dict[str, Any] = {
@@ -107,6 +111,8 @@ class Cascade:
         _check_shapes(self)
         _check_trees(self)
         _check_numbers(self)
+        if self.soft is not None:
+            self.soft.check(self.stage_starts)
 
     @property
     def kind(self) -> FeatureKind:
@@ -184,7 +190,31 @@ class Cascade:
             leaves=self.leaves[: nodes + trees],
             # Scores are those of the last stage.
             calibration=self.calibration if n_stages == self.n_stages else None,
+            soft=self.soft and self.soft.before(trees),
         )
+
+    def mirrored(self) -> Cascade:
+        """Return the cascade of the mirrored object: it sees in a mirrored window what this one sees in the window.
+
+        Sums are equal to the bit. Scores, calibration and soft thresholds are therefore those of this cascade.
+
+        Raises
+        ------
+        InputError
+            If a tilted feature touches the left edge of the window: OpenCV's tilted features, and so these, never reach
+            the last column of pixels, where its mirror image would lie.
+        """
+        subsets = self.node_subsets if self.kind == "haar" else mirrored_subsets(self.node_subsets)
+        return replace(
+            self,
+            features=self.features.mirrored(self.window[0]),
+            node_subsets=subsets,
+            name=f"{self.name} mirrored",
+        )
+
+    def exact(self) -> Cascade:
+        """Return the cascade without soft thresholds: what OpenCV sees in its file."""
+        return self if self.soft is None else replace(self, soft=None)
 
     def __eq__(self, other: object) -> bool:
         """Whether both make the same decisions: everything equal to the bit but name, provenance and calibration."""
@@ -193,6 +223,7 @@ class Cascade:
         return (
             self.window == other.window
             and self.kind == other.kind
+            and self.soft == other.soft
             and all(np.array_equal(a, b) for a, b in zip(_arrays(self), _arrays(other), strict=True))
         )
 

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
-from vj.cascade import calibration
+import numpy as np
+import numpy.typing as npt
+
+from vj.cascade import calibration, soft
 from vj.cascade.lbp import LbpFeatures
 from vj.cascade.model import Cascade
 from vj.cascade.old_xml import decimal, feature_xml
@@ -33,25 +36,36 @@ def to_xml(cascade: Cascade) -> str:
         out += ["  <provenance>", *_provenance_lines(cascade.provenance), "  </provenance>"]
     if cascade.calibration is not None:
         out += calibration.to_lines(cascade.calibration)
+    if cascade.soft is not None:
+        out += soft.to_lines(cascade.soft)
     return "\n".join([*out, "</cascade>", "</opencv_storage>", ""])
 
 
-def stage_lines(cascade: Cascade, stage: int) -> Iterator[str]:
-    """Yield the lines of one stage, which refer to the cascade's features by number."""
+def stage_lines(cascade: Cascade, stage: int, numbers: npt.NDArray[np.int64] | None = None) -> Iterator[str]:
+    """Yield the lines of one stage, which refer to the cascade's features by number.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    stage : int
+    numbers : ndarray of int64, shape (n_features,), optional
+        The number of each feature; by default its place in the cascade's table.
+    """
     trees = range(int(cascade.stage_starts[stage]), int(cascade.stage_starts[stage + 1]))
     yield f"      <maxWeakCount>{len(trees)}</maxWeakCount>"
     yield f"      <stageThreshold>{decimal(cascade.stage_thresholds[stage])}</stageThreshold>"
     yield "      <weakClassifiers>"
     for tree in trees:
-        yield from _tree_lines(cascade, tree)
+        yield from _tree_lines(cascade, tree, numbers)
     yield "      </weakClassifiers>"
 
 
-def _tree_lines(cascade: Cascade, tree: int) -> list[str]:
+def _tree_lines(cascade: Cascade, tree: int, numbers: npt.NDArray[np.int64] | None) -> list[str]:
     first, last = int(cascade.tree_starts[tree]), int(cascade.tree_starts[tree + 1])
     nodes = []
     for n in range(first, last):
-        words = [str(c) for c in cascade.node_children[n]] + [str(cascade.node_features[n])]
+        feature = cascade.node_features[n]
+        words = [str(c) for c in cascade.node_children[n]] + [str(feature if numbers is None else numbers[feature])]
         if len(cascade.node_subsets):
             words += [str(w) for w in cascade.node_subsets[n]]
         else:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from vj._files import exists, is_file, read_bounded, write_text
-from vj.cascade import calibration, stock
+from vj.cascade import calibration, soft, stock
 from vj.cascade.file_storage import read_tree
 from vj.cascade.haar import MAX_RECTANGLES, HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS, LbpFeatures
@@ -158,6 +159,14 @@ class _Tables:
         self.stage_thresholds.append(threshold)
         self.stage_starts.append(len(self.tree_starts) - 1)
 
+    def renumber(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Replace the numbers of features by their places in `numbers`."""
+        found = _int32(self.node_features)
+        at = np.minimum(np.searchsorted(numbers, found), len(numbers) - 1)
+        if (unknown := numbers[at] != found).any():
+            raise _FormatError(f"expected features of the pool, got number {found[unknown][0]}")
+        self.node_features = at.tolist()
+
     def cascade(self, window: tuple[int, int], features: HaarFeatures | LbpFeatures, **more: Any) -> Cascade:
         return Cascade(
             window=window,
@@ -215,11 +224,20 @@ def _read_new(node: Any, name: str) -> Cascade:
     for s, stage in enumerate(_stages(node)):
         _read_stage(tables, stage, s, kind == "LBP")
     features = _read_haar(node) if kind == "HAAR" else _read_lbp(node)
-    more = {"provenance": _read_provenance(node), "calibration": calibration.read_element(node)}
+    more = {
+        "provenance": _read_provenance(node),
+        "calibration": calibration.read_element(node),
+        "soft": soft.read_element(node),
+    }
     return tables.cascade(window, features, name=name, **more)
 
 
-def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFeatures | LbpFeatures) -> Cascade:
+def read_stages(
+    nodes: Iterable[Node],
+    window: tuple[int, int],
+    features: HaarFeatures | LbpFeatures,
+    numbers: npt.NDArray[np.int64] | None = None,
+) -> Cascade:
     """Build a cascade from stages that refer to a pool of features by number, as OpenCV's trainer leaves them.
 
     Parameters
@@ -229,6 +247,8 @@ def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFe
     window : (int, int)
     features : HaarFeatures or LbpFeatures
         The pool; the cascade holds all of it.
+    numbers : ndarray of int64, shape (n_features,), optional
+        The number by which stages refer to each feature, ascending; by default its place in `features`.
 
     Raises
     ------
@@ -239,6 +259,8 @@ def read_stages(nodes: Iterable[Node], window: tuple[int, int], features: HaarFe
     try:
         for s, node in enumerate(nodes):
             _read_stage(tables, node, s, isinstance(features, LbpFeatures))
+        if numbers is not None:
+            tables.renumber(numbers)
         return tables.cascade(window, features)
     except _FormatError as error:
         raise InputError(str(error)) from None
@@ -429,8 +451,8 @@ def save(cascade: Cascade, path: str | os.PathLike[str], *, format: str = FORMAT
     path : str or path
     format : str
         ``opencv-cascade-classifier``, or ``opencv-haar-classifier`` for programs that read only the layout before it,
-        such as jsfeat and tracking.js; that one holds Haar-like features only, and neither provenance
-        nor calibration.
+        such as jsfeat and tracking.js; that one holds Haar-like features only, and no provenance,
+        calibration or soft thresholds.
 
     Raises
     ------

@@ -20,6 +20,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--class", dest="classes", action="append", metavar="NAME", help="objects to measure; may be repeated"
     )
+    data.add_argument(
+        "--where",
+        action="append",
+        metavar="COLUMN=VALUE",
+        help="CSV: objects to measure, ignore others; repeatable",
+    )
     data.add_argument("--images", metavar="DIR", help="folder that image names are relative to")
     data.add_argument(
         "--frontal",
@@ -34,9 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read(args: argparse.Namespace) -> list[LabelledImage]:
     """Read the labelled images that the options name."""
+    from vj.cli._settings import pair
     from vj.datasets.formats import read_labelled
 
-    return read_labelled(args.dataset, args.format, args.images, classes=args.classes or ())
+    where = dict(pair("--where COLUMN=VALUE", text) for text in args.where or ())
+    return read_labelled(args.dataset, args.format, args.images, classes=args.classes or (), where=where)
 
 
 def wanted(args: argparse.Namespace) -> Wanted:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vj._files import write_text
 from vj.cli import _common
+from vj.cli.evaluate import SUPPRESSION
 
 if TYPE_CHECKING:
     from vj.boosting.progress import Progress
@@ -50,8 +51,12 @@ def searches(
     from vj.html.operating import Search
 
     found = []
-    for factor in (detector.scale_factor, *(f for f in SCALE_FACTORS if f > detector.scale_factor)):
-        one = detector.replace(scale_factor=factor)
+    factors = (detector.scale_factor, *(f for f in SCALE_FACTORS if f > detector.scale_factor))
+    # And the rule for groups that was not asked for.
+    other = SUPPRESSION if detector.suppression is None else None
+    tried = [(f, detector.suppression) for f in factors] + [(detector.scale_factor, other)]
+    for factor, suppression in tried:
+        one = detector.replace(scale_factor=factor, suppression=suppression)
         looked = wrap(images, f"{result.name}, scale factor {factor:g}")
         found.append(Search(one, cascade, operating_curves(one, looked, rules, alignment=result.alignment)))
     return found

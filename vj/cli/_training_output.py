@@ -18,8 +18,8 @@ _LOG_SECONDS = 10.0
 class Log:
     """Progress on stderr: one changing line on a terminal, otherwise a line now and then."""
 
-    def __init__(self, config: TrainingConfig, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, config: TrainingConfig, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
         self._config = config
         self._start = self._last = self._step = perf_counter()
         self._bar: Any = None
@@ -60,19 +60,19 @@ class Log:
             if step.found == 0:
                 self._step = perf_counter()
             spent = max(perf_counter() - self._step, 1e-9)
-            ratio = step.hits / step.scanned if step.scanned else 0.0
             left = _clock(spent * (step.wanted - step.found) / step.found) if step.found else "?"
-            self.state(
-                f"{place}: mining {step.found}/{step.wanted} negatives in {step.scanned:,} windows "
-                f"(acceptance {ratio:.1e}, {step.scanned / spent / 1e6:.1f} Mwindows/s), {left} left"
-            )
+            text = f"{place}: {step.found:,} of {step.wanted:,} negatives found, {left} left"
+            if self.verbose:
+                ratio = step.hits / step.scanned if step.scanned else 0.0
+                text += f" ({step.scanned:,} windows, {ratio:.1e} pass, {step.scanned / spent / 1e6:.1f} million/s)"
+            self.state(text)
         elif step.kind == "pruning":
             self.state(f"pruning: {step.scanned:,} background windows scanned" if step.scanned else "pruning")
         elif step.round is not None:
             r = step.round
             self.state(
-                f"{place}: {r.weak_count} weak classifiers, hit rate {r.hit_rate:.4f}, "
-                f"false alarm rate {r.false_alarm_rate:.4f}, {self._time_left(r, step.stage)} left"
+                f"{place}: {_weak(r.weak_count)}, hit rate {_percent(r.hit_rate)}, "
+                f"false alarms {_percent(r.false_alarm_rate)}, {self._time_left(r, step.stage)} left"
             )
         else:
             self._step = perf_counter()
@@ -88,17 +88,36 @@ class Log:
         return _clock((perf_counter() - self._step) * max(rounds / r.weak_count - 1, 0.0))
 
     def stage(self, r: StageReport) -> None:
-        """Show a finished stage."""
-        speed = r.windows_scanned / max(r.mining_seconds, 1e-9) / 1e6
+        """Show a finished stage: weak classifiers, rates, and how many of the backgrounds' windows pass all so far."""
+        place, passing = f"stage {r.index + 1}", r.acceptance_ratio * r.false_alarm_rate
+        left = f"1 window in {_round(1 / passing)} left" if passing else "no window left"
         self.line(
-            f"stage {r.index + 1}: {r.weak_classifiers} weak classifiers, hit rate {r.hit_rate:.4f} "
-            f"(training {r.training_hit_rate:.4f}), false alarm rate {r.false_alarm_rate:.4f}, "
-            f"{r.positives}+{r.held_out} positives, {r.negatives} negatives from {r.windows_scanned:,} windows "
-            f"(acceptance {r.acceptance_ratio:.2e}, {speed:.1f} Mwindows/s), "
-            f"{r.seconds:.1f} s ({r.mining_seconds:.1f} s mining)"
+            f"{place}: {_weak(r.weak_classifiers)}, hit rate {_percent(r.hit_rate)}, "
+            f"false alarms {_percent(r.false_alarm_rate)}, {left}"
         )
+        if self.verbose:
+            speed = r.windows_scanned / max(r.mining_seconds, 1e-9) / 1e6
+            self.line(
+                f"{place}: {r.positives} positives (hit rate {_percent(r.training_hit_rate)}), {r.held_out} held out, "
+                f"{r.negatives} negatives from {r.windows_scanned:,} windows ({r.acceptance_ratio:.1e} get here, "
+                f"{speed:.1f} million/s), {r.seconds:.1f} s, of which mining {r.mining_seconds:.1f} s"
+            )
         if r.advice:
             self.line(f"stage {r.index + 1}: {r.advice}")
+
+
+def _weak(n: int) -> str:
+    return f"{n} weak classifier{'' if n == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _round(number: float) -> str:
+    """Two leading digits, the rest zeros, with commas."""
+    digits = max(len(str(int(number))) - 2, 0)
+    return f"{round(number, -digits):,.0f}"
 
 
 def _clock(seconds: float) -> str:

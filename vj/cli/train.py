@@ -81,7 +81,7 @@ def _add_images(group: Any) -> None:
     add("--class", dest="classes", action="append", metavar="NAME", help="class of objects to take; repeatable")
     add("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to take; repeatable")
     add("--mirror", action=argparse.BooleanOptionalAction, default=None, help="add mirrored positives")
-    add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [0]")
+    add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [enough for a stage]")
     add("--dataset", metavar="PATH", help="labelled images, not trained on: measured at the end, for report.html")
     add("--demo", action="store_true", help="train on the faces that come with scikit-image")
     add("--data", metavar="PATH", help="replaces {data} in the paths of the recipe")
@@ -108,12 +108,16 @@ def _add_learning(group: Any) -> None:
         metavar="X",
         help="at the end, raise all thresholds for speed and lose this share of hits [0]",
     )
+    text = "at the end, set thresholds inside long stages and lose this share of hits [0]"
+    add("--soft-loss", type=float, metavar="X", help=text)
 
 
 def _add_run(group: Any) -> None:
     add = group.add_argument
     add("--output", metavar="PATH", help="folder for cascade, report, plots and checkpoints")
     add("--restart", action="store_true", help="discard the run in the output folder and start again")
+    text = "train nothing: set soft thresholds of this cascade on the recipe's held-out positives"
+    add("--soften", metavar="CASCADE", help=text)
     add("--seed", type=int, metavar="N", help="seed of everything random [1]")
     add("--threads", type=int, metavar="N", help="results do not depend on it [one per core]")
     add(
@@ -124,6 +128,7 @@ def _add_run(group: Any) -> None:
         help="change any setting of a recipe; repeatable",
     )
     add("--quiet", action="store_true", help="print only errors")
+    add("-v", "--verbose", action="store_true", help="print samples, windows and times of each stage, too")
     add_version(group)
     add("-h", "--help", action="help", help="show this help")
 
@@ -198,6 +203,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("expected backgrounds (--backgrounds PATH, a recipe or --demo), got none")
     if not config.output:
         raise InputError("expected a folder for the results (--output PATH), got none")
+    if arguments.soften is not None:
+        return _soften(config, arguments)
     from vj.boosting.lock import locked
     from vj.boosting.run import Training
     from vj.cli._pages import TrainingPage
@@ -208,7 +215,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Locked from before anything is removed until the last plot is written.
     with (
         locked(folder),
-        Log(config, quiet=arguments.quiet) as log,
+        Log(config, quiet=arguments.quiet, verbose=arguments.verbose) as log,
         _ctrl_c() as checked,
         TrainingPage(folder) as page,
     ):
@@ -227,6 +234,30 @@ def _run(arguments: argparse.Namespace) -> int:
         log.line(f"{len(result.reports)} stages in {folder / 'cascade.xml'}; {page.path} shows them")
         if arguments.demo:
             _show(result.cascade, folder, log)
+    return OK
+
+
+def _soften(config: Any, arguments: argparse.Namespace) -> int:
+    """Write a cascade with soft thresholds to the output folder, under its name and ``-soft``."""
+    from vj.boosting.run import Training
+    from vj.boosting.soft import soften
+    from vj.cascade.opencv_xml import load, save
+    from vj.cli._training_output import Log
+
+    cascade = load(arguments.soften)
+    if cascade.window != config.window:
+        sizes = "{}x{}, got {}x{}".format(*config.window, *cascade.window)
+        raise InputError(f"{arguments.soften}: expected a cascade of the recipe's window of {sizes}")
+    if not config.soft_loss:
+        raise InputError("expected the share of hits that --soften may lose (--soft-loss), got 0")
+    with Log(config, quiet=arguments.quiet) as log:
+        training = Training(config, progress=log.progress)
+        held = training.positives.windows[training.held_out]
+        result = soften(cascade, held, config.soft_loss)
+        path = Path(config.output) / f"{cascade.name}-soft.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(result, path)
+        log.line(f"{len(result.soft or ())} soft thresholds from {len(held)} held-out positives in {path}")
     return OK
 
 
@@ -300,7 +331,7 @@ def _measured(cascade: Any, folder: Path, labelled: Any, log: Any) -> Any:
     """Measure the cascade on labelled images; returns the parts of the page that show it."""
     if not labelled:
         return []
-    from vj.cli._pages import measure
+    from vj.cli._pages import SUPPRESSION, measure
     from vj.detector import Detector
     from vj.evaluation.measure import Rules, measurable, run_detector
     from vj.html.depth import depth_section
@@ -311,7 +342,8 @@ def _measured(cascade: Any, folder: Path, labelled: Any, log: Any) -> Any:
             log.state(f"measuring, {text}: image {k + 1} of {len(images)}")
             yield image
 
-    detector = Detector(cascade, min_neighbors=1, min_size=cascade.window)
+    # As vj-evaluate measures.
+    detector = Detector(cascade, min_neighbors=0, suppression=SUPPRESSION, min_size=cascade.window)
     runs = list(run_detector(measurable(detector), told(labelled, "cascade"), detector.cost))
     try:
         one = measure(detector, str(folder / "cascade.xml"), labelled, runs, Rules(), told)

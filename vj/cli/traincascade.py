@@ -41,8 +41,8 @@ OPTIONS = {
     "-acceptanceRatioBreakValue": Option(float, -1.0, "training ends when the acceptance ratio falls below this", "X"),
     "-numThreads": Option(int, 0, "threads; 0: one for each core", "N"),
     "-baseFormatSave": Option(None, False, "write cascade.xml in OpenCV's older layout"),
-    "-precalcValBufSize": Option(int, None, "", "MB", note="memory is planned by what is free"),
-    "-precalcIdxBufSize": Option(int, None, "", "MB", note="there is no index to keep in memory"),
+    "-precalcValBufSize": Option(int, None, "memory for feature values, together with the next", "MB"),
+    "-precalcIdxBufSize": Option(int, None, "as above; without either 2048 together", "MB"),
 }
 
 # Fields of the trainer's configuration, as this command line spells them.
@@ -137,10 +137,12 @@ def _config(options: dict[str, Any], saved: dict[str, Any]) -> tuple[Any, list[s
         "overall_false_alarm_rate": max(rate, options["acceptanceRatioBreakValue"]),
         # OpenCV sets thresholds on the positives that it trains on.
         "holdout": 0.0,
+        "jitter": 0,
         "threads": options["numThreads"],
     }
     try:
-        return TrainingConfig.from_mapping(table), notes
+        config = TrainingConfig.from_mapping(table)
+        return config.replaced({"memory_mb": _memory(options, config)}), notes
     except InputError as error:
         text = str(error)
         for ours, theirs in _NAMES.items():
@@ -148,15 +150,32 @@ def _config(options: dict[str, Any], saved: dict[str, Any]) -> tuple[Any, list[s
         raise InputError(text) from None
 
 
+# What OpenCV's two buffers take together if nothing else is asked for.
+_MEMORY_MB = 2048
+
+
+def _memory(options: dict[str, Any], config: Any) -> int:
+    """Return the memory of a run in MB: OpenCV's buffers, and what the run takes without them."""
+    from vj._system import processors
+    from vj.boosting.memory import SampleCounts, least_memory
+
+    asked = sum(options[name] or 0 for name in ("precalcValBufSize", "precalcIdxBufSize"))
+    counts = SampleCounts(config.negatives_per_stage, config.positives_per_stage)
+    threads, tilted = config.threads or processors(), config.features == "all"
+    least = least_memory(counts, config.window, tilted=tilted, threads=threads) >> 20
+    return least + (asked or _MEMORY_MB)
+
+
 def _train(config: Any, folder: Path, log: Any) -> Any:
     """Train, or take the stages that are there; None if stopped before there is a cascade."""
     from vj.boosting.lock import locked
-    from vj.boosting.opencv_run import cascade_of, continue_run, read_run, write_params, write_stages
+    from vj.boosting.opencv_run import cascade_of, continue_run, read_run, searching_all, write_params, write_stages
     from vj.boosting.run import Training
     from vj.cascade.opencv_xml import save
     from vj.cli.train import _ctrl_c
 
     with locked(folder), _ctrl_c() as checked:
+        config = searching_all(folder, config)
         stages = read_run(folder, config)
         if len(stages) >= config.stages:
             log.line(f"the folder has {len(stages)} stages already, as many as were asked for; nothing is trained")

@@ -55,7 +55,9 @@ def region_of_box(box: tuple[float, float, float, float], window: Size, margin: 
     return Region(x + w / 2, y + h / 2, width, height)
 
 
-def region_of_landmarks(landmarks: Floats, window: Size, side: float = SIDE, drop: float = DROP) -> Region:
+def region_of_landmarks(
+    landmarks: Floats, window: Size, side: float = SIDE, drop: float = DROP, offset: float = 0.0
+) -> Region:
     """Return the region `side` units wide and centred `drop` units below the middle of the eyes.
 
     The unit u is the larger of the distance between the eyes and 0.95 times the distance from the middle of the eyes to
@@ -71,8 +73,8 @@ def region_of_landmarks(landmarks: Floats, window: Size, side: float = SIDE, dro
         x, y of both eyes and both corners of the mouth.
     window : (int, int)
         Width and height whose aspect the region has.
-    side, drop : float
-        In units u.
+    side, drop, offset : float
+        In units u; `offset` is how far the centre is to the right of the eyes.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def region_of_landmarks(landmarks: Floats, window: Size, side: float = SIDE, dro
     middle = eyes.mean(axis=0)
     down = mouth.mean(axis=0) - middle
     unit = max(float(np.hypot(*(eyes[1] - eyes[0]))), 0.95 * float(np.hypot(*down)))
-    return Region(middle[0], middle[1] + drop * unit, side * unit, side * unit * window[1] / window[0])
+    return Region(middle[0] + offset * unit, middle[1] + drop * unit, side * unit, side * unit * window[1] / window[0])
 
 
 def cut(gray: Gray, region: Region, window: Size, *, mirror: bool = False) -> Gray:

@@ -1,4 +1,4 @@
-"""How far figures would move with other pictures of the same kind."""
+"""How far figures would move with other images of the same kind."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vj.evaluation.measure import Evaluation
 def interval(
     result: Evaluation, figure: Callable[[Curve], float], *, samples: int = 400, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a figure under resampling of whole pictures.
+    """Return the 95 % interval of a figure under resampling of whole images.
 
-    Pictures, not faces, are drawn: the faces and errors of one picture belong together (Efron and Tibshirani 1993,
+    Images, not objects, are drawn: the objects and errors of one image belong together (Efron and Tibshirani 1993,
     chapter 13). The alignment is kept.
 
     Parameters
@@ -23,7 +23,7 @@ def interval(
     result : Evaluation
     figure : callable
         From a `Curve` to the figure, such as ``lambda c: c.average_precision``. Counts of false positives refer to as
-        many pictures as the set has.
+        many images as the set has.
     samples, seed : int
         Number of resamplings, and where their drawing starts.
 
@@ -37,7 +37,7 @@ def interval(
     values: list[float] = []
     while len(values) < samples:
         drawn = rng.integers(0, n, n)
-        # A draw without any face has no figure.
+        # A draw without any object has no figure.
         if wanted[drawn].sum() == 0:
             continue
         scores = [result.found[k].scores for k in drawn]

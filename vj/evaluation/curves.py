@@ -17,8 +17,11 @@ import numpy.typing as npt
 from vj.errors import InputError
 from vj.evaluation.matching import NEITHER, TRUE, Matches
 
-FALSE_POSITIVES = (0, 10, 31, 50, 65, 78, 95, 167, 422)
-"""Counts of false positives at which recall is reported: the columns of Viola and Jones, and 0."""
+FALSE_POSITIVES = (0, 10, 50, 100)
+"""Counts of false positives in the whole set at which recall is reported."""
+
+VIOLA_JONES = (0, 10, 31, 50, 65, 78, 95, 167, 422)
+"""The counts of Viola and Jones, and 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +35,10 @@ class Curve:
     scores : ndarray of float64, shape (n,)
         Distinct scores, highest first.
     true, false : ndarray of float64, shape (n,)
-        Faces found (or the sum of their overlaps, see `vj.evaluation.fddb`) and false detections with a score at
+        Objects found (or the sum of their overlaps, see `vj.evaluation.fddb`) and false detections with a score at
         least as high.
     n_wanted : int
-        Faces that should be found.
+        Objects that should be found.
     n_images : int
     """
 
@@ -47,7 +50,7 @@ class Curve:
 
     @property
     def recall(self) -> npt.NDArray[np.float64]:
-        """Share of the wanted faces found, at each point; never falls."""
+        """Share of the wanted objects found, at each point; never falls."""
         return self.true / self.n_wanted
 
     @property
@@ -77,7 +80,7 @@ def curve(scores: Sequence[npt.NDArray[np.float64]], matches: Sequence[Matches],
     matches : sequence of Matches
         What became of them, in the same order.
     n_wanted : int
-        Faces that should be found in all images; at least 1.
+        Objects that should be found in all images; at least 1.
 
     Returns
     -------
@@ -86,10 +89,10 @@ def curve(scores: Sequence[npt.NDArray[np.float64]], matches: Sequence[Matches],
     Raises
     ------
     InputError
-        If there is no face to find.
+        If there is no object to find.
     """
     if n_wanted < 1:
-        raise InputError("expected at least one face to find, got none (are all of them ignored?)")
+        raise InputError("expected at least one object to find, got none (are all of them ignored?)")
     empty = np.zeros(0)
     score = np.concatenate([*scores, empty])
     outcome = np.concatenate([*(m.outcome for m in matches), empty])

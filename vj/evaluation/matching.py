@@ -1,4 +1,4 @@
-"""Which detection is which face: overlap, one-to-one matching by score, and a detector's own box convention.
+"""Which detection is which object: overlap, one-to-one matching by score, and a detector's own box convention.
 
 References
 ----------
@@ -21,12 +21,12 @@ from vj.errors import InputError
 Bools = npt.NDArray[np.bool_]
 
 TRUE, FALSE, NEITHER = 1, 0, -1
-"""What became of a detection: it found a face, it found none, or it fell on a face that is not asked for."""
+"""What became of a detection: it found an object, it found none, or it fell on an object that is not asked for."""
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The faces of one picture.
+    """The objects of one image.
 
     Parameters
     ----------
@@ -43,19 +43,19 @@ class Truth:
         boxes = _boxes(self.boxes)
         ignored = np.asarray(self.ignored, dtype=np.bool_)
         if ignored.shape != (len(boxes),):
-            raise InputError(f"expected one ignore mark for each of {len(boxes)} faces, got {ignored.shape}")
+            raise InputError(f"expected one ignore mark for each of {len(boxes)} objects, got {ignored.shape}")
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "ignored", ignored)
 
     @property
     def n_wanted(self) -> int:
-        """Number of faces that should be found."""
+        """Number of objects that should be found."""
         return int((~self.ignored).sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The detections of one picture.
+    """The detections of one image.
 
     Parameters
     ----------
@@ -79,16 +79,16 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What became of the detections of one picture, and of its faces.
+    """What became of the detections of one image, and of its objects.
 
     Parameters
     ----------
     outcome : ndarray of int8, shape (n_detections,)
         `TRUE`, `FALSE` or `NEITHER`.
     face : ndarray of int64, shape (n_detections,)
-        The face a true detection found; -1 for the others.
+        The object a true detection found; -1 for the others.
     overlap : ndarray of float64, shape (n_detections,)
-        Overlap with that face, or the largest with any wanted face.
+        Overlap with that object, or the largest with any wanted object.
     """
 
     outcome: npt.NDArray[np.int8]
@@ -113,11 +113,11 @@ def overlaps(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
 
 
 def match(found: Found, truth: Truth, iou_threshold: float = 0.5) -> Matches:
-    """Match the detections of one picture to its faces.
+    """Match the detections of one image to its objects.
 
-    In order of falling score (equal scores: in the order given) a detection takes the free wanted face it overlaps
-    most, if by `iou_threshold` or more. One that takes none but overlaps an ignored face as much counts neither way,
-    however many others already fell there; what remains is false, second hits on a face included.
+    In order of falling score (equal scores: in the order given) a detection takes the free wanted object it overlaps
+    most, if by `iou_threshold` or more. One that takes none but overlaps an ignored object as much counts neither way,
+    however many others already fell there; what remains is false, second hits on an object included.
 
     Parameters
     ----------
@@ -175,19 +175,19 @@ class Alignment:
 
 
 _LOOSE = 0.3
-"""Overlap from which a detection and a face are taken for a pair when the box convention is fitted."""
+"""Overlap from which a detection and an object are taken for a pair when the box convention is fitted."""
 
 
 def fit_alignment(found: Sequence[Found], truth: Sequence[Truth], iou_threshold: float = 0.5) -> Alignment:
-    """Fit the `Alignment` of a detector on a set of pictures.
+    """Fit the `Alignment` of a detector on a set of images.
 
-    Pairs detections and faces loosely and takes the shift and scale under which most pairs overlap by the threshold;
+    Pairs detections and objects loosely and takes the shift and scale under which most pairs overlap by the threshold;
     among equals, those with the largest mean overlap. Searched to 0.01 around the medians over the pairs.
 
     Parameters
     ----------
     found, truth : sequence
-        One for each picture, in the same order.
+        One for each image, in the same order.
     iou_threshold : float
         The overlap that a match will need.
 

@@ -282,31 +282,37 @@ def window_cost(costs: Iterable[Cost]) -> WindowCost:
     return WindowCost(weak_classifiers / max(windows, 1), features / max(windows, 1))
 
 
-def as_figures(result: Evaluation, false_positives_per_image: Sequence[float] = (0.1, 1.0)) -> dict[str, Any]:
+def as_figures(
+    result: Evaluation,
+    false_positives_per_image: Sequence[float] = (0.1, 1.0),
+    false_positives: Sequence[int] = FALSE_POSITIVES,
+) -> dict[str, Any]:
     """Return the plain figures of an evaluation: what goes into JSON and tables.
 
     Parameters
     ----------
     result : Evaluation
     false_positives_per_image : sequence of float
-        Rates at which recall is reported, as well as at the counts of `FALSE_POSITIVES`.
+        Rates at which recall is reported.
+    false_positives : sequence of int
+        Counts in the whole set at which it is reported, too.
     """
     found = result.curve
     figures: dict[str, Any] = {
         "name": result.name,
         "average_precision": round(found.average_precision, 5),
-        "recall_at": {str(k): round(found.recall_at(k), 5) for k in FALSE_POSITIVES},
+        "recall_at": {str(k): round(found.recall_at(k), 5) for k in false_positives},
         "recall_at_per_image": {
             f"{rate:g}": round(found.recall_at(rate * found.n_images), 5) for rate in false_positives_per_image
         },
         "detections": {"true": int(found.true[-1]), "false": int(found.false[-1])} if len(found.true) else None,
         "alignment": {"dx": result.alignment.dx, "dy": result.alignment.dy, "scale": result.alignment.scale},
-        "milliseconds_per_picture": round(result.milliseconds, 3),
+        "milliseconds_per_image": round(result.milliseconds, 3),
     }
     if result.cost is not None:
         figures["weak_classifiers_per_window"] = round(result.cost.weak_classifiers, 3)
         figures["features_per_window"] = round(result.cost.features, 3)
     if result.fddb is not None:
         for kind, scores in zip(("discrete", "continuous"), result.fddb, strict=True):
-            figures[f"fddb_{kind}_at"] = {str(k): round(scores.recall_at(k), 5) for k in FALSE_POSITIVES}
+            figures[f"fddb_{kind}_at"] = {str(k): round(scores.recall_at(k), 5) for k in false_positives}
     return figures

@@ -16,11 +16,12 @@ def text_table(results: Sequence[Evaluation]) -> str:
     """Return what the terminal shows: a line for each detector, then how their boxes were aligned."""
     first = results[0]
     ignored = sum(int(t.ignored.sum()) for t in first.truth)
+    wanted = "1 object" if first.curve.n_wanted == 1 else f"{first.curve.n_wanted} objects"
     lines = [
-        f"{len(first.truth)} pictures, {first.curve.n_wanted} faces asked for, {ignored} ignored; "
-        "faces found in %, at most that many false positives in the whole set",
+        f"{len(first.truth)} images, {wanted} to find, {ignored} ignored; AP, and objects found (%) with so many false "
+        "positives (FP) in all images or per image",
     ]
-    header = ["detector", "AP", *(f"@{k}" for k in FALSE_POSITIVES), "@0.1/pic", "@1/pic", "ms/pic"]
+    header = ["detector", "AP", *(f"{k} FP" for k in FALSE_POSITIVES), "0.1/image", "1/image", "ms/image"]
     header += ["weak/window", "features/window"]
     lines += _aligned([header, *(_cells(result) for result in results)])
     for result in results:
@@ -49,8 +50,8 @@ def csv_table(results: Sequence[Evaluation]) -> str:
             "detector",
             "average_precision",
             *(f"recall_at_{k}" for k in FALSE_POSITIVES),
-            *(f"recall_at_{rate}_per_picture" for rate in as_figures(results[0])["recall_at_per_image"]),
-            "ms_per_picture",
+            *(f"recall_at_{rate}_per_image" for rate in as_figures(results[0])["recall_at_per_image"]),
+            "ms_per_image",
             "weak_per_window",
             "features_per_window",
         ]
@@ -63,7 +64,7 @@ def csv_table(results: Sequence[Evaluation]) -> str:
                 row["average_precision"],
                 *row["recall_at"].values(),
                 *row["recall_at_per_image"].values(),
-                row["milliseconds_per_picture"],
+                row["milliseconds_per_image"],
                 row.get("weak_classifiers_per_window", ""),
                 row.get("features_per_window", ""),
             ]
@@ -75,8 +76,8 @@ def figures(results: Sequence[Evaluation]) -> dict[str, Any]:
     """Return everything measured, curves included, as plain values for JSON."""
     first = results[0]
     return {
-        "pictures": len(first.truth),
-        "faces": first.curve.n_wanted,
+        "images": len(first.truth),
+        "objects": first.curve.n_wanted,
         "ignored": sum(int(t.ignored.sum()) for t in first.truth),
         "detectors": [as_figures(result) | {"curve": _points(result.curve)} for result in results],
     }

@@ -20,7 +20,7 @@ _COLUMNS = 10
 
 
 def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
-    """Return a sheet of the strongest false positives, strongest first: score, and overlap with the nearest face.
+    """Return a sheet of the strongest false positives, strongest first: score, and overlap with the nearest object.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) 
 
 
 def missed_faces(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
-    """Return a sheet of the faces that no detection found, largest first: size, and best overlap of any detection.
+    """Return a sheet of the objects that no detection found, largest first: size, and best overlap of any detection.
 
     Parameters
     ----------

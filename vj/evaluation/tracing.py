@@ -31,7 +31,8 @@ class Trace:
     depth : int
         Stages passed; -1 for a window dropped as flat.
     margin : float
-        Sum of the last stage reached minus that stage's limit; 0 if flat.
+        Sum of the last stage reached minus that stage's limit, or minus the soft threshold that rejected the window
+        inside it; 0 if flat.
     nodes : ndarray of int32, shape (n,)
         Nodes evaluated, in order: one for each weak classifier if they are stumps.
     values : ndarray of float32, shape (n,)
@@ -100,13 +101,16 @@ def trace(cascade: Cascade, pixels: Gray) -> Trace:
         inside = np.arange(cascade.tree_starts[trees[0]], cascade.tree_starts[trees[-1] + 1])
         value = _values(cascade, inside, tables) * norm
         left = _left(cascade, inside, value)
-        visited, leaves = _walk(cascade, trees, left, int(inside[0]))
+        visited, ends, leaves = _walk(cascade, trees, left, int(inside[0]))
+        # One after the other, as the scan adds them: another order may round differently.
+        total = np.cumsum(cascade.leaves[leaves].astype(np.float64))
+        last, limit = _rejected_within(cascade, trees, total) or (len(trees) - 1, float(limits[stage]))
+        visited = visited[: ends[last]]
         nodes.append(inside[visited].astype(np.int32))
         values.append(value[visited])
         lefts.append(left[visited])
-        # One after the other, as the scan adds them: another order may round differently.
-        sums.append(np.cumsum(cascade.leaves[leaves].astype(np.float64)))
-        margin = float(sums[-1][-1] - limits[stage])
+        sums.append(total[: last + 1])
+        margin = float(total[last] - limit)
         if margin < 0:
             break
         depth += 1
@@ -221,16 +225,27 @@ def _left(cascade: Cascade, nodes: npt.NDArray[np.int64], values: npt.NDArray[np
     return np.asarray((words >> (codes & 31)) & 1, dtype=np.bool_)
 
 
+def _rejected_within(cascade: Cascade, trees: npt.NDArray[np.int64], total: Floats) -> tuple[int, float] | None:
+    """Return the first weak classifier of a stage whose soft threshold the sum so far misses, and that threshold."""
+    if cascade.soft is None:
+        return None
+    here = np.isin(cascade.soft.trees, trees)
+    at = cascade.soft.trees[here].astype(np.int64) - int(trees[0])
+    limits = cascade.soft.sums[here].astype(np.float64)
+    missed = np.flatnonzero(total[at] < limits)
+    return (int(at[missed[0]]), float(limits[missed[0]])) if len(missed) else None
+
+
 def _walk(
     cascade: Cascade, trees: npt.NDArray[np.int64], left: npt.NDArray[np.bool_], first: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the nodes on the way through each tree, counted from `first`, and the leaf of each tree."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the nodes on the way through the trees, counted from `first`; their number after each; each one's leaf."""
     roots = cascade.tree_starts[trees].astype(np.int64)
     if cascade.is_stumps:
         nodes = np.arange(len(roots))
         child = np.where(left, cascade.node_children[roots, 0], cascade.node_children[roots, 1]).astype(np.int64)
-        return nodes, roots + trees - child
-    nodes_seen, leaves = [], []
+        return nodes, nodes + 1, roots + trees - child
+    nodes_seen, ends, leaves = [], [], []
     for tree, root in zip(trees.tolist(), roots.tolist(), strict=True):
         node = root
         while True:
@@ -239,5 +254,6 @@ def _walk(
             if child <= 0:
                 break
             node = root + child
+        ends.append(len(nodes_seen))
         leaves.append(root + tree - child)
-    return np.array(nodes_seen, dtype=np.int64), np.array(leaves, dtype=np.int64)
+    return tuple(np.array(found, dtype=np.int64) for found in (nodes_seen, ends, leaves))  # type: ignore[return-value]

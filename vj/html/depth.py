@@ -61,15 +61,16 @@ def depth_section(detector: Detector, images: Iterable[Shown]) -> Section:
     """
     found: list[dict[str, Any]] = []
     used = 0
+    cascade = detector.cascade.exact() if detector.exact else detector.cascade
     for shown in images:
         maps = list(detector.windows(shown.gray))
         if maps and len(found) < IMAGES:
-            data, nodes = _image(detector.cascade, shown, maps)
+            data, nodes = _image(cascade, shown, maps)
             found.append(data)
             used = max(used, nodes)
     if not found:
         return Section("depth", "Depth map", "<p>No image is as large as the window.</p>")
-    data = {"cascade": _cascade(detector.cascade, used), "images": found}
+    data = {"cascade": _cascade(cascade, used), "images": found}
     intro = (
         "<p>How deep the windows centred at each place get: the brighter, the more stages they pass. Choose a place "
         "with the mouse or the arrow keys to see the deepest window there, and follow it through the cascade.</p>"
@@ -170,6 +171,7 @@ def _window(one: Trace, level: WindowMap, place: Place) -> dict[str, Any]:
 def _cascade(cascade: Cascade, nodes: int) -> dict[str, Any]:
     """Return what the script has to know of a cascade: the trees whose nodes are below a number."""
     trees = int(np.searchsorted(cascade.tree_starts, nodes))
+    soft = [] if cascade.soft is None else plain(cascade.soft.sums)
     nodes = int(cascade.tree_starts[trees])
     shapes = [
         [[kind[0], *(v for corner in corners for v in corner)] for corners, kind in one]
@@ -185,6 +187,7 @@ def _cascade(cascade: Cascade, nodes: int) -> dict[str, Any]:
         "thresholds": plain(cascade.node_thresholds[:nodes]),
         "leaves": plain(cascade.leaves[: nodes + trees]),
         "shapes": shapes,
+        "soft": {} if cascade.soft is None else dict(zip(cascade.soft.trees.tolist(), soft, strict=True)),
     }
 
 

@@ -12,6 +12,9 @@ hits and counts of windows several times faster. It owes its speed to three thin
 - A stage's leaves are rounded to 32-bit integers. The rounding errors are bounded, so a lane is decided whenever its
   sum is further than the bound from the stage limit; the few others (about one in a million) are summed exactly.
 
+Both run a stage in parts: a part ends where the sum so far meets a soft threshold, the last one at the stage limit.
+Without soft thresholds each stage is one part.
+
 All this stays in one file because numba does not notice when a file that a cached function calls into has changed.
 
 Loads inside the vector helpers are not seen by ``NUMBA_BOUNDSCHECK``: the plain scan is what runs in that mode.
@@ -54,7 +57,7 @@ def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, count
         while i < grid.columns:
             visited += 1
             base = r * grid.row_step + i
-            depth, total = _run_window(sums, squares, base, grid, tables, offsets, features)
+            depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
             for stage in range(min(depth + 1, n_stages)):
                 entered[stage] += 1
             if depth == n_stages:
@@ -67,31 +70,62 @@ def scan_plain(sums, squares, grid, tables, offsets, skip, hits, hit_sums, count
 
 
 @njit(cache=True, nogil=True)
-def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum):
-    """Fill `depth` (int16) and `last_sum` (float64), both (rows, columns), for every window of the grid."""
+def depths_plain(sums, squares, grid, tables, offsets, depth, last_sum, last_limit):
+    """Fill `depth` (int16), `last_sum` and `last_limit` (float64), each (rows, columns), for every window of the grid.
+
+    The limit is the one that the sum was last compared with.
+    """
     features = np.zeros(len(tables.limits), np.int64)
     for r in range(grid.rows):
         for i in range(grid.columns):
-            found, total = _run_window(sums, squares, r * grid.row_step + i, grid, tables, offsets, features)
+            base = r * grid.row_step + i
+            found, total, limit = _run_window(sums, squares, base, grid, tables, offsets, features)
             depth[r, i] = found
             last_sum[r, i] = total
+            last_limit[r, i] = limit
+
+
+@njit(cache=True, nogil=True)
+def part_sums_plain(sums, squares, grid, tables, offsets, out):
+    """Fill `out` (rows, n_parts) with the sum of the first window of every row at the end of each part.
+
+    Minus infinity where the window does not get to.
+    """
+    for r in range(grid.rows):
+        base = r * grid.row_step
+        out[r, :] = -np.inf
+        norm = np.float32(1) if tables.lbp else _norm(sums, squares, base, grid.corners, tables.area)
+        if norm == 0:
+            continue
+        total = 0.0
+        for part in range(len(tables.part_limits)):
+            first, last = tables.part_starts[part], tables.part_starts[part + 1]
+            if tables.first_parts[part]:
+                total = 0.0
+            total, _ = _add_trees(sums, base, norm, first, last, total, tables, offsets)
+            out[r, part] = total
+            if total < tables.part_limits[part]:
+                break
 
 
 @njit(cache=True, nogil=True)
 def _run_window(sums, squares, base, grid, tables, offsets, features):
-    """Return the depth of a window (-1 if it is flat) and the sum of the last stage it reached; count the features."""
+    """Return the depth of a window (-1 if it is flat), its last sum and the limit of that; count the features."""
     norm = np.float32(1) if tables.lbp else _norm(sums, squares, base, grid.corners, tables.area)
     if norm == 0:
-        return -1, 0.0
-    passed = 0
+        return -1, 0.0, 0.0
     total = 0.0
-    while passed < len(tables.limits):
-        total, evaluated = _stage_sum(sums, base, norm, passed, tables, offsets)
-        features[passed] += evaluated
-        if total < tables.limits[passed]:
-            break
-        passed += 1
-    return passed, total
+    stage = -1
+    for part in range(len(tables.part_limits)):
+        if tables.first_parts[part]:
+            stage += 1
+            total = 0.0
+        first, last = tables.part_starts[part], tables.part_starts[part + 1]
+        total, evaluated = _add_trees(sums, base, norm, first, last, total, tables, offsets)
+        features[stage] += evaluated
+        if total < tables.part_limits[part]:
+            return stage, total, tables.part_limits[part]
+    return stage + 1, total, tables.part_limits[-1]
 
 
 @njit(cache=True, nogil=True)
@@ -109,11 +143,10 @@ def _norm(sums, squares, base, corners, area):
 
 
 @njit(cache=True, nogil=True)
-def _stage_sum(sums, base, norm, stage, tables, offsets):
-    """Sum of a stage's leaves for one window: float64, in file order, as OpenCV adds them; and features evaluated."""
-    total = 0.0
+def _add_trees(sums, base, norm, first, last, total, tables, offsets):
+    """Add the leaves of some trees for one window: float64, in file order, as OpenCV adds them; and count features."""
     evaluated = 0
-    for tree in range(tables.stage_starts[stage], tables.stage_starts[stage + 1]):
+    for tree in range(first, last):
         root = tables.tree_starts[tree]
         node = root
         while True:
@@ -165,6 +198,8 @@ RECORD, LBP_RECORD = np.uintp(16), np.uintp(32)
 THRESHOLD, DELTA, MULTIPLIER, PLACE = np.uintp(12), np.uintp(13), np.uintp(14), np.uintp(15)
 """Entries of a Haar record after its corners: float32 threshold, left leaf minus right one of a stump, factor of a
 line or sign of a checker, and the node's own place in its stage."""
+WEIGHT = np.uintp(13)
+"""Entry of a row of `LaneTables.walk` after its corners and threshold: three float32 weights."""
 LBP_SUBSET, LBP_DELTA, LBP_PLACE = 16, np.uintp(24), np.uintp(25)
 """Entries of an LBP record after its corners: the eight words of the set, and the same as of a Haar record."""
 
@@ -273,21 +308,60 @@ _int_at = _reader("i32", types.int32)
 _float_at = _reader("f32", types.float32)
 
 
-@intrinsic
-def _load_floats(typing, address, bases):
-    """Load eight neighbours from each base of a tuple of positions."""
-    kind = _Block("f32", bases.count)
+@njit(inline="always")
+def _rectangle(sums, base, walk, k):
+    """Sum of the rectangle whose corners are entries k to k + 3 of a row of `walk`, as float32."""
+    a = _int_at(sums, base + np.uintp(_int_at(walk, k))) - _int_at(
+        sums, base + np.uintp(_int_at(walk, k + np.uintp(1)))
+    )
+    b = _int_at(sums, base + np.uintp(_int_at(walk, k + np.uintp(2))))
+    return np.float32(np.int32(a - b + _int_at(sums, base + np.uintp(_int_at(walk, k + np.uintp(3))))))
 
-    def generate(context, builder, signature, args):
-        pointer = _pointer(builder, args[0], "f32")
-        return _collect(
-            context,
-            builder,
-            kind,
-            lambda g: _load_vector(builder, pointer, builder.extract_value(args[1], g), "f32"),
-        )
 
-    return kind(address, bases), generate
+@njit(cache=True, nogil=True)
+def _walk_sum(sums, walk, links, leaves, base, norm, roots):
+    """Do what `_add_trees` does from zero for Haar-like features, from addresses; see `LaneTables.walk`.
+
+    Ten times as fast: what takes the plain one's time is numba's counting of references to the arrays of the tables.
+    """
+    total = 0.0
+    for root in roots:
+        node = np.int64(root)
+        while node >= 0:
+            first = np.uintp(node) * RECORD
+            value = np.float32(0)
+            for k in range(3):
+                weight = _float_at(walk, first + WEIGHT + np.uintp(k))
+                part = np.float32(weight * _rectangle(sums, base, walk, first + np.uintp(4 * k)))
+                value = np.float32(value + part)
+            left = np.float32(value * norm) < _float_at(walk, first + THRESHOLD)
+            node = np.int64(_int_at(links, np.uintp(2 * node + (0 if left else 1))))
+        total += np.float64(_float_at(leaves, np.uintp(~node)))
+    return total
+
+
+def _loader(element):
+    """Make an intrinsic that loads eight neighbours from each base of a tuple of positions."""
+
+    def load(typing, address, bases):
+        kind = _Block(element, bases.count)
+
+        def generate(context, builder, signature, args):
+            pointer = _pointer(builder, args[0], element)
+            return _collect(
+                context,
+                builder,
+                kind,
+                lambda g: _load_vector(builder, pointer, builder.extract_value(args[1], g), element),
+            )
+
+        return kind(address, bases), generate
+
+    return intrinsic(load)
+
+
+_load_floats = _loader("f32")
+_load_ints = _loader("i32")
 
 
 @intrinsic
@@ -301,6 +375,21 @@ def _store_block(typing, address, index, block):
         return context.get_dummy_value()
 
     return types.none(address, index, block), generate
+
+
+@intrinsic
+def _store_blocks(typing, address, starts, block):
+    """Store each vector of a block at its place of a tuple of positions."""
+
+    def generate(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], block.element)
+        for g in range(block.vectors):
+            start = builder.gep(pointer, [builder.extract_value(args[1], g)])
+            place = builder.bitcast(start, _vector(block.element).as_pointer())
+            builder.store(builder.extract_value(args[2], g), place).align = 4
+        return context.get_dummy_value()
+
+    return types.none(address, starts, block), generate
 
 
 @intrinsic
@@ -669,14 +758,13 @@ def _vote(at, total, left, first, bases):
 
 
 @njit(cache=True, nogil=True)
-def _stump_bits(at, bases, norms, ends, base, bounds):
-    """Run a stage of stumps on Haar-like features, sorted by kind, over a batch of vectors.
+def _stump_bits(at, bases, norms, ends, total, bounds):
+    """Run a part of stumps on Haar-like features, sorted by kind, over a batch of vectors.
 
-    `ends` are the first node and those after the last of each kind, `base` is what every sum starts from, `bounds` are
-    the sums at which a lane surely and perhaps passes. Returns the lanes that do, as two bit sets. A loop for each
-    kind keeps everything in registers: 1.6 times as fast as one loop that branches.
+    `ends` are the first node and those after the last of each kind, `total` is what the sums start from, `bounds` are
+    the sums at which a lane surely and perhaps passes. Returns the lanes that do, as two bit sets, and the sums. A loop
+    for each kind keeps everything in registers: 1.6 times as fast as one loop that branches.
     """
-    total = _fill(base, bases)
     for node in range(ends[0], ends[1]):
         first = np.uintp(node) * RECORD
         threshold = _float_at(at.records, first + THRESHOLD)
@@ -691,18 +779,17 @@ def _stump_bits(at, bases, norms, ends, base, bounds):
     for node in range(ends[3], ends[4]):
         first = np.uintp(node) * RECORD
         total = _vote(at, total, _float_value(at, bases, norms, np.uintp(node), first), first, bases)
-    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1]), total
 
 
 @njit(cache=True, nogil=True)
-def _lbp_bits(at, bases, ends, base, bounds):
-    """Run a stage of stumps on LBP features; see `_stump_bits`."""
-    total = _fill(base, bases)
+def _lbp_bits(at, bases, ends, total, bounds):
+    """Run a part of stumps on LBP features; see `_stump_bits`."""
     for node in range(ends[0], ends[4]):
         first = np.uintp(node) * LBP_RECORD
         left = _lbp_inside(at.sums, at.records, first, bases)
         total = _add(total, _and(left, _fill(_int_at(at.records, first + LBP_DELTA), bases)))
-    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1]), total
 
 
 @njit(inline="always")
@@ -731,8 +818,8 @@ def _branch(at, total, left, node, slot, delta, top, last, bases):
 
 
 @njit(cache=True, nogil=True)
-def _tree_bits(at, bases, norms, segments, base, bounds, lbp, nodes):
-    """Run a stage of `nodes` nodes of trees over a batch of vectors; see `_stump_bits`.
+def _tree_bits(at, bases, norms, segments, total, bounds, lbp, nodes):
+    """Run a part of `nodes` nodes of trees over a batch of vectors; see `_stump_bits`.
 
     A segment holds the nodes of one depth, sorted by kind. A node votes, like a stump, for the lanes that reach it and
     go left: with the leaf at the end of the right branches below its left child, minus the one below its right child.
@@ -740,7 +827,6 @@ def _tree_bits(at, bases, norms, segments, base, bounds, lbp, nodes):
     """
     for k in range(nodes):
         _put(at.scratch, np.uintp(k), np.uint32(0))
-    total = _fill(base, bases)
     for segment in range(segments[0], segments[1]):
         e = np.uintp(segment) * np.uintp(5)
         ends = (
@@ -777,17 +863,30 @@ def _tree_bits(at, bases, norms, segments, base, bounds, lbp, nodes):
             left = _float_value(at, bases, norms, np.uintp(node), first)
             delta, slot = _int_at(at.records, first + DELTA), _int_at(at.records, first + PLACE)
             total = _branch(at, total, left, node, slot, delta, top, last, bases)
-    return _at_least(total, bounds[0]), _at_least(total, bounds[1])
+    return _at_least(total, bounds[0]), _at_least(total, bounds[1]), total
 
 
 @njit(cache=True, nogil=True)
-def _exact_bits(sums, base, norms, place, unsure, stage, plain, offsets):
+def _exact_sum(sums, base, norm, first, last, tables, plain, offsets):
+    """Sum of the leaves of some trees for one window, as `_add_trees` gives it."""
+    if tables.lbp:
+        return _add_trees(sums, base, norm, first, last, 0.0, plain, offsets)[0]
+    addresses = (_address(sums), _address(tables.walk), _address(tables.links), _address(plain.leaves))
+    return _walk_sum(*addresses, np.uintp(base), norm, plain.tree_starts[first:last])
+
+
+@njit(cache=True, nogil=True)
+def _exact_bits(sums, base, norms, place, unsure, part, tables, plain, offsets):
     """Decide the lanes in `unsure` of one vector exactly; return those that pass."""
     bits = np.uint32(0)
+    begin = part
+    while not plain.first_parts[begin]:
+        begin -= 1
+    first, last = plain.part_starts[begin], plain.part_starts[part + 1]
     for lane in range(LANES):
         if unsure >> np.uint32(lane) & np.uint32(1):
-            total, _ = _stage_sum(sums, np.int64(base) + lane, norms[place + lane], stage, plain, offsets)
-            if total >= plain.limits[stage]:
+            total = _exact_sum(sums, np.int64(base) + lane, norms[place + lane], first, last, tables, plain, offsets)
+            if total >= plain.part_limits[part]:
                 bits |= np.uint32(1) << np.uint32(lane)
     return bits
 
@@ -818,22 +917,25 @@ def _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive):
 
 
 @njit(cache=True, nogil=True)
-def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, offsets, scratch):
-    """Run one stage over the listed vectors; return how many still have a lane alive.
+def _filter(sums, vectors, vector_bases, n, norms, alive, part, tables, plain, offsets, scratch, totals):
+    """Run one part over the listed vectors; return how many still have a lane alive.
 
-    `alive` keeps the lanes that pass, the lists keep the vectors that have any.
+    `alive` keeps the lanes that pass, the lists keep the vectors that have any, `totals` the sums for the next part of
+    the stage.
     """
     kept = 0
     at = _addresses(sums, tables, scratch)
-    at_norms = _address(norms)
-    segments = (tables.segments[stage], tables.segments[stage + 1])
+    at_norms, at_totals = _address(norms), _address(totals)
+    segments = (tables.segments[part], tables.segments[part + 1])
     nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
     e = tables.ends[segments[0]]
     ends = (e[0], e[1], e[2], e[3], e[4])
-    base = tables.bases[stage]
-    bounds = (tables.high[stage], tables.low[stage])
+    base = tables.bases[part]
+    bounds = (tables.high[part], tables.low[part])
     lbp = tables.lbp
     stumps = segments[1] - segments[0] == 1
+    first = plain.first_parts[part]
+    last = part + 1 == len(plain.part_limits) or plain.first_parts[part + 1]
     width = np.uintp(LANES)
     for b in range(0, n, BATCH):
         # A short last batch repeats its first vector: four cost hardly more than one.
@@ -843,12 +945,17 @@ def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, 
         members = (np.uintp(vectors[k0]), np.uintp(vectors[k1]), np.uintp(vectors[k2]), np.uintp(vectors[k3]))
         starts = (members[0] * width, members[1] * width, members[2] * width, members[3] * width)
         block = _load_floats(at_norms, starts)
+        start = _fill(base, bases)
+        if not first:
+            start = _add(start, _load_ints(at_totals, starts))
         if not stumps:
-            sure, maybe = _tree_bits(at, bases, block, segments, base, bounds, lbp, nodes)
+            sure, maybe, total = _tree_bits(at, bases, block, segments, start, bounds, lbp, nodes)
         elif lbp:
-            sure, maybe = _lbp_bits(at, bases, ends, base, bounds)
+            sure, maybe, total = _lbp_bits(at, bases, ends, start, bounds)
         else:
-            sure, maybe = _stump_bits(at, bases, block, ends, base, bounds)
+            sure, maybe, total = _stump_bits(at, bases, block, ends, start, bounds)
+        if not last:
+            _store_blocks(at_totals, starts, total)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):
             vector = vectors[b + k]
@@ -857,7 +964,7 @@ def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, 
             open_lanes = (unsure >> shift) & np.uint32(255) & alive[vector]
             if open_lanes:
                 passed |= _exact_bits(
-                    sums, vector_bases[b + k], norms, vector * LANES, open_lanes, stage, plain, offsets
+                    sums, vector_bases[b + k], norms, vector * LANES, open_lanes, part, tables, plain, offsets
                 )
             passed &= alive[vector]
             alive[vector] = passed
@@ -870,18 +977,18 @@ def _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, 
 
 
 @njit(cache=True, nogil=True)
-def _count_features(sums, vectors, vector_bases, n, norms, entering, stage, tables, plain, scratch):
-    """Return how many features a stage evaluates for the windows set in `entering` (a byte for each vector).
+def _count_features(sums, vectors, vector_bases, n, norms, entering, part, tables, plain, scratch):
+    """Return how many features a part evaluates for the windows set in `entering` (a byte for each vector).
 
-    Runs the trees of the stage again: what each node leaves in the scratch space are the lanes that reach it. So
+    Runs the trees of the part again: what each node leaves in the scratch space are the lanes that reach it. So
     counting costs `_filter` nothing, and a scan that counts takes up to twice as long as one that does not.
     """
-    trees = plain.stage_starts[stage + 1] - plain.stage_starts[stage]
-    segments = (tables.segments[stage], tables.segments[stage + 1])
+    trees = plain.part_starts[part + 1] - plain.part_starts[part]
+    segments = (tables.segments[part], tables.segments[part + 1])
     nodes = tables.ends[segments[1] - 1, 4] - tables.ends[segments[0], 0]
     at = _addresses(sums, tables, scratch)
     at_norms = _address(norms)
-    bounds = (tables.high[stage], tables.low[stage])
+    bounds = (tables.high[part], tables.low[part])
     width = np.uintp(LANES)
     features = 0
     for b in range(0, n, BATCH):
@@ -899,7 +1006,7 @@ def _count_features(sums, vectors, vector_bases, n, norms, entering, stage, tabl
                 np.uintp(vectors[k[3]]) * width,
             )
             block = _load_floats(at_norms, starts)
-            _tree_bits(at, bases, block, segments, tables.bases[stage], bounds, tables.lbp, nodes)
+            _tree_bits(at, bases, block, segments, _fill(tables.bases[part], bases), bounds, tables.lbp, nodes)
             for node in range(nodes):
                 # Roots are nobody's children: nothing is stored for them.
                 features += _count(np.uint32(_int_at(at.scratch, np.uintp(node))) & here)
@@ -954,10 +1061,10 @@ def _visit(began, alive, start, width, columns, skip, entered):
 
 
 @njit(cache=True, nogil=True)
-def _collect_hits(sums, grid, top, norms, alive, plain, offsets, hits, hit_sums, found):
+def _collect_hits(sums, grid, top, norms, alive, tables, plain, offsets, hits, hit_sums, found):
     """Append the hits of a tile, with their exact sums of the last stage; return the new count."""
     width = (grid.columns + LANES - 1) // LANES
-    last = len(plain.limits) - 1
+    first, last = plain.stage_starts[-2], plain.stage_starts[-1]
     for g in range(len(alive)):
         if alive[g] == 0:
             continue
@@ -966,8 +1073,8 @@ def _collect_hits(sums, grid, top, norms, alive, plain, offsets, hits, hit_sums,
                 r, i = top + g // width, g % width * LANES + lane
                 hits[found, 0] = r
                 hits[found, 1] = i
-                base = r * grid.row_step + i
-                hit_sums[found], _ = _stage_sum(sums, base, norms[g * LANES + lane], last, plain, offsets)
+                base, norm = r * grid.row_step + i, norms[g * LANES + lane]
+                hit_sums[found] = _exact_sum(sums, base, norm, first, last, tables, plain, offsets)
                 found += 1
     return found
 
@@ -997,6 +1104,8 @@ def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums
     vectors = np.empty(rows * width, np.int64)
     vector_bases = np.empty(rows * width, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
+    # Sums are carried from part to part of a stage, if any stage has several.
+    totals = np.empty(rows * width * LANES if len(plain.part_limits) > len(plain.limits) else 0, np.int32)
     found = 0
     visited = 0
     for top in range(0, grid.rows, rows):
@@ -1004,30 +1113,39 @@ def scan_lanes(sums, squares, grid, tables, plain, offsets, skip, hits, hit_sums
         _prepare_tile(sums, squares, grid, plain, top, bottom, norms, alive)
         total = (bottom - top) * width
         began[:total] = alive[:total]
-        for stage in range(len(plain.limits)):
-            if stage < 2:
-                # Again after the first stage, which leaves out windows that are not visited.
-                n = _list_vectors(grid, top, total, alive, vectors, vector_bases)
+        stage = -1
+        n = _list_vectors(grid, top, total, alive, vectors, vector_bases)
+        for part in range(len(plain.part_limits)):
+            if plain.first_parts[part]:
+                stage += 1
+                if stage == 1:
+                    # Again after the first stage, which leaves out windows that are not visited.
+                    n = _list_vectors(grid, top, total, alive, vectors, vector_bases)
+                if stage > 0:
+                    for k in range(n):
+                        entered[stage] += _count(alive[vectors[k]])
             if n == 0 and stage > 0:
                 break
-            if stage > 0:
-                for k in range(n):
-                    entered[stage] += _count(alive[vectors[k]])
-                if len(features):
-                    features[stage] += _count_features(
-                        sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, scratch
-                    )
-            n = _filter(sums, vectors, vector_bases, n, norms, alive, stage, tables, plain, offsets, scratch)
-            if stage == 0:
+            if len(features) and stage > 0:
+                features[stage] += _count_features(
+                    sums, vectors, vector_bases, n, norms, alive, part, tables, plain, scratch
+                )
+            n = _filter(sums, vectors, vector_bases, n, norms, alive, part, tables, plain, offsets, scratch, totals)
+            if stage == 0 and (part + 1 == len(plain.part_limits) or plain.first_parts[part + 1]):
                 for r in range(bottom - top):
                     visited += _visit(began, alive, r * width, width, grid.columns, skip, entered)
                 if len(features):
-                    # The next stage lists the vectors again.
-                    m = _list_vectors(grid, top, total, began, vectors, vector_bases)
-                    features[0] += _count_features(
-                        sums, vectors, vector_bases, m, norms, began, 0, tables, plain, scratch
-                    )
+                    # Which windows count is known only now: the first stage runs again for those visited.
+                    again = began.copy()
+                    m = _list_vectors(grid, top, total, again, vectors, vector_bases)
+                    for k in range(part + 1):
+                        features[0] += _count_features(
+                            sums, vectors, vector_bases, m, norms, again, k, tables, plain, scratch
+                        )
+                        m = _filter(
+                            sums, vectors, vector_bases, m, norms, again, k, tables, plain, offsets, scratch, totals
+                        )
         if n == 0:
             continue
-        found = _collect_hits(sums, grid, top, norms, alive[:total], plain, offsets, hits, hit_sums, found)
+        found = _collect_hits(sums, grid, top, norms, alive[:total], tables, plain, offsets, hits, hit_sums, found)
     return found, visited

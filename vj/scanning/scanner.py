@@ -16,7 +16,7 @@ from numba.core import config
 from vj._types import Floats
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
-from vj.scanning.planes import Layout, Planes
+from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampling_axis
 from vj.scanning.tables import (
     LaneTables,
     lane_order,
@@ -26,6 +26,9 @@ from vj.scanning.tables import (
     plain_corners,
     plain_tables,
 )
+
+# Windows integrated at a time: 10 MB of planes at 24x24.
+_CHUNK = 4096
 
 FLAT = -1
 """Depth of a window dropped before the first stage: its standard deviation is too low (Haar only)."""
@@ -99,7 +102,7 @@ class Scanner:
         self._lanes = lane_tables(cascade, merged, order)
         self._plain_corners = plain_corners(cascade)
         self._lane_corners = merged.corners[cascade.node_features[order]]
-        self._offsets: dict[Layout, tuple[Any, Any, tuple[int, int, int, int]]] = {}
+        self._offsets: dict[Layout, tuple[Any, LaneTables, tuple[int, int, int, int]]] = {}
 
     def scan(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelScan:
         """Find the hits among the first `rows` by `columns` windows of integral images.
@@ -124,7 +127,7 @@ class Scanner:
         result = self._run(planes, rows, columns, skip, count=True)
         return LevelCount(result.windows, len(result.hits), result.entered, result.features)
 
-    def depths(self, planes: Planes, rows: int, columns: int) -> tuple[npt.NDArray[np.int16], Floats]:
+    def depths(self, planes: Planes, rows: int, columns: int) -> tuple[npt.NDArray[np.int16], Floats, Floats]:
         """Return how deep the first `rows` by `columns` windows of integral images get.
 
         Returns
@@ -132,13 +135,43 @@ class Scanner:
         depth : ndarray of int16, shape (rows, columns)
             Stages passed; `FLAT` for a window dropped before the first.
         sums : ndarray of float64, shape (rows, columns)
-            Sum of the last stage reached.
+            Sum of the last stage reached, as far as it was summed.
+        limits : ndarray of float64, shape (rows, columns)
+            What that sum had to reach: a soft threshold or the stage limit.
         """
         grid, plain, _ = self._tables(planes, rows, columns)
         depth = np.empty((rows, columns), dtype=np.int16)
-        sums = np.empty((rows, columns), dtype=np.float64)
-        kernels.depths_plain(planes.sums, planes.squares, grid, self._plain, plain, depth, sums)
-        return depth, sums
+        sums, limits = np.empty((rows, columns)), np.empty((rows, columns))
+        kernels.depths_plain(planes.sums, planes.squares, grid, self._plain, plain, depth, sums, limits)
+        return depth, sums, limits
+
+    def part_sums(self, windows: npt.NDArray[np.uint8]) -> Floats:
+        """Return the sums of windows at the end of every part of the cascade: at soft thresholds and at stage limits.
+
+        Parameters
+        ----------
+        windows : ndarray of uint8, shape (n, height, width)
+            Of the cascade's window.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, n_parts)
+            Minus infinity after the part that rejects the window.
+        """
+        n, height, width = windows.shape
+        out = np.empty((n, len(self._plain.part_limits)))
+        shape = layout(width, 1, self.cascade.has_tilted)
+        for first in range(0, n, _CHUNK):
+            # One above the other, as an image of one column of windows.
+            part = np.ascontiguousarray(windows[first : first + _CHUNK]).reshape(-1, width)
+            axes = resampling_axis(width, width), resampling_axis(len(part), len(part))
+            planes = integral_planes(part, axes, (0, len(part)), shape)
+            rows = len(part) // height
+            grid, plain, _ = self._tables(planes, rows, 1)
+            grid = grid._replace(row_step=shape.row_stride * height)
+            results = out[first : first + rows]
+            kernels.part_sums_plain(planes.sums, planes.squares, grid, self._plain, plain, results)
+        return out
 
     def _run(
         self, planes: Planes, rows: int, columns: int, skip: bool, *, count: bool = False, plain: bool = False
@@ -163,14 +196,16 @@ class Scanner:
         known = self._offsets.get(shape)
         if known is None:
             plain = offsets(self._plain_corners, shape)
-            lanes = self._lanes.records.copy()
-            lanes[:, : self._lane_corners.shape[1]] = offsets(self._lane_corners, shape)
+            records, walk = self._lanes.records.copy(), self._lanes.walk.copy()
+            records[:, : self._lane_corners.shape[1]] = offsets(self._lane_corners, shape)
+            if len(walk):
+                walk[:, : plain.shape[1]] = plain[self.cascade.node_features]
             width, height = self.cascade.window
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
             a, b, c, d = offsets(inner, shape).tolist()
-            known = (plain, lanes, (a, b, c, d))
+            known = (plain, self._lanes._replace(records=records, walk=walk), (a, b, c, d))
             if len(self._offsets) > 16:
                 self._offsets.clear()
             self._offsets[shape] = known
         grid = _Grid(rows, columns, shape.row_stride * shape.stride, known[2])
-        return grid, known[0], self._lanes._replace(records=known[1])
+        return grid, known[0], known[1]

@@ -21,12 +21,19 @@ _Ints = npt.NDArray[np.int64]
 
 
 class PlainTables(NamedTuple):
-    """The cascade as `scan_plain` reads it; see `Cascade` for the arrays."""
+    """The cascade as `scan_plain` reads it; see `Cascade` for the arrays.
+
+    A stage is run in parts. Part k sums the trees ``part_starts[k]`` to ``part_starts[k + 1]`` and ends with a
+    comparison with ``part_limits[k]``; `first_parts` says where a stage begins.
+    """
 
     lbp: bool
     area: float
     limits: Any
     stage_starts: Any
+    part_starts: Any
+    part_limits: Any
+    first_parts: Any
     tree_starts: Any
     node_features: Any
     node_children: Any
@@ -39,11 +46,15 @@ class PlainTables(NamedTuple):
 class LaneTables(NamedTuple):
     """The cascade as `scan_lanes` reads it.
 
-    A stage has a segment for each depth of its trees, one if they are stumps: `segments` (n_stages + 1,) says which. A
-    segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and those after the last of each
-    kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`, and `children` the positions of
-    both children in their stage, or the last one of the scratch space. Leaves are in units of their stage; `bases` is
-    what a sum starts from, `high` and `low` are the sums at which a window surely and perhaps passes.
+    A part of a stage, see `PlainTables`, has a segment for each depth of its trees, one if they are stumps: `segments`
+    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, 5) holds the first one and
+    those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`, and
+    `children` the positions of both children in their part, or the last one of the scratch space. Leaves are in units
+    of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which a window
+    surely and perhaps passes.
+
+    What is summed exactly is read node by node in file order: `walk` (n_nodes, 16) holds the corners, the threshold and
+    the weights of a Haar-like feature, `links` (n_nodes, 2) the next node on either side, or ``~leaf``.
     """
 
     lbp: bool
@@ -56,6 +67,8 @@ class LaneTables(NamedTuple):
     records: Any
     weights: Any
     children: Any
+    walk: Any
+    links: Any
 
 
 def offsets(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
@@ -82,16 +95,42 @@ def plain_corners(cascade: Cascade) -> npt.NDArray[np.int64]:
     return np.concatenate([corners, flag], axis=2)
 
 
+class Parts(NamedTuple):
+    """Where stages are divided: see `PlainTables`; `stages` (n_parts,) is the stage of each part."""
+
+    starts: npt.NDArray[np.int32]
+    limits: npt.NDArray[np.float64]
+    firsts: npt.NDArray[np.bool_]
+    stages: _Ints
+
+
+def parts_of(cascade: Cascade) -> Parts:
+    """Divide the stages of a cascade after the weak classifiers that have soft thresholds."""
+    ends, limits = cascade.stage_starts[1:], cascade.stage_limits
+    if cascade.soft is not None:
+        ends = np.concatenate([ends, cascade.soft.trees + 1])
+        limits = np.concatenate([limits, cascade.soft.sums.astype(np.float64)])
+        order = np.argsort(ends)
+        ends, limits = ends[order], limits[order]
+    starts = np.concatenate([[0], ends]).astype(np.int32)
+    stages = np.searchsorted(cascade.stage_starts, starts[:-1], side="right") - 1
+    return Parts(starts, np.ascontiguousarray(limits), np.isin(starts[:-1], cascade.stage_starts), stages)
+
+
 def plain_tables(cascade: Cascade) -> PlainTables:
     """Return the cascade as `scan_plain` reads it."""
     lbp = cascade.kind == "lbp"
     width, height = cascade.window
     weights = np.zeros((0, 3), np.float32) if lbp else np.array(cascade.features.weights)  # type: ignore[union-attr]
+    parts = parts_of(cascade)
     return PlainTables(
         lbp=lbp,
         area=float((width - 2) * (height - 2)),
         limits=cascade.stage_limits,
         stage_starts=np.array(cascade.stage_starts),
+        part_starts=parts.starts,
+        part_limits=parts.limits,
+        first_parts=parts.firsts,
         tree_starts=np.array(cascade.tree_starts),
         node_features=np.array(cascade.node_features),
         node_children=np.array(cascade.node_children),
@@ -163,6 +202,7 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     """Return the cascade as `scan_lanes` reads it, nodes in the order of `lane_order`."""
     lbp = cascade.kind == "lbp"
     features = cascade.node_features[order]
+    parts = parts_of(cascade)
     sizes = np.diff(cascade.tree_starts)
     stage_of_tree = np.repeat(np.arange(cascade.n_stages), cascade.stage_sizes)
     stage_of_leaf = np.repeat(stage_of_tree, sizes + 1)
@@ -171,14 +211,14 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
     bound = np.bincount(stage_of_tree, weights=largest)
     scale = np.where(bound > 0, 2.0**29 / np.where(bound > 0, bound, 1), 1.0)
-    limit = cascade.stage_limits * scale
-    # Half a unit for each leaf, and two for the rest: float64 rounding is far below.
-    error = cascade.stage_sizes * 0.5 + 2
+    limit = parts.limits * scale[parts.stages]
+    # Half a unit for each leaf of the stage so far, and two for the rest: float64 rounding is far below.
+    error = (parts.starts[1:] - cascade.stage_starts[parts.stages]) * 0.5 + 2
     deltas, base = _votes(cascade, np.rint(leaves * scale[stage_of_leaf]).astype(np.int32))
-    bases = np.zeros(cascade.n_stages, dtype=np.int32)
-    np.add.at(bases, stage_of_tree, base)
-    segments, ends = _segments(cascade, cascade.node_depths[order], merged.kinds[features])
-    scratch = int(np.diff(_first_nodes(cascade)).max()) + 1
+    bases = np.add.reduceat(base, parts.starts[:-1]).astype(np.int32)
+    first = _first_nodes(cascade, parts)
+    segments, ends = _segments(first, cascade.node_depths[order], merged.kinds[features])
+    scratch = int(np.diff(first).max()) + 1
     return LaneTables(
         lbp=lbp,
         scratch=scratch,
@@ -187,15 +227,36 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         bases=bases,
         low=np.clip(np.floor(limit - error), -(2**30), 2**30).astype(np.int32),
         high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
-        records=_records(cascade, merged, order, deltas),
+        records=_records(cascade, merged, order, deltas, first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
-        children=_child_places(cascade, scratch - 1)[order],
+        children=_child_places(cascade, first, scratch - 1)[order],
+        walk=_walk(cascade),
+        links=_links(cascade),
     )
 
 
-def _first_nodes(cascade: Cascade) -> _Ints:
-    """Return each stage's first node, and the number of nodes; shape (n_stages + 1,)."""
-    return cascade.tree_starts[cascade.stage_starts].astype(np.int64)
+def _walk(cascade: Cascade) -> npt.NDArray[np.int32]:
+    """Return `LaneTables.walk` without the corners, which depend on the layout; no rows for LBP."""
+    features = cascade.features
+    if not isinstance(features, HaarFeatures):
+        return np.zeros((0, int(kernels.RECORD)), dtype=np.int32)
+    walk = np.zeros((len(cascade.node_features), int(kernels.RECORD)), dtype=np.int32)
+    walk[:, kernels.THRESHOLD] = cascade.node_thresholds.view(np.int32)
+    walk[:, int(kernels.WEIGHT) :] = features.weights[cascade.node_features].view(np.int32)
+    return walk
+
+
+def _links(cascade: Cascade) -> npt.NDArray[np.int32]:
+    """Return the node that follows each node on either side, or ``~leaf``; shape (n_nodes, 2)."""
+    children = cascade.node_children.astype(np.int64)
+    roots = cascade.node_roots[:, None]
+    trees = np.repeat(np.arange(cascade.n_trees), np.diff(cascade.tree_starts))[:, None]
+    return np.where(children > 0, roots + children, ~(roots + trees - children)).astype(np.int32)
+
+
+def _first_nodes(cascade: Cascade, parts: Parts) -> _Ints:
+    """Return each part's first node, and the number of nodes; shape (n_parts + 1,)."""
+    return cascade.tree_starts[parts.starts].astype(np.int64)
 
 
 def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -214,21 +275,20 @@ def _votes(cascade: Cascade, leaves: npt.NDArray[np.int32]) -> tuple[npt.NDArray
     return (values[:, 0] - values[:, 1]).astype(np.int32), values[cascade.tree_starts[:-1], 1].astype(np.int32)
 
 
-def _child_places(cascade: Cascade, nowhere: int) -> npt.NDArray[np.int32]:
-    """Return each node's left and right child by position in the stage, `nowhere` for leaves; shape (n_nodes, 2)."""
-    first = _first_nodes(cascade)
+def _child_places(cascade: Cascade, first: _Ints, nowhere: int) -> npt.NDArray[np.int32]:
+    """Return each node's left and right child by position in the part, `nowhere` for leaves; shape (n_nodes, 2)."""
     inside = cascade.node_roots - np.repeat(first[:-1], np.diff(first))
     return np.where(cascade.node_children > 0, cascade.node_children + inside[:, None], nowhere).astype(np.int32)
 
 
 def _segments(
-    cascade: Cascade, depth: _Ints, kinds: npt.NDArray[np.int32]
+    first: _Ints, depth: _Ints, kinds: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Return `segments` and `ends` of `LaneTables` for nodes in the order of `lane_order`."""
-    stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
-    change = (np.diff(stage) != 0) | (np.diff(depth) != 0)
+    part = np.repeat(np.arange(len(first) - 1), np.diff(first))
+    change = (np.diff(part) != 0) | (np.diff(depth) != 0)
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
-    segments = np.searchsorted(stage[starts], np.arange(cascade.n_stages + 1))
+    segments = np.searchsorted(part[starts], np.arange(len(first)))
     number = np.concatenate([[0], np.cumsum(change)])
     counts = np.bincount(number * 4 + kinds, minlength=4 * len(starts)).reshape(-1, 4)
     ends = np.cumsum(np.column_stack([starts, counts]), axis=1)
@@ -236,11 +296,10 @@ def _segments(
 
 
 def _records(
-    cascade: Cascade, merged: _Merged, order: npt.NDArray[np.int64], deltas: npt.NDArray[np.int32]
+    cascade: Cascade, merged: _Merged, order: _Ints, deltas: npt.NDArray[np.int32], first: _Ints
 ) -> npt.NDArray[np.int32]:
     """Return the rows of the nodes in `order`, without the corners, which depend on the layout."""
     lbp = cascade.kind == "lbp"
-    first = _first_nodes(cascade)
     places = (order - np.repeat(first[:-1], np.diff(first))).astype(np.int32)
     records = np.zeros((len(order), int(kernels.LBP_RECORD if lbp else kernels.RECORD)), dtype=np.int32)
     if lbp:
@@ -256,6 +315,7 @@ def _records(
 
 
 def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> _Ints:
-    """Return the order in which the lane scan takes the nodes: by stage, depth and kind, with a loop for each."""
-    stage = np.repeat(np.arange(cascade.n_stages), np.diff(_first_nodes(cascade)))
-    return np.lexsort((kinds[cascade.node_features], cascade.node_depths, stage))
+    """Return the order in which the lane scan takes the nodes: by part, depth and kind, with a loop for each."""
+    first = _first_nodes(cascade, parts_of(cascade))
+    part = np.repeat(np.arange(len(first) - 1), np.diff(first))
+    return np.lexsort((kinds[cascade.node_features], cascade.node_depths, part))

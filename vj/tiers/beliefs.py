@@ -7,7 +7,7 @@ probability, and for each tier not asked yet how probable a right answer would b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -49,6 +49,11 @@ class Learned:
     tables: LabelTables
     weights: Mapping[State, Floats]
     after: Mapping[Step, Calibration]
+
+    def shrunk(self, k: int, trust: float) -> Learned:
+        """Return it with less trust in what asking tier `k` changes; see `Calibration.shrunk`."""
+        after = {step: curve.shrunk(trust) if step[1] == k else curve for step, curve in self.after.items()}
+        return replace(self, after=after)
 
 
 class Beliefs:

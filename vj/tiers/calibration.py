@@ -95,11 +95,14 @@ class Calibration:
         The curve of each label and its weight, 0 to 1, against `whole`.
     rows : int
         Answers it was fitted on.
+    share : float, optional
+        Of those, how many were right, 0 to 1.
     """
 
     whole: Curve | Sigmoid
     by_label: Mapping[str, tuple[Curve | Sigmoid, float]]
     rows: int
+    share: float | None = None
 
     @classmethod
     def fit(
@@ -144,7 +147,7 @@ class Calibration:
             for name in np.unique(names):
                 rows = np.flatnonzero(names == name)
                 curves[str(name)] = (fit(scores[rows], right[rows]), len(rows) / (len(rows) + shrink))
-        return cls(whole, curves, len(scores))
+        return cls(whole, curves, len(scores), float(right.mean()))
 
     def predict(self, confidences: npt.ArrayLike, labels: Sequence[Any] | npt.NDArray[Any] | None = None) -> Floats:
         """Return the probability that each answer is right; float64, shape (n,)."""
@@ -167,10 +170,30 @@ class Calibration:
         curve, weight = found
         return (1.0 - weight) * p + weight * curve.at(confidence)
 
+    def shrunk(self, trust: float) -> Calibration:
+        """Return one whose probabilities lie closer to `share`: at `trust`, 0 to 1, of their distance from it.
+
+        Raises
+        ------
+        InputError
+            The share is not known, or a curve is Platt's.
+        """
+        curves = [self.whole, *(curve for curve, _ in self.by_label.values())]
+        if self.share is None or not all(isinstance(curve, Curve) for curve in curves):
+            raise InputError("expected isotonic curves that know how many answers were right, got others")
+        share = self.share
+
+        def moved(curve: Any) -> Curve:
+            return Curve(curve.scores, tuple(share + trust * (p - share) for p in curve.probabilities))
+
+        by_label = {name: (moved(curve), weight) for name, (curve, weight) in self.by_label.items()}
+        return Calibration(moved(self.whole), by_label, self.rows, share)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain lists and numbers, for JSON."""
         by_label = {name: {"weight": weight} | _plain(curve) for name, (curve, weight) in self.by_label.items()}
-        return {"rows": self.rows} | _plain(self.whole) | ({"by_label": by_label} if by_label else {})
+        known = {} if self.share is None else {"share": self.share}
+        return {"rows": self.rows} | known | _plain(self.whole) | ({"by_label": by_label} if by_label else {})
 
     @classmethod
     def from_dict(cls, plain: Any) -> Calibration:
@@ -191,7 +214,10 @@ class Calibration:
                 if not 0.0 <= weight <= 1.0:
                     raise InputError(f"expected a weight from 0 to 1 for label {name!r}, got {weight}")
                 by_label[str(name)] = (_curve(one), weight)
-            return cls(_curve(plain), by_label, rows)
+            share = None if plain.get("share") is None else float(plain["share"])
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise InputError(f"expected a calibration's share from 0 to 1, got {share}")
+            return cls(_curve(plain), by_label, rows, share)
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -28,7 +28,7 @@
       } while (child > 0);
       var vote = cascade.leaves[root + tree - child];
       sum += vote;
-      steps.push({ stage: stage, nodes: nodes, vote: vote, sum: sum });
+      steps.push({ stage: stage, tree: tree, nodes: nodes, vote: vote, sum: sum });
     }
     return steps;
   }
@@ -106,7 +106,9 @@
       var b = chosen.box.map(Math.round), words = "Window of " + b[2] + "×" + b[3] + " px at (" + b[0] + ", " + b[1] + ") ";
       if (chosen.depth < 0) words += "is too flat to be scanned.";
       else if (chosen.depth === stages) words += "passes all " + stages + " stages, the last one by " + C.short(chosen.margin) + ".";
-      else words += "passes " + chosen.depth + " of " + stages + " stages and fails stage " + (chosen.depth + 1) + " by " + C.short(-chosen.margin) + ".";
+      else if (steps[steps.length - 1].tree + 1 < cascade.stage_starts[chosen.depth + 1]) {
+        words += "passes " + chosen.depth + " of " + stages + " stages and misses a soft threshold inside stage " + (chosen.depth + 1) + " by " + C.short(-chosen.margin) + ".";
+      } else words += "passes " + chosen.depth + " of " + stages + " stages and fails stage " + (chosen.depth + 1) + " by " + C.short(-chosen.margin) + ".";
       told.textContent = words;
       told.className = "told " + (chosen.depth === stages ? "passed" : "rejected");
     }
@@ -124,7 +126,8 @@
           return C.short(n.value) + (n.left ? " < " : " ≥ ") + C.short(cascade.thresholds[n.node]);
         }).join(", then ");
         evaluated.textContent = "Stage " + (now.stage + 1) + ", weak classifier " + (+slider.value - first + 1) + " of " + size + ": " +
-          says + ", vote " + C.short(now.vote) + ". Sum so far " + C.short(now.sum) + "; the stage asks for " + C.short(cascade.limits[now.stage]) + ".";
+          says + ", vote " + C.short(now.vote) + ". Sum so far " + C.short(now.sum) + "; the stage asks for " + C.short(cascade.limits[now.stage]) +
+          (now.tree in cascade.soft ? ", its soft threshold here for " + C.short(cascade.soft[now.tree]) + "." : ".");
         slider.setAttribute("aria-valuetext", output.textContent + ", stage " + (now.stage + 1));
       }
       paint();

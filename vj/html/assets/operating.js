@@ -55,12 +55,12 @@
     var pick = element.querySelector("select"), ranges = element.querySelectorAll("input[type=range]");
     var outputs = element.querySelectorAll("output"), neighbors = ranges[0], level = ranges[1];
     var code = element.querySelector("code"), button = element.querySelector("button");
-    var usual = search.curves.findIndex(function (one) { return one.min_neighbors === 3; });
+    var usual = search.curves.findIndex(function (one) { return one.min_neighbors === search.usual; });
     neighbors.max = search.curves.length - 1;
     neighbors.value = usual < 0 ? 0 : usual;
     level.max = level.value = Math.max(0, search.curves[+neighbors.value].true.length - 1);
     given.searches.forEach(function (one, k) {
-      pick.add(new Option(one.scale_factor + " (" + one.curves[0].milliseconds.toFixed(1) + " ms)", k));
+      pick.add(new Option(one.label + " (" + one.curves[0].milliseconds.toFixed(1) + " ms)", k));
     });
     if (given.searches.length < 2) element.querySelector(".search").hidden = true;
 
@@ -113,6 +113,7 @@
       return Math.max(best, 0);
     }
     function setCurve(value) {
+      neighbors.max = search.curves.length - 1;
       level.max = Math.max(0, curve().true.length - 1);
       level.value = value == null ? level.max : nearest(value);
       show();
@@ -123,7 +124,15 @@
       return k === +level.max ? null : one.lowest[k];
     }
     var held = null;
-    pick.addEventListener("change", function () { search = given.searches[+pick.value]; setCurve(held); });
+    pick.addEventListener("change", function () {
+      // Other rules have other values of min_neighbors.
+      var n = curve().min_neighbors;
+      search = given.searches[+pick.value];
+      neighbors.max = search.curves.length - 1;
+      var same = search.curves.findIndex(function (one) { return one.min_neighbors >= n; });
+      neighbors.value = same < 0 ? neighbors.max : same;
+      setCurve(held);
+    });
     neighbors.addEventListener("input", function () { setCurve(held); });
     level.addEventListener("input", function () { held = current(); show(); if (chart.chart) chart.chart.setData(lines()); });
     button.addEventListener("click", function () {
