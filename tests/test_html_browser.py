@@ -298,15 +298,15 @@ def test_arrow_keys_read_a_chart(opened):
 def test_the_page_of_a_run_loads_itself_again(browser, tmp_path):
     path = tmp_path / "report.html"
     running = _training("stage 3: mining", running=True)
-    path.write_text(re.sub(r'(http-equiv="refresh" content=)"\d+"', r'\1"1"', running))
+    path.write_text(re.sub(r'(http-equiv="refresh" content=)"\d+"', r'\1"2"', running))
     page = browser.new_page()
     page.goto(path.as_uri())
     assert page.locator(".status").text_content() == "stage 3: mining"
     page.evaluate("scrollTo(0, 300)")
     path.write_text(_training("finished"))
-    _until(page, "document.querySelector('.status').textContent === 'finished'")
+    sync_api.expect(page.locator(".status")).to_have_text("finished")
     page.evaluate("window.kept = 1")
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(2500)
     # And no more.
     assert page.evaluate("window.kept") == 1
     assert page.evaluate("scrollY") == 300

@@ -82,7 +82,7 @@ def _add_images(group: Any) -> None:
     add("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to take; repeatable")
     add("--mirror", action=argparse.BooleanOptionalAction, default=None, help="add mirrored positives")
     add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [enough for a stage]")
-    add("--dataset", metavar="PATH", help="labelled images, not trained on: measured at the end, for report.html")
+    add("--dataset", metavar="PATH", help="measure the result on these labels, for report.html")
     add("--demo", action="store_true", help="train on the faces that come with scikit-image")
     add("--data", metavar="PATH", help="replaces {data} in the paths of the recipe")
 
@@ -331,7 +331,8 @@ def _measured(cascade: Any, folder: Path, labelled: Any, log: Any) -> Any:
     """Measure the cascade on labelled images; returns the parts of the page that show it."""
     if not labelled:
         return []
-    from vj.cli._pages import SUPPRESSION, measure
+    from vj.cli._pages import measure
+    from vj.cli.evaluate import SUPPRESSION
     from vj.detector import Detector
     from vj.evaluation.measure import Rules, measurable, run_detector
     from vj.html.depth import depth_section
