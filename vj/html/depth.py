@@ -95,10 +95,11 @@ def _image(cascade: Cascade, shown: Shown, maps: Sequence[WindowMap]) -> tuple[d
             [None if p is None else Place(p.level + first, p.row, p.column) for p in row]
             for (first, _), row in zip(bands, places, strict=True)
         ]
-        traces = _traces(cascade, gray, maps, {p for row in shifted for p in row if p is not None})
-        if cells <= 25 or sum(len(one.nodes) for one in traces.values()) <= NODES:
+        wanted = {p for row in shifted for p in row if p is not None}
+        if cells <= 25 or _most_nodes(cascade, maps, wanted) <= NODES:
             break
         cells //= 2
+    traces = _traces(cascade, gray, maps, wanted)
     zoom = min(1.0, MAP_SIDE / max(height, width))
     small = min(1.0, SIDE / max(height, width))
     seen = cv2.resize(gray, None, fx=small, fy=small, interpolation=cv2.INTER_AREA) if small < 1 else gray
@@ -139,6 +140,13 @@ def _map(shape: tuple[int, ...], maps: Sequence[WindowMap], zoom: float) -> dict
     # 255 for a pixel without a window; 1 more than the depth, so that a flat window has 0.
     bytes_ = np.where(depths < -1, 255, np.minimum(depths + 1, 254))
     return {"size": [depths.shape[1], depths.shape[0]], "depths": packed(bytes_, "u1")}
+
+
+def _most_nodes(cascade: Cascade, maps: Sequence[WindowMap], places: set[Place]) -> int:
+    """Return how many nodes are evaluated on windows at most: all those of the stages that they reach."""
+    ends = cascade.tree_starts[cascade.stage_starts[1:]]
+    depths = [int(maps[place.level].depth[place.row, place.column]) for place in places]
+    return sum(int(ends[min(depth, cascade.n_stages - 1)]) for depth in depths if depth >= 0)
 
 
 def _traces(cascade: Cascade, gray: Gray, maps: Sequence[WindowMap], places: set[Place]) -> dict[Place, Trace]:
