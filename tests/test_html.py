@@ -226,10 +226,18 @@ def test_the_command_line_gives_exactly_the_figures_shown(place, evaluated, caps
                 assert counts == (curve["true"][k], curve["false"][k])
                 checked += 1
     assert checked > 12
-    rules = ["grouped as OpenCV does"] * 3 + ["overlap of groups at most 0.3"]
+    rules = ["OpenCV's grouping"] * 3 + ["suppression 0.3"]
     assert [search["label"] for search in data["searches"]] == [
-        f"scale factor {factor}, {rule}" for factor, rule in zip((1.1, 1.2, 1.4, 1.1), rules, strict=True)
+        f"{factor}, {rule}" for factor, rule in zip((1.1, 1.2, 1.4, 1.1), rules, strict=True)
     ]
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "high"])
+def test_a_score_that_is_no_number_is_refused(place, capsys, score):
+    with pytest.raises(SystemExit) as ended:
+        detect.main(["--min-score", score, str(place / "set")])
+    assert ended.value.code == 2
+    assert f"expected a number, got {score!r}" in capsys.readouterr().err
 
 
 def test_with_a_calibration_the_threshold_is_a_probability_where_that_is_exact(tmp_path, capsys):

@@ -93,7 +93,7 @@ def operating_section(searches: Sequence[Search], result: Evaluation, name: str 
 
 def _search(one: Search) -> dict[str, Any]:
     return {
-        "label": f"scale factor {one.detector.scale_factor:g}, {_rule(one.detector)}",
+        "label": f"{one.detector.scale_factor:g}, {_rule(one.detector)}",
         # Where the controls begin: as vj-detect, or with every group.
         "usual": 3 if one.detector.suppression is None else 0,
         "curves": [_curve(one, each) for each in one.curves],
@@ -102,8 +102,8 @@ def _search(one: Search) -> dict[str, Any]:
 
 def _rule(detector: Detector) -> str:
     if detector.suppression is None:
-        return "grouped as OpenCV does"
-    return f"overlap of groups at most {detector.suppression:g}"
+        return "OpenCV's grouping"
+    return f"suppression {detector.suppression:g}"
 
 
 def _curve(search: Search, one: OperatingCurve) -> dict[str, Any]:
@@ -150,7 +150,7 @@ _CONTROLS = """
 <div class="plot" role="img" aria-label="Recall against false positives per image; the controls below choose a point">
 </div>
 <div class="controls">
-<label class="search" for="$-search">search <select id="$-search"></select></label>
+<label class="search" for="$-search">scale factor, groups <select id="$-search"></select></label>
 <label for="$-n">min_neighbors <output></output><input type="range" id="$-n" min="0" step="1"></label>
 <label for="$-t">threshold <output></output><input type="range" id="$-t" min="0" step="1"></label>
 </div>
