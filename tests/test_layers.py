@@ -35,6 +35,8 @@ ALLOWED = {
     # Above the detector, below the command line; nothing below knows it.
     "tiers": _RUNTIME | {"tiers", "evaluation"},
     "plotting": _RUNTIME | {"evaluation", "tiers"},
+    # Pages read what training and measuring return, as plots do, and say which version made them.
+    "html": _RUNTIME | {"html", "boosting", "evaluation", "_version"},
 }
 # Packages from outside that only one place may import.
 ONLY_IN = {

@@ -1,5 +1,6 @@
 """The wheel that pip installs: exactly `vj`, with everything it names."""
 
+import hashlib
 import importlib
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def test_holds_every_module_type_stub_and_model_of_the_tree(wheel):
 
 def test_licence_is_packed(wheel):
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
+
+
+def test_the_chart_library_is_packed_unchanged_with_its_licence(wheel):
+    """The files as npm has them in uplot-1.6.32.tgz."""
+    digests = {
+        "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+        "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+        "uPlot.LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+    }
+    for name, digest in digests.items():
+        assert hashlib.sha256(wheel.read(f"vj/html/assets/{name}")).hexdigest() == digest
+    assert any(name.endswith("/uPlot.LICENSE") and ".dist-info/" in name for name in wheel.namelist())
 
 
 def test_every_entry_point_names_a_function():

@@ -9,6 +9,7 @@ from pictures import gray
 from vj import plotting
 from vj.detector import Detector
 from vj.errors import InputError
+from vj.evaluation import inspection
 from vj.evaluation.curves import pooled
 from vj.evaluation.rejection import rejection_profile
 
@@ -45,7 +46,7 @@ def test_deepest_window_is_drawn_at_its_centre():
     cascade = random_cascade(3)
     image = gray("astronaut", (60, 50))
     maps = list(Detector(cascade, scale_factor=1.5).windows(image))
-    deepest = plotting._deepest(image.shape, maps)
+    deepest = inspection.deepest(image.shape, maps)
     assert deepest.shape == image.shape
     assert deepest.max() == max(one.depth.max() for one in maps)
     one = max(maps, key=lambda m: m.depth.max())

@@ -267,12 +267,28 @@ class Detector(Settings):
     def detect_with_sums(self, image: npt.NDArray[Any]) -> tuple[Detections, Floats]:
         """Like `detect`; also return OpenCV's level weights: the largest sum of the last stage merged into each box."""
         gray = to_gray(image)
-        parts = [self._grouped(k, found, gray.shape) for k, found in enumerate(self._hits(gray))]
+        parts = [self.group(found, gray.shape, k) for k, found in enumerate(self._hits(gray))]
         return parts[0] if len(parts) == 1 else self._merged(parts)
 
-    def _grouped(self, k: int, found: Hits, shape: tuple[int, ...]) -> tuple[Detections, Floats]:
-        """Group the hits of a cascade; return also the largest sum of each group."""
-        limit, calibration = float(self.cascades[k].stage_limits[-1]), self.cascades[k].calibration
+    def group(self, found: Hits, shape: tuple[int, ...], source: int = 0) -> tuple[Detections, Floats]:
+        """Group the hits of a cascade as `detect_with_sums` does: to try several settings of grouping on one scan.
+
+        Parameters
+        ----------
+        found : Hits
+            What `hits` returned.
+        shape : (int, int)
+            Height and width of the image.
+        source : int
+            Number of the cascade.
+
+        Returns
+        -------
+        Detections
+        ndarray of float64, shape (n,)
+            The largest sum of each group.
+        """
+        limit, calibration = float(self.cascades[source].stage_limits[-1]), self.cascades[source].calibration
         if self.suppression is None:
             groups = group_rectangles(found.boxes, self.min_neighbors, sums=found.sums, limit=limit)
         else:

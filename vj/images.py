@@ -176,6 +176,33 @@ def read_gray(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Gra
     return to_gray(read_bgr(path, max_pixels))
 
 
+def encode_image(suffix: str, image: npt.NDArray[np.uint8], *, quality: int | None = None) -> bytes:
+    """Return a grey or BGR image as the bytes of a file.
+
+    Parameters
+    ----------
+    suffix : str
+        Ending that names the format, such as ".png".
+    image : ndarray of uint8, shape (h, w) or (h, w, 3)
+    quality : int, optional
+        Of a JPEG, 1 to 100; by default OpenCV's.
+
+    Raises
+    ------
+    InputError
+        If the ending is of no known format.
+    """
+    import cv2
+
+    try:
+        done, data = cv2.imencode(suffix, image, [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"expected an image ending such as .png or .jpg, got {suffix!r}")
+    return bytes(data.tobytes())
+
+
 def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> None:
     """Write a grey or BGR image in the format of the path's ending; the file appears whole or not at all.
 
@@ -191,16 +218,12 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
     OSError
         If the file cannot be written.
     """
-    import cv2
-
     target = Path(path)
     try:
-        done, data = cv2.imencode(target.suffix, image)
-    except cv2.error:
-        done = False
-    if not done:
-        raise InputError(f"{target}: expected an image ending such as .png or .jpg, got {target.suffix!r}")
-    write_bytes(target, data.tobytes())
+        data = encode_image(target.suffix, image)
+    except InputError as error:
+        raise InputError(f"{target}: {error}") from None
+    write_bytes(target, data)
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -21,11 +20,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vj._files import replacing
 from vj._types import Gray
-from vj.cascade.haar import HaarFeatures
+from vj.cascade.haar import HaarFeatures, corners_of
 from vj.cascade.model import Cascade
 from vj.detector import WindowMap
 from vj.errors import InputError
 from vj.evaluation.curves import Curve
+from vj.evaluation.inspection import deepest
 from vj.evaluation.rejection import RejectionProfile
 from vj.tiers.calibration import Reliability
 from vj.tiers.curves import DeferralCurves
@@ -181,10 +181,10 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     grid = figure.add_gridspec(2, 4)
     large = figure.add_subplot(grid[:, :2])
     large.imshow(gray, cmap="gray", vmin=0, vmax=255)
-    deepest = _deepest(gray.shape, maps)
+    depths = deepest(gray.shape, maps)
     # The deeper the more opaque: what dies early leaves the picture to be seen.
-    opacity = np.clip(0.15 + 0.75 * deepest / n_stages, 0.0, 0.9) * (deepest > 0)
-    large.imshow(np.maximum(deepest, 0), cmap="inferno", alpha=opacity, vmin=0, vmax=n_stages)
+    opacity = np.clip(0.15 + 0.75 * depths / n_stages, 0.0, 0.9) * (depths > 0)
+    large.imshow(np.maximum(depths, 0), cmap="inferno", alpha=opacity, vmin=0, vmax=n_stages)
     large.set_title("Deepest window centred on each pixel, all scales", fontsize=10)
     for k, one in enumerate(shown):
         axes = figure.add_subplot(grid[k // 2, 2 + k % 2])
@@ -297,29 +297,6 @@ def plot_stages(
     _save(figure, path)
 
 
-def _deepest(shape: tuple[int, ...], maps: Sequence[WindowMap]) -> npt.NDArray[np.int16]:
-    """Depth of the deepest window whose centre falls on each pixel, spread over the window's stride; shape as given."""
-    out = np.full(shape[:2], -1, dtype=np.int16)
-    for one in maps:
-        scale, stride = one.scale, one.stride
-        rows, columns = one.depth.shape
-        centre_x = (np.arange(columns) * stride + one.window[0] / 2) * scale
-        centre_y = (np.arange(rows) * stride + one.window[1] / 2) * scale
-        reach = max(1, round(stride * scale))
-        row, column = np.mgrid[0:rows, 0:columns]
-        order = np.argsort(one.depth, axis=None)
-        y = np.rint(centre_y[row.ravel()[order]] - reach / 2).astype(int)
-        x = np.rint(centre_x[column.ravel()[order]] - reach / 2).astype(int)
-        level = np.full(shape[:2], -1, dtype=np.int16)
-        for dy in range(reach):
-            for dx in range(reach):
-                yy, xx = np.clip(y + dy, 0, shape[0] - 1), np.clip(x + dx, 0, shape[1] - 1)
-                # Assigned in order of depth: where two windows meet, the deeper one stays.
-                level[yy, xx] = np.maximum(level[yy, xx], one.depth.ravel()[order])
-        np.maximum(out, level, out=out)
-    return out
-
-
 def _draw_background(axes: Axes, cascade: Cascade, background: Gray | None, place: tuple[float, float]) -> None:
     width, height = cascade.window
     x, y = place
@@ -336,22 +313,15 @@ def _draw_feature(axes: Axes, cascade: Cascade, index: int, place: tuple[float, 
     if isinstance(features, HaarFeatures):
         for rect, weight in zip(features.rects[index].tolist(), features.weights[index].tolist(), strict=True):
             if weight:
-                corners = np.array(_corners(rect, bool(features.tilted[index]))) + place
+                corners = np.array(corners_of(rect, bool(features.tilted[index]))) + place
                 axes.add_patch(Polygon(corners, facecolor="white" if weight > 0 else "black", alpha=0.62, **style))
         return
     x, y, w, h = features.rects[index].tolist()
     for row in range(3):
         for column in range(3):
-            corners = np.array(_corners([x + column * w, y + row * h, w, h], False)) + place
+            corners = np.array(corners_of([x + column * w, y + row * h, w, h], False)) + place
             color = "#D55E00" if row == column == 1 else "none"
             axes.add_patch(Polygon(corners, facecolor=color, alpha=0.6, **style))
-
-
-def _corners(rect: list[int], tilted: bool) -> list[tuple[int, int]]:
-    x, y, w, h = rect
-    if tilted:
-        return [(x, y), (x + w, y + w), (x + w - h, y + w + h), (x - h, y + h)]
-    return [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
 
 
 def _color(k: int) -> str:

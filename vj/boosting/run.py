@@ -161,6 +161,13 @@ class Training:
             return np.zeros((0, self.config.window[1], self.config.window[0]), dtype=np.uint8)
         return self._learner.state.harvest.windows
 
+    def hardest_negatives(self, n: int) -> npt.NDArray[np.uint8]:
+        """Return those of `negatives` that pass all stages with the highest last sums, at most `n`, hardest first.
+
+        Between stages; in the middle of one, `negatives` also holds windows that were mined since.
+        """
+        return self.negatives if self._learner is None else self._learner.hardest_negatives(n)
+
     @cached_property
     def positives(self) -> Positives:
         """The positives as windows, with their copies; read on first use."""

@@ -11,6 +11,7 @@ R. Lienhart and J. Maydt, "An extended set of Haar-like features for rapid objec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -149,6 +150,14 @@ class HaarFeatures:
                 f"expected every rectangle inside the {width}x{height} window, "
                 f"got {kind} {self.rects[index, part].tolist()} in feature {index}"
             )
+
+
+def corners_of(rect: Sequence[int], tilted: bool) -> list[tuple[int, int]]:
+    """Return the four corners of a feature's rectangle as x, y in pixels of the window, in order around it."""
+    x, y, w, h = rect
+    if tilted:
+        return [(x, y), (x + w, y + w), (x + w - h, y + w + h), (x - h, y + h)]
+    return [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
 
 
 def _unused_last(

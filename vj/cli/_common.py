@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import signal
 import sys
@@ -174,6 +175,17 @@ def size(text: str) -> tuple[int, int]:
     if len(parts) in (1, 2) and all(part.isdecimal() for part in parts):
         return int(parts[0]), int(parts[-1])
     raise argparse.ArgumentTypeError(f"expected a side or WIDTHxHEIGHT such as 24 or 24x32, got {text!r}")
+
+
+def number(text: str) -> float:
+    """Read a finite number from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
 
 
 def probability(text: str) -> float:

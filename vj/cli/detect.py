@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keep detections with a probability of at least P, 0 to 1; needs a cascade with a calibration",
     )
     parser.add_argument(
+        "--min-score", type=_common.number, metavar="S", help="keep detections with a score of at least S"
+    )
+    parser.add_argument(
         "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
     )
     parser.add_argument(
@@ -107,6 +110,8 @@ def _detect(argv: Sequence[str] | None) -> int:
             found, image = _run(detector, path, args.max_pixels)
             if args.threshold is not None:
                 found = found.at_least(args.threshold)
+            if args.min_score is not None:
+                found = found[found.scores >= args.min_score]
             if path in targets:
                 write_image(targets[path], draw_boxes(image, found.boxes))
         except InputError as error:

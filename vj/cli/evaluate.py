@@ -7,15 +7,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vj._files import write_text
 from vj.cli import _common, _detectors, _labels
 
 if TYPE_CHECKING:
     from vj.datasets.labelled import LabelledImage
-    from vj.detector import Cost
-    from vj.evaluation.measure import Detect, Evaluation, ImageRun
+    from vj.detector import Cost, Detector
+    from vj.evaluation.measure import Detect, Evaluation, ImageRun, Rules
+    from vj.html.evaluation import Measured
 
 PROGRAM = "vj-evaluate"
 
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("--csv", metavar="FILE", help="write the table")
     out.add_argument("--plot", metavar="FILE", help="draw recall against false positives and precision against recall")
     out.add_argument("--errors", metavar="DIR", help="write contact sheets of false positives and missed objects")
+    out.add_argument("--html", metavar="FILE", help="write a page: curves, operating points, errors, depth maps")
     return parser
 
 
@@ -76,7 +78,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     from vj.evaluation.measure import Rules, evaluate
 
-    for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot) if f)):
+    for folder in (args.errors, *(Path(f).parent for f in (args.json, args.csv, args.plot, args.html) if f)):
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
     images = _labels.read(args)
@@ -84,15 +86,22 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     detectors = [_detector(given, args) for given in args.cascades or [_default()]]
     results: list[Evaluation] = []
     failed: dict[str, str] = {}
-    for name, detect, cost in detectors:
-        runs = list(_progress(name, detect, images, cost))
+    pages: list[Measured] = []
+    for name, detect, cascade in detectors:
+        runs = list(_progress(name, detect, images, cascade and cascade.detector.cost))
         failed |= {str(run.image.path): run.error for run in runs if run.error}
         results.append(evaluate(_distinct(name, results), runs, rules))
         if args.errors:
             _write_errors(Path(args.errors), results[-1], [run.image.path for run in runs if run.found is not None])
+        if args.html:
+            pages.append(_for_page(results[-1], runs, cascade, images, rules))
     for message in failed.values():
         _common.report(PROGRAM, message)
     _tell(args, results)
+    if pages:
+        from vj.html.evaluation import evaluation_page
+
+        write_text(args.html, evaluation_page(pages, args.dataset).render())
     return _common.SOME_FAILED if failed else _common.OK
 
 
@@ -102,8 +111,15 @@ def _default() -> str:
     return stock.DEFAULT
 
 
-def _detector(given: str, args: argparse.Namespace) -> tuple[str, Detect, Callable[[Any], Cost] | None]:
-    """Return name, detector and, for a cascade, what counts the cost of an image."""
+class _Cascade(NamedTuple):
+    """A cascade with its settings, and how the command line named it."""
+
+    detector: Detector
+    given: str
+
+
+def _detector(given: str, args: argparse.Namespace) -> tuple[str, Detect, _Cascade | None]:
+    """Return name, detector and, for a cascade, what a page and the cost of an image take."""
     from vj.detector import Detector
     from vj.evaluation.measure import measurable
 
@@ -119,7 +135,7 @@ def _detector(given: str, args: argparse.Namespace) -> tuple[str, Detect, Callab
     if cascade is None:
         return name, measurable(detector), None
     own = settings | {"min_size": args.min_size or cascade.window}
-    return name, measurable(detector), Detector(cascade, **own).cost
+    return name, measurable(detector), _Cascade(Detector(cascade, **own), given)
 
 
 def _distinct(name: str, results: list[Evaluation]) -> str:
@@ -157,6 +173,23 @@ def _tell(args: argparse.Namespace, results: list[Evaluation]) -> None:
         from vj.plotting import plot_curves
 
         plot_curves(args.plot, {result.name: result.curve for result in results})
+
+
+def _for_page(
+    result: Evaluation, runs: list[ImageRun], cascade: _Cascade | None, images: list[LabelledImage], rules: Rules
+) -> Measured:
+    from vj.cli._pages import measured, searches
+
+    if cascade is None:
+        return measured(result, runs)
+
+    def shown(found: Any, text: str) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(found, text, unit="image", leave=False, disable=not sys.stderr.isatty())
+
+    found = searches(cascade.detector, cascade.given, images, rules, result, shown)
+    return measured(result, runs, cascade.detector, found)
 
 
 def _write_errors(folder: Path, result: Evaluation, paths: list[Path]) -> None:

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plot", metavar="DIR", help="draw the first features, rejection and cost, and a map of depths"
     )
+    parser.add_argument("--html", metavar="FILE", help="write a page; with images, maps of depths to click")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     return parser
 
@@ -63,12 +64,14 @@ def _inspect(argv: Sequence[str] | None) -> int:
     cascade = load(args.cascade)
     figures: dict[str, Any] = describe(cascade)
     _print_description(figures)
-    images, failed = _read(args.images)
+    paths, images, failed = _read(args.images)
     if args.images and not images:
         return _common.BAD_INPUT
     profile = None
     if images:
         profile, figures["pictures"] = _measure(args, cascade, images)
+    if args.html:
+        _write_page(args, cascade, list(zip(paths, images, strict=True)), profile, figures)
     if args.plot:
         _plot(args, cascade, images, profile)
     if args.json:
@@ -88,19 +91,21 @@ def _print_description(figures: dict[str, Any]) -> None:
         print(f"{key}: {' '.join(str(value).split())}")
 
 
-def _read(names: Sequence[str]) -> tuple[list[Any], int]:
+def _read(names: Sequence[str]) -> tuple[list[Path], list[Any], int]:
     from vj.errors import InputError
     from vj.images import list_images, read_gray
 
+    paths: list[Path] = []
     found, failed = [], 0
     for name in names:
         for path in list_images(name) if Path(name).is_dir() else [Path(name)]:
             try:
                 found.append(read_gray(path))
+                paths.append(path)
             except InputError as error:
                 _common.report(PROGRAM, str(error))
                 failed += 1
-    return found, failed
+    return paths, found, failed
 
 
 def _measure(args: argparse.Namespace, cascade: Cascade, images: list[Any]) -> tuple[RejectionProfile, dict[str, Any]]:
@@ -145,6 +150,27 @@ def _measure(args: argparse.Namespace, cascade: Cascade, images: list[Any]) -> t
         "stage_milliseconds_per_picture": [round(float(v), 4) for v in milliseconds],
     }
     return profile, figures
+
+
+def _write_page(
+    args: argparse.Namespace,
+    cascade: Cascade,
+    images: list[tuple[Path, Any]],
+    profile: RejectionProfile | None,
+    figures: dict[str, Any],
+) -> None:
+    from vj.detector import Detector
+    from vj.evaluation.inspection import mean_object
+    from vj.html.depth import Shown
+    from vj.html.inspection import inspection_page
+
+    detector = Detector(cascade, scale_factor=args.scale_factor, min_size=args.min_size)
+    mean = mean_object(detector, [gray for _, gray in images])
+    shown = [Shown(path, gray) for path, gray in images]
+    costs = None if profile is None else (profile, figures["pictures"]["stage_milliseconds_per_picture"])
+    Path(args.html).parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.html, inspection_page(detector, figures, mean, shown, costs).render())
+    print(f"\nWritten: {args.html}")
 
 
 def _plot(args: argparse.Namespace, cascade: Cascade, images: list[Any], profile: RejectionProfile | None) -> None:

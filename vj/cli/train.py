@@ -10,6 +10,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def _add_images(group: Any) -> None:
     add("--where", action="append", metavar="COLUMN=VALUE", help="CSV: rows to take; repeatable")
     add("--mirror", action=argparse.BooleanOptionalAction, default=None, help="add mirrored positives")
     add("--jitter", type=int, metavar="N", help="shifted, scaled, turned copies per positive [enough for a stage]")
+    add("--dataset", metavar="PATH", help="measure the result on these labels, for report.html")
     add("--demo", action="store_true", help="train on the faces that come with scikit-image")
     add("--data", metavar="PATH", help="replaces {data} in the paths of the recipe")
 
@@ -205,21 +207,31 @@ def _run(arguments: argparse.Namespace) -> int:
         return _soften(config, arguments)
     from vj.boosting.lock import locked
     from vj.boosting.run import Training
+    from vj.cli._pages import TrainingPage
     from vj.cli._training_output import Log
 
     folder = Path(config.output)
+    labelled = _labelled(arguments)
     # Locked from before anything is removed until the last plot is written.
-    with locked(folder), Log(config, quiet=arguments.quiet, verbose=arguments.verbose) as log, _ctrl_c() as checked:
+    with (
+        locked(folder),
+        Log(config, quiet=arguments.quiet, verbose=arguments.verbose) as log,
+        _ctrl_c() as checked,
+        TrainingPage(folder) as page,
+    ):
         if arguments.restart:
             _forget(folder)
-        training = Training(config, progress=checked(log.progress))
+        page.training = training = Training(config, progress=checked(page.heard(log.progress)))
         try:
             for report in training:
                 log.stage(report)
+                page.stage()
         except KeyboardInterrupt:
+            page.end("stopped; the same command resumes")
             return _interrupted(training, log)
         result = training.result()
-        log.line(f"{len(result.reports)} stages in {folder / 'cascade.xml'}")
+        page.end("finished", _measured(result.cascade, folder, labelled, log))
+        log.line(f"{len(result.reports)} stages in {folder / 'cascade.xml'}; {page.path} shows them")
         if arguments.demo:
             _show(result.cascade, folder, log)
     return OK
@@ -299,11 +311,50 @@ def _forget(folder: Path) -> None:
 
     # A run that was started in Python holds this lock alone.
     with locked(folder / "checkpoint"):
-        for name in ("cascade.xml", "report.jsonl", "recipe.toml"):
+        for name in ("cascade.xml", "report.jsonl", "report.html", "recipe.toml"):
             (folder / name).unlink(missing_ok=True)
         for path in (folder / "checkpoint").glob("*"):
             if path.name != NAME:
                 path.unlink(missing_ok=True)
+
+
+def _labelled(arguments: argparse.Namespace) -> Any:
+    """Read the labels to measure with: before the training, so that it does not end with an error in them."""
+    if not arguments.dataset:
+        return []
+    from vj.datasets.formats import read_labelled
+
+    return read_labelled(arguments.dataset, classes=arguments.classes or ())
+
+
+def _measured(cascade: Any, folder: Path, labelled: Any, log: Any) -> Any:
+    """Measure the cascade on labelled images; returns the parts of the page that show it."""
+    if not labelled:
+        return []
+    from vj.cli._pages import measure
+    from vj.cli.evaluate import SUPPRESSION
+    from vj.detector import Detector
+    from vj.evaluation.measure import Rules, measurable, run_detector
+    from vj.html.depth import depth_section
+    from vj.html.evaluation import measured_sections, worst
+
+    def told(images: Any, text: str) -> Any:
+        for k, image in enumerate(images):
+            log.state(f"measuring, {text}: image {k + 1} of {len(images)}")
+            yield image
+
+    # As vj-evaluate measures.
+    detector = Detector(cascade, min_neighbors=0, suppression=SUPPRESSION, min_size=cascade.window)
+    runs = list(run_detector(measurable(detector), told(labelled, "cascade"), detector.cost))
+    try:
+        one = measure(detector, str(folder / "cascade.xml"), labelled, runs, Rules(), told)
+    except InputError as error:
+        log.line(f"not measured on labelled images: {error}")
+        return []
+    average = 100 * one.result.curve.average_precision
+    log.line(f"{len(one.paths)} labelled images: average precision {average:.1f}")
+    # What a window costs is told by the run itself.
+    return [*measured_sections(replace(one, profile=None)), depth_section(detector, worst(one))]
 
 
 def _show(cascade: Any, folder: Path, log: Any) -> None:

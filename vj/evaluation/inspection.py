@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vj._types import Gray
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.model import Cascade
-from vj.detector import Detector
+from vj.detector import Detector, WindowMap
 
 
 def describe(cascade: Cascade) -> dict[str, Any]:
@@ -124,3 +124,42 @@ def mean_object(
     mean = total / count
     spread = max(float(np.ptp(mean)), 1e-9)
     return np.asarray(np.rint(255 * (mean - mean.min()) / spread), dtype=np.uint8), count
+
+
+def deepest(shape: tuple[int, ...], maps: Sequence[WindowMap], zoom: float = 1.0) -> npt.NDArray[np.int16]:
+    """Return the depth of the deepest window centred on each pixel of an image.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the image.
+    maps : sequence of WindowMap
+        Of all scales, or of some.
+    zoom : float
+        Pixels of the result for each of the image, at most 1.
+
+    Returns
+    -------
+    ndarray of int16, shape (h * zoom, w * zoom)
+        Each window's depth is spread over the window's stride; -1 where no window is centred.
+    """
+    height, width = (max(1, round(side * zoom)) for side in shape[:2])
+    out = np.full((height, width), -1, dtype=np.int16)
+    for one in maps:
+        scale, stride = one.scale * zoom, one.stride
+        rows, columns = one.depth.shape
+        centre_x = (np.arange(columns) * stride + one.window[0] / 2) * scale
+        centre_y = (np.arange(rows) * stride + one.window[1] / 2) * scale
+        reach = max(1, round(stride * scale))
+        row, column = np.mgrid[0:rows, 0:columns]
+        order = np.argsort(one.depth, axis=None)
+        y = np.rint(centre_y[row.ravel()[order]] - reach / 2).astype(int)
+        x = np.rint(centre_x[column.ravel()[order]] - reach / 2).astype(int)
+        level = np.full((height, width), -1, dtype=np.int16)
+        for dy in range(reach):
+            for dx in range(reach):
+                yy, xx = np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)
+                # Assigned in order of depth: where two windows meet, the deeper one stays.
+                level[yy, xx] = np.maximum(level[yy, xx], one.depth.ravel()[order])
+        np.maximum(out, level, out=out)
+    return out

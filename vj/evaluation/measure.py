@@ -60,12 +60,16 @@ def run_detector(
     cost : callable, optional
         From a BGR image to its `Cost`, such as the `cost` of a `vj.Detector`; not part of the time reported.
     """
+    warm = False
     for image in images:
         try:
             pixels = read_bgr(image.path)
         except InputError as error:
             yield ImageRun(image, None, error=str(error))
             continue
+        if not warm:
+            # The first call may compile, or load what was compiled.
+            warm = detect(pixels) is not None
         start = time.perf_counter()
         found = detect(pixels)
         seconds = time.perf_counter() - start

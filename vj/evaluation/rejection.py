@@ -116,9 +116,21 @@ def rejection_profile(
     if rule not in get_args(Rule):
         raise InputError(f"expected the rule opencv or grid, got {rule!r}")
     detector = Detector(cascade, scale_factor=scale_factor, min_size=min_size)
+    return profile_of(cascade, (detector.cost(gray, every=rule == "grid") for gray in images))
+
+
+def profile_of(cascade: Cascade, costs: Iterable[Cost]) -> RejectionProfile:
+    """Return the profile of images whose costs are known.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    costs : iterable of Cost
+        What `vj.Detector.cost` returned for each image.
+    """
     total = _empty(cascade)
-    for gray in images:
-        total = total + _profile(cascade, detector.cost(gray, every=rule == "grid"))
+    for cost in costs:
+        total = total + _profile(cascade, cost)
     return total
 
 

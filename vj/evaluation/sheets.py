@@ -82,14 +82,14 @@ def _sheet(rows: Sequence[tuple[Path, npt.NDArray[np.float64], str]]) -> npt.NDA
     sheet = np.full((lines * height, _COLUMNS * _TILE, 3), 255, dtype=np.uint8)
     for k, (path, box, text) in enumerate(rows):
         top, left = k // _COLUMNS * height, k % _COLUMNS * _TILE
-        sheet[top : top + _TILE, left : left + _TILE] = _tile(path, box)
+        sheet[top : top + _TILE, left : left + _TILE] = tile(path, box)
         cv2.putText(
             sheet, text, (left + 2, top + _TILE + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (0, 0, 0), 1, cv2.LINE_AA
         )
     return sheet
 
 
-def _tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def tile(path: Path, box: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Cut out a box with a border of 0.4 of its longer side, and outline it; beyond the image the tile is grey."""
     import cv2
 
