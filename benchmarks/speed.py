@@ -165,9 +165,10 @@ def near(yunet: str | None = None) -> list[dict[str, Any]]:
     def add(what: str, peer: str, cascade: Cascade, image: Gray, theirs: Callable[[], object], **settings: int) -> None:
         detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, **settings)
         found = timing(lambda: detector.detect(image), theirs, 1)
-        row = {"what": what, "cascade": cascade.name, "peer": peer} | settings
+        name = cascade.name.removeprefix("haarcascade_")
+        row = {"what": what, "cascade": name, "peer": peer} | settings
         rows.append(row | {"vj_ms": found["vj_ms"], "peer_ms": found["cv2_ms"], "ratio": found["ratio"]})
-        print(f"{what}, {cascade.name} against {peer}, {settings}: {found['ratio']:.2f}", file=sys.stderr)
+        print(f"{what}, {name} against {peer}, {settings}: {found['ratio']:.2f}", file=sys.stderr)
 
     two, one = faces_near(), one_face()
     gray, ours = to_gray(two), vj.load(stock.DEFAULT)

@@ -113,16 +113,16 @@ def test_soften_sets_thresholds_without_training(pictures, tmp_path, capsys):
     again = [*given, "--soften", str(tmp_path / "out/cascade.xml")]
     assert main(again) == 2
     assert "expected the share of hits that --soften may lose" in capsys.readouterr().err
-    assert main([*again, "--soft-loss", "0.1"]) == 0
+    assert main([*again, "--set", "soft_loss=0.1"]) == 0
     assert "soft thresholds from 200 held-out positives in " in capsys.readouterr().err
     before, after = vj.load(tmp_path / "out/cascade.xml"), vj.load(tmp_path / "out/cascade-soft.xml")
     assert before.soft is None
     assert after.soft.trees.tolist() == [k for k in (3 + 15, 3 + 31) if k < before.n_trees - 1]
     assert after.exact() == before
     # As the training itself would have done at its end.
-    assert main([*given[:4], "--output", str(tmp_path / "new"), *given[6:], "--soft-loss", "0.1", "--quiet"]) == 0
+    assert main([*given[:4], "--output", str(tmp_path / "new"), *given[6:], "--set", "soft_loss=0.1", "--quiet"]) == 0
     assert vj.load(tmp_path / "new/cascade.xml") == after
-    assert main([*again, "--soft-loss", "0.1", "--window", "14x14"]) == 2
+    assert main([*again, "--set", "soft_loss=0.1", "--window", "14x14"]) == 2
     assert "expected a cascade of the recipe's window of 14x14, got 12x12" in capsys.readouterr().err
 
 
@@ -148,7 +148,14 @@ def test_every_setting_can_be_set(tmp_path, monkeypatch):
     texts = [part for text in given for part in ("--set", text)]
     assert _config(_parser().parse_args([str(tmp_path / "plain.toml"), *texts])) == wanted
     monkeypatch.chdir(tmp_path)
-    options = ["--positives=a", "--positives=b", "--backgrounds=bg", "--mirror", "--max-depth=1,2", "--boosting=real"]
+    options = [
+        "--positives=a",
+        "--positives=b",
+        "--backgrounds=bg",
+        "--mirror",
+        "--max-depth=1,2",
+        "--set=boosting=real",
+    ]
     options += ["--window=20x24", "--where=frontal=1", "--set=positives.1.classes=face,head", "--set=holdout=9e-2"]
     options += ["--set=positives.0.margin=0.1", "--set=positives.1.margin=.2", "--set=positives.0.where.size=9..12"]
     found = _config(_parser().parse_args(options))

@@ -26,6 +26,7 @@ ALLOWED = {
     "scanning": {"cascade", "scanning"},
     "detections": set(),
     "detector": _RUNTIME,
+    "rows": _RUNTIME,
     "_cv2_arguments": {"cascade", "images"},
     "cv2_compat": _RUNTIME | {"_cv2_arguments"},
     # The trainer writes its own name and version into the files that it makes, and leaves plots next to them.

@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vj.cli import _common
 
 if TYPE_CHECKING:
-    from vj.detector import Detections, Detector
+    from vj.detector import Detector
 
 PROGRAM = "vj-detect"
 
@@ -90,14 +90,9 @@ def _detect(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     from vj.errors import InputError
     from vj.images import draw_boxes, write_image
+    from vj.rows import Search, row
 
-    detector = _detector(args)
-    bare = [one.name for one in detector.cascades if one.calibration is None]
-    if args.threshold is not None and bare:
-        raise InputError(
-            f"--threshold: expected a cascade with a calibration, got {bare[0]} without one; "
-            "vj-calibrate makes it from labelled pictures"
-        )
+    search = Search(_detector(args), args.threshold, args.min_score, args.max_pixels)
     _check_sizes(args)
     paths = _images(args.images)
     targets: dict[Path, Path] = {}
@@ -107,18 +102,15 @@ def _detect(argv: Sequence[str] | None) -> int:
     done = failed = 0
     for path in paths:
         try:
-            found, image = _run(detector, path, args.max_pixels)
-            if args.threshold is not None:
-                found = found.at_least(args.threshold)
-            if args.min_score is not None:
-                found = found[found.scores >= args.min_score]
+            image = search.read(path)
+            found = search.find(image)
             if path in targets:
                 write_image(targets[path], draw_boxes(image, found.boxes))
         except InputError as error:
             _common.report(PROGRAM, str(error))
             failed += 1
             continue
-        print(json.dumps(_record(path, image, found)), flush=True)
+        print(json.dumps(row(str(path), (image.shape[1], image.shape[0]), found)), flush=True)
         done += 1
     if failed and done:
         _common.report(PROGRAM, f"{failed} of {failed + done} images could not be used")
@@ -222,34 +214,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _run(detector: Detector, path: Path, max_pixels: int) -> tuple[Detections, Any]:
-    from vj.errors import InputError
-    from vj.images import read_bgr
-
-    image = read_bgr(path, max_pixels)
-    height, width = image.shape[:2]
-    window = min(one.window for one in detector.cascades)
-    if width < window[0] or height < window[1]:
-        raise InputError(
-            f"{path}: expected an image of at least the window's {window[0]}x{window[1]} pixels, got {width}x{height}"
-        )
-    return detector.detect(image), image
-
-
-def _record(path: Path, image: Any, found: Detections) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [
-        {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
-        for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
-    ]
-    if found.probabilities is not None:
-        for row, p in zip(rows, found.probabilities, strict=True):
-            row["probability"] = round(float(p), 4)
-    if found.sources is not None:
-        for row, source in zip(rows, found.sources, strict=True):
-            row["source"] = int(source)
-    return {"image": str(path), "width": int(image.shape[1]), "height": int(image.shape[0]), "detections": rows}
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _add_images(group: Any) -> None:
 
 
 def _add_learning(group: Any) -> None:
-    from vj.boosting.recipe import BOOSTINGS, FEATURE_KINDS, SEARCHES
+    from vj.boosting.recipe import FEATURE_KINDS, SEARCHES
 
     add = group.add_argument
     add("--window", metavar="WxH", help="size of the detection window [24x24]")
@@ -100,7 +100,6 @@ def _add_learning(group: Any) -> None:
     add("--max-false-alarm-rate", type=_numbers, metavar="X", help="share of negatives at which a stage ends [0.5]")
     add("--max-weak-count", type=_numbers, metavar="N", help="maximum number of weak classifiers in a stage [200]")
     add("--max-depth", type=_numbers, metavar="N", help="depth of the weak classifiers; 1: stumps [1]")
-    add("--boosting", choices=BOOSTINGS, help="kind of AdaBoost [gentle]")
     add("--search", choices=SEARCHES, help="each round tries all features, or a sample and then its neighbours [fast]")
     add(
         "--pruning",
@@ -108,8 +107,6 @@ def _add_learning(group: Any) -> None:
         metavar="X",
         help="at the end, raise all thresholds for speed and lose this share of hits [0]",
     )
-    text = "at the end, set thresholds inside long stages and lose this share of hits [0]"
-    add("--soft-loss", type=float, metavar="X", help=text)
 
 
 def _add_run(group: Any) -> None:
@@ -249,7 +246,7 @@ def _soften(config: Any, arguments: argparse.Namespace) -> int:
         sizes = "{}x{}, got {}x{}".format(*config.window, *cascade.window)
         raise InputError(f"{arguments.soften}: expected a cascade of the recipe's window of {sizes}")
     if not config.soft_loss:
-        raise InputError("expected the share of hits that --soften may lose (--soft-loss), got 0")
+        raise InputError("expected the share of hits that --soften may lose (--set soft_loss=X), got 0")
     with Log(config, quiet=arguments.quiet) as log:
         training = Training(config, progress=log.progress)
         held = training.positives.windows[training.held_out]
