@@ -13,7 +13,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 _BASE = {"errors", "_files", "_types", "_system", "_compile"}
 _RUNTIME = {"cascade", "scanning", "detections", "detector", "images"}
 ALLOWED = {
-    "__init__": {"_version", "cv2_compat", "boosting"} | _RUNTIME,
+    "__init__": {"_version", "cv2_compat", "boosting", "masking", "smoothing"} | _RUNTIME,
     "__main__": {"cli"},
     "_version": set(),
     "errors": set(),
@@ -27,6 +27,11 @@ ALLOWED = {
     "detections": set(),
     "detector": _RUNTIME,
     "rows": _RUNTIME,
+    "masking": {"detections"},
+    "smoothing": {"detections", "evaluation"},
+    # Video files and cameras in, video files out; a folder of images is a source too.
+    "videos": {"images", "videos"},
+    "video_files": set(),
     "_cv2_arguments": {"cascade", "images"},
     "cv2_compat": _RUNTIME | {"_cv2_arguments"},
     # The trainer writes its own name and version into the files that it makes, and leaves plots next to them.
@@ -46,10 +51,11 @@ ONLY_IN = {
     "argparse": {"cli"},
     "defusedxml": {"datasets"},
     "yaml": {"datasets"},
+    "av": {"videos"},
     "numba.njit": {"_compile"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib"}
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "av"}
 
 
 def _room(path: Path) -> str:

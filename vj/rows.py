@@ -9,7 +9,16 @@ from typing import Any
 from vj.detections import Detections
 from vj.detector import Detector
 from vj.errors import InputError
-from vj.images import MAX_PIXELS, read_bgr
+from vj.images import MAX_PIXELS, read_bgr, read_opaque
+
+OPENCV: dict[str, Any] = {"min_neighbors": 3, "suppression": None, "threshold": None}
+"""How OpenCV decides what is reported: the defaults for any cascade."""
+
+PACKAGED: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": 0.2}
+"""The mode in which the packaged cascade is best; see its model card."""
+
+ANONYMIZING: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": None}
+"""What is kept when detections are to be masked: everything, since a box too many does less harm than a face missed."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +54,35 @@ class Search:
                 "vj-calibrate makes it from labelled images"
             )
 
-    def read(self, path: str | Path) -> Any:
+    def read(self, path: str | Path, *, opaque: bool = False) -> Any:
         """Return an image as array of uint8, shape (height, width, 3), BGR.
+
+        Parameters
+        ----------
+        path : str or path
+        opaque : bool
+            Show white where the image is transparent, rather than the colours hidden there.
 
         Raises
         ------
         InputError
             If it cannot be read, is too large, or smaller than the window.
         """
-        image = read_bgr(path, self.max_pixels)
+        return self.checked(read_opaque(path, self.max_pixels) if opaque else read_bgr(path, self.max_pixels), path)
+
+    def checked(self, image: Any, name: str | Path) -> Any:
+        """Return an image if it is large enough.
+
+        Raises
+        ------
+        InputError
+            If it is smaller than the window.
+        """
         height, width = image.shape[:2]
         window = min(one.window for one in self.detector.cascades)
         if width < window[0] or height < window[1]:
             raise InputError(
-                f"{path}: expected an image of at least the window's {window[0]}x{window[1]} pixels, "
+                f"{name}: expected an image of at least the window's {window[0]}x{window[1]} pixels, "
                 f"got {width}x{height}"
             )
         return image
@@ -73,8 +97,13 @@ class Search:
         return found
 
 
-def row(name: str, size: tuple[int, int], found: Detections) -> dict[str, Any]:
-    """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON."""
+def row(
+    name: str, size: tuple[int, int], found: Detections, frame: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
+    """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON.
+
+    Of a video, each frame has a row, with its number from 0 and its place in seconds.
+    """
     rows: list[dict[str, Any]] = [
         {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
         for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
@@ -85,4 +114,5 @@ def row(name: str, size: tuple[int, int], found: Detections) -> dict[str, Any]:
     if found.sources is not None:
         for one, source in zip(rows, found.sources, strict=True):
             one["source"] = int(source)
-    return {"image": name, "width": size[0], "height": size[1], "detections": rows}
+    place: dict[str, Any] = {} if frame is None else {"frame": frame, "seconds": round(seconds or 0.0, 3)}
+    return {"image": name, **place, "width": size[0], "height": size[1], "detections": rows}
