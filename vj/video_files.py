@@ -22,6 +22,10 @@ SUFFIXES = (".mp4", ".mov", ".mkv")
 """Endings of the files that are written."""
 
 
+class EncoderError(Exception):
+    """A video cannot be encoded; one line."""
+
+
 class VideoWriter:
     """Takes the frames of a video, one after another; `writing_video` makes it.
 
@@ -50,7 +54,7 @@ class VideoWriter:
         ------
         InputError
             If its size is another.
-        OSError
+        EncoderError
             If the encoder fails.
         """
         if self._shape not in (None, image.shape):
@@ -98,9 +102,10 @@ def writing_video(
         try:
             yield writer
             encoder.close()
-        except BaseException:
+        except EncoderError as error:
+            raise InputError(f"{target}: {error}") from None
+        finally:
             encoder.give_up()
-            raise
         _check(target, temporary, writer.written)
 
 
@@ -131,7 +136,7 @@ class _OpenCV:
             code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self.path), code, self.rate, image.shape[1::-1])
             if not self._writer.isOpened():
-                raise InputError(f"{self.path}: expected a video that OpenCV can write, got none; ffmpeg helps")
+                raise EncoderError("expected a video that OpenCV can write, got none; ffmpeg writes more")
         self._writer.write(image)
         self._last = image
 
@@ -141,6 +146,7 @@ class _OpenCV:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.release()
+            self._writer = None
 
     give_up = close
 
@@ -199,7 +205,6 @@ class _Ffmpeg:
             self._process.stdin.close()
         if self._process.wait():
             self._fail()
-        self._said.close()
 
     def give_up(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -208,10 +213,11 @@ class _Ffmpeg:
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
+            self._said.close()
 
     def _fail(self) -> None:
         assert self._process is not None
         code = self._process.wait()
         self._said.seek(0)
         said = " ".join(self._said.read(2000).decode("utf-8", "replace").split())
-        raise InputError(f"{self.path}: expected a video that ffmpeg can write, got exit code {code}: {said[-300:]}")
+        raise EncoderError(f"expected a video that ffmpeg can write, got exit code {code}: {said[-300:]}")
