@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vj.cascade.model import Cascade
 from vj.detections import Detections
 from vj.detector import Detector
 from vj.errors import InputError
@@ -19,6 +20,12 @@ PACKAGED: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold":
 
 ANONYMIZING: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": None}
 """What is kept when detections are to be masked: everything, since a box too many does less harm than a face missed."""
+
+
+def lenient(cascade: Cascade) -> list[Cascade]:
+    """Return the packaged cascade as it is used to mask: without its last stage, and the same for mirrored faces."""
+    shorter = cascade.truncated(max(1, cascade.n_stages - 1))
+    return [shorter, shorter.mirrored()]
 
 
 @dataclass(frozen=True)

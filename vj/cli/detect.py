@@ -151,10 +151,10 @@ def _fill_in(args: argparse.Namespace) -> None:
     """Set what decides which detections are kept, where it was not given: see the help of --min-neighbors."""
     from vj.rows import ANONYMIZING, OPENCV, PACKAGED
 
-    mode = OPENCV
+    mode, args.lenient = OPENCV, False
     if args.min_neighbors is args.suppression is args.threshold is None:
         if args.anonymize and args.min_score is None:
-            mode = ANONYMIZING
+            mode, args.lenient = ANONYMIZING, not args.cascade
         elif not args.cascade:
             mode = PACKAGED | ({} if args.min_score is None else {"threshold": None})
     for name, value in mode.items():
@@ -165,9 +165,11 @@ def _fill_in(args: argparse.Namespace) -> None:
 def _detector(args: argparse.Namespace) -> Detector:
     from vj.cli._detectors import named_cascades
     from vj.detector import Detector
+    from vj.rows import lenient
 
+    cascades = named_cascades(args.cascade)
     return Detector(
-        named_cascades(args.cascade),
+        lenient(cascades[0]) if args.lenient else cascades,
         scale_factor=args.scale_factor,
         min_neighbors=args.min_neighbors,
         min_size=args.min_size,
