@@ -219,18 +219,26 @@ def test_boxes_of_a_video_are_smoothed(clip, capsys):
     assert len(list((clip.parent / "crops").iterdir())) == len(results) > 0
 
 
-def test_masks_cover_the_found_box_and_the_smoothed_one(clip, capsys, monkeypatch):
+def test_masks_cover_what_is_found_and_shown_and_what_is_found_a_little_later(clip, capsys, monkeypatch):
     masked = []
     plain = _outputs.Outputs._masked
-    monkeypatch.setattr(
-        _outputs.Outputs,
-        "_masked",
-        lambda self, image, boxes: (masked.append(boxes.tolist()), plain(self, image, boxes))[1],
-    )
-    assert main([str(clip), *LBP, "--min-neighbors", "3", "--anonymize", str(clip.parent / "out")]) == 0
+
+    def spied(self, image, boxes):
+        masked.append(boxes.tolist())
+        return plain(self, image, boxes)
+
+    monkeypatch.setattr(_outputs.Outputs, "_masked", spied)
+    monkeypatch.setattr(_outputs, "LOOK_BACK", 2)
+    options = ["--min-neighbors", "3", "--anonymize", str(clip.parent / "out")]
+    assert main([str(clip), *LBP, *options]) == 0
+    shown = [[one["box"] for one in row["detections"]] for row in rows(capsys)]
     detector = vj.Detector(vj.load(LBP_FILE))
-    for row, frame, boxes in zip(rows(capsys), read_frames(clip), masked, strict=True):
-        assert boxes == detector.detect(frame.image).boxes.tolist() + [one["box"] for one in row["detections"]]
+    found = [detector.detect(frame.image).boxes.tolist() for frame in read_frames(clip)]
+    assert masked == [found[k] + shown[k] + [box for later in found[k + 1 : k + 3] for box in later] for k in range(8)]
+    masked.clear()
+    assert main([str(clip), *LBP, *options, "--no-smoothing"]) == 0
+    assert masked == [found[k] + found[k] for k in range(8)]
+    capsys.readouterr()
 
 
 def test_a_video_that_breaks_off_leaves_no_copy(clip, folder, capsys):

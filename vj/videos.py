@@ -51,12 +51,11 @@ class Frame(NamedTuple):
 def is_video(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a video, by its first bytes, or by its ending where they say nothing; a GIF counts as image."""
     head = b""
-    no_wait = getattr(os, "O_NONBLOCK", 0)
-    with (
-        suppress(OSError, ValueError),
-        open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as f,
-    ):
-        head = f.read(16) or b""
+    with suppress(OSError, ValueError):
+        # Not of a pipe: it would have to be waited for, and what is read from it is gone.
+        if Path(path).is_file():
+            with Path(path).open("rb") as file:
+                head = file.read(16)
     if head[4:8] == b"ftyp":
         return head[8:12] not in _IMAGE_BRANDS
     if head[:4] == b"RIFF":

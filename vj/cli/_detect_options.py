@@ -89,7 +89,7 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         "--no-smoothing",
         action="store_true",
         help="of videos: show each frame's boxes as found. By default a box moves half the way to the next one that "
-        "overlaps it by 0.3, and stays for 5 frames when there is none",
+        "overlaps it by 0.3, and stays for 5 frames when there is none; --anonymize also masks the 5 frames before it",
     )
 
 

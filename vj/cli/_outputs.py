@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,9 +13,13 @@ from vj.cli._targets import Targets
 
 if TYPE_CHECKING:
     from vj.detections import Detections
+    from vj.video_files import VideoWriter
 
 DEFAULT_RATE = 25.0
 """Frames a second of a video that does not say."""
+
+LOOK_BACK = 5
+"""Frames before it in which a detection is masked too: as many as it is held for after it."""
 
 WriteFrame = Callable[[int, float, Any, "Detections", "Detections"], None]
 """Takes number, seconds, image, what was found in it alone, and what is shown."""
@@ -77,10 +82,19 @@ class Outputs:
         self._crops(path, "", image, found)
 
     @contextmanager
-    def video(self, path: Path, rate: float, *, live: bool) -> Iterator[WriteFrame]:
-        """Yield what takes the frames of a video; its files appear if the block ends without an error."""
-        import numpy as np
+    def video(self, path: Path, rate: float, *, live: bool, steady: bool) -> Iterator[WriteFrame]:
+        """Yield what takes the frames of a video; its files appear if the block ends without an error.
 
+        Parameters
+        ----------
+        path : Path
+        rate : float
+            Frames a second; 0 if unknown.
+        live : bool
+            Whether it is a camera, of which there is no sound.
+        steady : bool
+            Mask what is found in a frame in those just before it too.
+        """
         from vj.video_files import writing_video
 
         with ExitStack() as files:
@@ -90,16 +104,16 @@ class Outputs:
                     sound = None if live or not path.is_file() else path
                     writers[name] = files.enter_context(writing_video(target, rate or DEFAULT_RATE, sound))
 
+            masked = _MaskedFrames(self._masked, writers.get("anonymize"), LOOK_BACK if steady else 0)
+
             def write(number: int, seconds: float, image: Any, found: Detections, shown: Detections) -> None:
                 if "annotate" in writers:
                     writers["annotate"].write(annotated(image, shown), seconds)
-                if "anonymize" in writers:
-                    # Both: a smoothed box lags behind an object that moves fast.
-                    boxes = np.concatenate([found.boxes, shown.boxes])
-                    writers["anonymize"].write(self._masked(image, boxes), seconds)
+                masked.add(image, seconds, found.boxes, shown.boxes)
                 self._crops(path, f"-{number:06d}", image, shown)
 
             yield write
+            masked.finish()
 
     def _target(self, name: str, path: Path) -> Path | None:
         return self._named[name][path] if name in self._named else None
@@ -122,6 +136,46 @@ class Outputs:
             if (source := self._guard.replaces(target)) is not None:
                 raise InputError(f"{path}: expected --crops not to replace the input {source}, got its name")
             write_image(target, image[y0:y1, x0:x1])
+
+
+class _MaskedFrames:
+    """Writes masked frames a little later than they come, so that what is found then can be masked before too.
+
+    Parameters
+    ----------
+    mask : callable
+        Takes an image and boxes.
+    writer : VideoWriter or None
+        Without one, nothing is done.
+    back : int
+        Frames that wait.
+    """
+
+    def __init__(self, mask: Callable[[Any, Any], Any], writer: VideoWriter | None, back: int) -> None:
+        self._mask, self._writer, self._back = mask, writer, back
+        self._waiting: deque[tuple[Any, float, list[Any]]] = deque()
+
+    def add(self, image: Any, seconds: float, found: Any, shown: Any) -> None:
+        """Take a frame with the boxes found in it, and those shown: a smoothed box lags behind one that moves fast."""
+        if self._writer is None:
+            return
+        for _, _, boxes in self._waiting:
+            boxes.append(found)
+        self._waiting.append((image, seconds, [found, shown]))
+        if len(self._waiting) > self._back:
+            self._write()
+
+    def finish(self) -> None:
+        """Write what waits."""
+        while self._waiting:
+            self._write()
+
+    def _write(self) -> None:
+        import numpy as np
+
+        image, seconds, boxes = self._waiting.popleft()
+        if self._writer is not None:
+            self._writer.write(self._mask(image, np.concatenate(boxes)), seconds)
 
 
 def annotated(image: Any, found: Detections) -> Any:

@@ -55,6 +55,9 @@ def _detect(argv: Sequence[str] | None) -> int:
         try:
             for path in paths:
                 work.take(path, path in videos)
+        except KeyboardInterrupt:
+            work.end()
+            raise
         finally:
             work.rows.close()
     return work.end()
@@ -108,7 +111,8 @@ class _Work:
         from vj.videos import open_video
 
         video = open_video(path if self.args.camera is None else self.args.camera)
-        with self.outputs.video(path, video.rate, live=video.live) as write:
+        steady = not self.args.no_smoothing
+        with self.outputs.video(path, video.rate, live=video.live, steady=steady) as write:
             try:
                 self._frames(path, video, write)
             except KeyboardInterrupt:
