@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vj.cli import _common
-from vj.cli._detect_options import parser
+from vj.cli import _common, _detect_options
 from vj.cli._formats import Rows, rows_as
 from vj.cli._inputs import find_inputs
 from vj.cli._outputs import Outputs
@@ -31,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _common.run(PROGRAM, _detect, argv, keeps=live)
 
 
+def _parser() -> argparse.ArgumentParser:
+    return _detect_options.parser(PROGRAM)
+
+
 def _detect(argv: Sequence[str] | None) -> int:
-    args = parser(PROGRAM).parse_args(argv)
+    args = _parser().parse_args(argv)
     from vj.errors import InputError
     from vj.rows import Search
     from vj.videos import is_video
