@@ -75,14 +75,8 @@ class Search:
 
 def row(name: str, size: tuple[int, int], found: Detections) -> dict[str, Any]:
     """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON."""
-    rows: list[dict[str, Any]] = [
-        {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
-        for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
+    rows = [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in one.items()}
+        for one in found.to_dicts()
     ]
-    if found.probabilities is not None:
-        for one, p in zip(rows, found.probabilities, strict=True):
-            one["probability"] = round(float(p), 4)
-    if found.sources is not None:
-        for one, source in zip(rows, found.sources, strict=True):
-            one["source"] = int(source)
     return {"image": name, "width": size[0], "height": size[1], "detections": rows}
