@@ -1,6 +1,6 @@
 """What drafting every frame and verifying every k-th brings over either detector alone, and over the k-th frames alone.
 
-    python -m benchmarks.speculative_frames DATASET --yunet MODEL.onnx [--pictures N]
+    python -m benchmarks.speculative_frames DATASET --yunet MODEL.onnx [--images N]
 
 The shots are simulated: over each labelled photo a window of 3/4 of its size moves from corner to corner in 30 frames,
 with sensor noise of its own in each, so that every frame's faces are known; a real video would need each frame
@@ -51,10 +51,10 @@ class Shot:
     truth: list[Truth]
 
 
-def shots(pictures: Sequence[Any]) -> Iterator[Shot]:
+def shots(labelled_images: Sequence[Any]) -> Iterator[Shot]:
     """Move a window over each image."""
-    for number, picture in enumerate(pictures):
-        image = read_bgr(picture.path)
+    for number, one in enumerate(labelled_images):
+        image = read_bgr(one.path)
         rng = np.random.default_rng(number)
         height, width = (int(WINDOW * side) for side in image.shape[:2])
         room = np.array([image.shape[1] - width, image.shape[0] - height])
@@ -64,7 +64,7 @@ def shots(pictures: Sequence[Any]) -> Iterator[Shot]:
             x, y = np.rint(room * np.abs(first - share)).astype(int)
             frame = image[y : y + height, x : x + width] + rng.normal(0, NOISE, (height, width, 3))
             frames.append(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
-            boxes = picture.boxes - [x, y, 0, 0]
+            boxes = one.boxes - [x, y, 0, 0]
             low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, :2] + boxes[:, 2:], [width, height])
             visible = np.clip(high - low, 0, None).prod(1) / np.maximum(boxes[:, 2:].prod(1), 1)
             inside = visible > 0
@@ -122,18 +122,18 @@ def speculated(
 ) -> tuple[Any, Any]:
     """Return what is shown at once in every frame, and what stands in the end."""
     shown, stands = [], []
-    for cheap, dear, shot in zip(light, heavy, all_shots, strict=True):
+    for cheap, costly, shot in zip(light, heavy, all_shots, strict=True):
         # Frames are images, which the corrections look into, so the answers go by identity.
         number = {id(frame): k for k, frame in enumerate(shot.frames)}
-        draft, verify = (lambda f, n=number, c=cheap: c[n[id(f)]]), (lambda f, n=number, d=dear: d[n[id(f)]])
+        draft, verify = (lambda f, n=number, c=cheap: c[n[id(f)]]), (lambda f, n=number, d=costly: d[n[id(f)]])
         events = list(SpeculativeFrames(draft, verify, every=every).run(shot.frames))
         shown.append([event.value for event in events if isinstance(event, Drafted)])
         stands.append(collect(events).values)
     return shown, stands
 
 
-def measure(pictures: Sequence[Any], yunet: str) -> dict[str, Any]:
-    all_shots = list(shots(pictures))
+def measure(labelled_images: Sequence[Any], yunet: str) -> dict[str, Any]:
+    all_shots = list(shots(labelled_images))
     full = yunet_detector(yunet, SCORE["yunet"])
     detectors = {
         "YuNet": (full, SCORE["yunet"]),
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speculative_frames", description=first)
     parser.add_argument("dataset", metavar="DATASET", help="labelled photos, as for vj-evaluate")
     parser.add_argument("--yunet", required=True, metavar="MODEL.onnx", help="the heavy detector")
-    parser.add_argument("--pictures", type=int, default=80, metavar="N", help="most photos, evenly taken; default 80")
+    parser.add_argument("--images", type=int, default=80, metavar="N", help="most photos, evenly taken; default 80")
     parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where the JSON goes")
     return _runner.run("speculative_frames", _run, parser.parse_args(argv))
 
@@ -198,13 +198,13 @@ def _run(args: argparse.Namespace) -> int:
     import cv2
 
     cv2.setNumThreads(1)
-    labelled = [picture for picture in read_labelled(args.dataset) if len(picture.boxes)]
+    labelled = [one for one in read_labelled(args.dataset) if len(one.boxes)]
     if not labelled:
         raise InputError(f"{args.dataset}: expected labelled faces, got none")
-    taken = sorted({int(k) for k in np.linspace(0, len(labelled) - 1, min(args.pictures, len(labelled)))})
-    pictures = [labelled[k] for k in taken]
-    figures = measure(pictures, args.yunet)
-    paths = [picture.path for picture in pictures]
+    taken = sorted({int(k) for k in np.linspace(0, len(labelled) - 1, min(args.images, len(labelled)))})
+    labelled_images = [labelled[k] for k in taken]
+    figures = measure(labelled_images, args.yunet)
+    paths = [one.path for one in labelled_images]
     name = f"shots over photos of {Path(args.dataset).name}"
     data = {"name": name, "pictures": len(paths), "sha256": _runner.data_hash(paths)}
     written = _runner.write_result("speculative_frames", figures, data=data, folder=args.output)

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 from cascades import random_cascade
-from pictures import gray
+from photos import gray
 
 import vj
 from vj._files import replacing, write_bytes

@@ -99,7 +99,7 @@ def _kind(mode: int) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path leads to a file; False for names that no file can have and for folders that are closed."""
+    """Whether a path leads to a file; False for names that no file can have and for closed folders."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -107,7 +107,7 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at a path; False for names that no file can have and for folders that are closed."""
+    """Whether there is anything at a path; False for names that no file can have and for closed folders."""
     try:
         return path.exists()
     except (OSError, ValueError):

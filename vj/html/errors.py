@@ -13,7 +13,7 @@ from vj.evaluation.matching import FALSE, TRUE, overlaps
 from vj.evaluation.measure import Evaluation
 from vj.evaluation.sheets import tile
 from vj.html.charts import number
-from vj.html.page import Section, picture, text
+from vj.html.page import Section, data_uri, text
 
 SHOWN = 48
 """Most errors of a kind."""
@@ -41,7 +41,7 @@ class Error:
 
 
 def false_positives(result: Evaluation, paths: Sequence[Path]) -> list[Error]:
-    """Return the detections that found no object, the surest first."""
+    """Return the detections that found no object, the most confident first."""
     rows = [
         Error(paths[k], found.boxes[i], float(found.scores[i]), f"overlap {matches.overlap[i]:.2f}")
         for k, (found, matches) in enumerate(zip(result.found, result.matches, strict=True))
@@ -78,7 +78,7 @@ def errors_section(result: Evaluation, paths: Sequence[Path], name: str = "error
     wrong, missed = false_positives(result, paths), misses(result, paths)
     order = "first those that nothing overlaps, then by the score of the nearest detection"
     body = (
-        f"<h3>False positives</h3>{_gallery(wrong, 'the surest first')}"
+        f"<h3>False positives</h3>{_gallery(wrong, 'the most confident first')}"
         f"<h3>Missed objects</h3>{_gallery(missed, order, 'nearest ')}"
     )
     return Section(name, f"Errors: {result.name}", body)
@@ -95,7 +95,7 @@ def _gallery(errors: Sequence[Error], order: str, prefix: str = "") -> str:
 def _item(error: Error, prefix: str) -> str:
     score = "no detection" if np.isnan(error.score) else f"{prefix}score {number(error.score)}"
     name = text(error.path.name)
-    source = picture(tile(error.path, error.box), quality=75)
+    source = data_uri(tile(error.path, error.box), quality=75)
     return (
         f'<li><figure><img alt="{name}: {text(score)}" src="{source}" width="112" height="112">'
         f"<figcaption><b>{text(score)}</b><br>{text(error.words)}<br>"

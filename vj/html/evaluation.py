@@ -84,7 +84,7 @@ def measured_sections(one: Measured, suffix: str = "") -> list[Section]:
 
 
 def worst(one: Measured) -> list[Shown]:
-    """Return the images of the worst errors: in turn of the surest false positives and of the largest misses."""
+    """Return the images of the worst errors: in turn the most confident false positives and the largest misses."""
     wrong = [error.path for error in false_positives(one.result, one.paths)]
     missed = [error.path for error in sorted(misses(one.result, one.paths), key=lambda error: -error.box[3])]
     longest = max(len(wrong), len(missed))

@@ -210,7 +210,7 @@ class Policy:
             pick, found = self._pool(state)([answer.label for answer in members], stated)
             return state[pick], found
         if self.plan.pooled:
-            # A state that the plan does not know, after a failure: the surest answer stands.
+            # A state that the plan does not know, after a failure: the most confident answer stands.
             each = {k: self.probability(k, answer) for k, answer in answers.items()}
             surest = max(each, key=lambda k: each[k])
             return surest, each[surest]

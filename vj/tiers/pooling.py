@@ -193,7 +193,7 @@ def fit_weights(logs: Floats, counted: npt.NDArray[np.bool_], target: Ints, roun
     target : ndarray of int64, shape (n,)
         Place of the truth.
     rounds : int
-        At most so many Newton steps.
+        Maximum number of Newton steps.
     """
     if len(target) > _FIT_ROWS:
         # m + 1 weights: more rows change the third digit.

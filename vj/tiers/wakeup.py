@@ -47,7 +47,7 @@ class Motion:
     level : float
         Grey levels by which a cell has to change. Noise of 8 levels a pixel is 1.3 in the mean of 6x6.
     cells : int
-        So many of them.
+        Number of cells that have to change.
 
     Raises
     ------
@@ -89,7 +89,7 @@ class Hysteresis:
     on, of : int
         Awake once the object was there in `on` of the last `of` images.
     off : int
-        Asleep after so many images in a row without it.
+        Asleep after this many images in a row without it.
 
     Raises
     ------
