@@ -38,10 +38,11 @@ from vj.evaluation.measure import (
     as_figures,
     cascade_detector,
     evaluate,
+    measurable,
     run_detector,
-    yunet_detector,
 )
 from vj.images import to_gray
+from vj.tiers import YuNet
 
 CASCADES = (
     "suppressed:frontalface",
@@ -99,7 +100,7 @@ def measure(
     """Measure one detector; return the evaluation, and its plain figures with 95 % intervals."""
     cost = None
     if given.startswith("yunet:"):
-        name, detect = "YuNet", yunet_detector(given.removeprefix("yunet:"))
+        name, detect = "YuNet", measurable(YuNet(given.removeprefix("yunet:")))
     elif given.startswith("cv2:"):
         name = f"{given.removeprefix('cv2:').removeprefix('haarcascade_')} in cv2"
         detect = opencv_detector(given.removeprefix("cv2:"), settings["scale_factor"], settings["min_neighbors"])

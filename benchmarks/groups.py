@@ -23,8 +23,9 @@ from vj.cascade.opencv_xml import load
 from vj.datasets.formats import read_labelled
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
-from vj.evaluation.measure import cascade_detector, yunet_detector
+from vj.evaluation.measure import cascade_detector, measurable
 from vj.images import read_bgr
+from vj.tiers import YuNet
 
 CASCADES = ("frontalface", "frontalface_default", "frontalface_alt2")
 AGES = ((0, 3), (4, 12), (13, 19), (20, 39), (40, 59), (60, 79), (80, 120))
@@ -125,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
         detect = cascade_detector(cascade, min_neighbors=args.min_neighbors, min_size=cascade.window, threads=1)
         detectors[cascade.name.removeprefix("haarcascade_")] = detect
     if args.yunet:
-        detectors["YuNet"] = yunet_detector(args.yunet, 0.6)
+        detectors["YuNet"] = measurable(YuNet(args.yunet, score_threshold=0.6))
     results = {}
     for name, detect in detectors.items():
         hit, false = find_all(detect, labelled)

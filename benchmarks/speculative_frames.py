@@ -30,9 +30,9 @@ from vj.datasets.formats import read_labelled
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, match
-from vj.evaluation.measure import cascade_detector, yunet_detector
+from vj.evaluation.measure import cascade_detector, measurable
 from vj.images import read_bgr
-from vj.tiers import Drafted, SpeculativeFrames, collect
+from vj.tiers import Drafted, SpeculativeFrames, YuNet, collect
 
 FRAMES, WINDOW, NOISE = 30, 0.75, 6.0
 EVERY = (1, 2, 3, 5, 8, 15, 30)
@@ -71,17 +71,6 @@ def shots(labelled_images: Sequence[Any]) -> Iterator[Shot]:
             # A face that the border cuts counts neither way.
             truth.append(Truth(boxes[inside], visible[inside] < 0.8))
         yield Shot(frames, truth)
-
-
-def smaller(detect: Detect, share: float) -> Detect:
-    """Run a detector on a smaller image."""
-    import cv2
-
-    def run(image: Any) -> Found:
-        found = detect(cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA))
-        return Found(found.boxes / share, found.scores)
-
-    return run
 
 
 def detections(found: Found, least: float) -> Detections:
@@ -134,10 +123,10 @@ def speculated(
 
 def measure(labelled_images: Sequence[Any], yunet: str) -> dict[str, Any]:
     all_shots = list(shots(labelled_images))
-    full = yunet_detector(yunet, SCORE["yunet"])
+    full = measurable(YuNet(yunet, score_threshold=SCORE["yunet"]))
     detectors = {
         "YuNet": (full, SCORE["yunet"]),
-        "YuNet at 1/4": (smaller(yunet_detector(yunet, SCORE["yunet"]), 0.25), SCORE["yunet"]),
+        "YuNet at 1/4": (measurable(YuNet(yunet, scale=0.25, score_threshold=SCORE["yunet"])), SCORE["yunet"]),
         "frontalface": (cascade_detector(load("frontalface"), min_size=24, threads=1), SCORE["cascade"]),
     }
     found, seconds = {}, {}

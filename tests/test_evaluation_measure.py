@@ -23,12 +23,12 @@ from vj.evaluation.measure import (
     evaluate,
     run_detector,
     window_cost,
-    yunet_detector,
 )
 from vj.evaluation.rejection import rejection_profile
 from vj.evaluation.report import csv_table, figures, text_table
-from vj.evaluation.sheets import false_positives, missed_faces
+from vj.evaluation.sheets import error_sheets
 from vj.images import to_gray, write_image
+from vj.tiers import YuNet
 
 FACE = np.array([[20, 10, 40, 60.0]])
 ELLIPSE = np.array([[30, 20, np.pi / 2, 40, 40.0]])
@@ -142,14 +142,13 @@ def test_sheets_show_the_strongest_error_first(labelled):
     runs = list(run_detector(_detect, labelled))
     result = evaluate("known", runs, Rules())
     paths = [run.image.path for run in runs if run.found is not None]
-    wrong, missed = false_positives(result, paths), missed_faces(result, paths)
+    wrong, missed = error_sheets(result, paths).values()
     assert wrong.shape == missed.shape == (128, 1120, 3)
     # The middle of a tile shows the image: grey 160 for the surer false positive, then 120; faces 80 and 120.
     assert [wrong[56, 56 + 112 * k, 0] for k in range(3)] == [160, 120, 255]
     assert [missed[56, 56 + 112 * k, 0] for k in range(3)] == [80, 120, 255]
     good = evaluate("known", runs[:2], Rules())
-    assert false_positives(good, paths) is None
-    assert missed_faces(good, paths) is None
+    assert error_sheets(good, paths) == {"false-positives": None, "missed": None}
 
 
 def test_a_cascade_is_measured_as_its_detector_finds(tmp_path):
@@ -189,7 +188,7 @@ def test_other_files_are_no_yunet_model(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a network")
     with pytest.raises(InputError, match="expected a YuNet model") as caught:
-        yunet_detector(str(path))
+        YuNet(str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -239,5 +238,6 @@ def test_sheets_survive_a_box_far_larger_than_its_image(tmp_path):
     image = LabelledImage(tmp_path / "a.png", np.array([[0, 0, 9e8, 9e8]]))
     runs = list(run_detector(lambda _: Found(np.array([[0, 0, 8e8, 1.0]]), np.ones(1)), [image]))
     result = evaluate("huge", runs, Rules())
-    assert missed_faces(result, [image.path]).shape == false_positives(result, [image.path]).shape
+    wrong, missed = error_sheets(result, [image.path]).values()
+    assert missed.shape == wrong.shape
     assert "huge: 95 % interval of AP 0.0-0.0" in text_table([result])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from vj.detector import Detector
 from vj.errors import InputError
+from vj.evaluation.errors import false_positives, misses
 from vj.evaluation.measure import Evaluation
 from vj.evaluation.rejection import RejectionProfile
 from vj.html.charts import number
 from vj.html.cost import cost_section
 from vj.html.depth import IMAGES, Shown, depth_section
-from vj.html.errors import errors_section, false_positives, misses
+from vj.html.errors import errors_section
 from vj.html.operating import Search, operating_section, roc_section
 from vj.html.page import Page, Section, table
 from vj.images import read_gray
