@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import os
 import stat
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -23,6 +22,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vj._first_run import temporary_folder  # first, since numba takes its time
+
+# isort: split
 import numba
 from numba.core import caching, serialize
 
@@ -120,8 +122,7 @@ def _temporary_folder() -> Path:
     OSError
         If it cannot be made, or is there and may be another user's.
     """
-    user = os.geteuid() if hasattr(os, "geteuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"vj-compiled-{user}"
+    folder = temporary_folder()
     try:
         folder.mkdir(mode=0o700)
         made = True
