@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
+from vj._types import Bools, Floats
 from vj.errors import InputError
-
-Bools = npt.NDArray[np.bool_]
 
 TRUE, FALSE, NEITHER = 1, 0, -1
 """What became of a detection: it found an object, it found none, or it fell on an object that is not asked for."""

@@ -15,12 +15,12 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Image
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
 
-Image = npt.NDArray[np.uint8]
 MAX_COORDINATE = float(1 << 30)
 PADDED, SNAP = 32, 0.03
 """YuNet pads its input to multiples of the first; an image is shrunk by up to the second to need less of that."""

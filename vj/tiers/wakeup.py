@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Image
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
-from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities, shrunk
+from vj.tiers.detectors import FallbackWarning, ImageDetector, asked, own_probabilities, shrunk
 
 WAKE, SLEEP = "wake", "sleep"
 
