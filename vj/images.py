@@ -166,7 +166,7 @@ def _header_size(data: bytes) -> tuple[int, int] | None:
         try:
             with factory(io.BytesIO(data), "") as image:
                 return int(image.size[0]), int(image.size[1])
-        except Exception:  # whatever a corrupt header makes a decoder raise: OpenCV decides then
+        except Exception:  # whatever a spoilt header makes a decoder raise: OpenCV decides then
             continue
     return None
 
