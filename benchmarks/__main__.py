@@ -24,6 +24,8 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
             steps.append(("accuracy", [dataset, *output, *yunet, *(["--frontal"] if rule == "frontal" else [])], ""))
     else:
         steps.append(("accuracy", [], "needs labelled images: --accuracy DATASET"))
+    faces = [given.partition(":")[0] for given in args.accuracy or []]
+    steps.append(("anonymize", [*faces, *output] if faces else [], "" if faces else "needs --accuracy DATASET"))
     training = [args.training, *output] if args.training else []
     steps.append(("training", training, "" if training else "needs its workload: --training DIR"))
     outcomes = [args.outcomes, *output] if args.outcomes else []

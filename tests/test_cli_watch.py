@@ -19,7 +19,8 @@ from vj.cascade.opencv_xml import save
 from vj.cli import watch
 from vj.cli._commands import Commands
 from vj.errors import InputError
-from vj.images import read_frames, write_image
+from vj.images import write_image
+from vj.videos import read_frames
 
 SIZE = (240, 180)
 FACE = range(10, 22)

@@ -14,7 +14,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 _BASE = {"errors", "_files", "_types", "_system", "_compile", "_notebook"}
 _RUNTIME = {"cascade", "scanning", "detections", "detector", "images"}
 ALLOWED = {
-    "__init__": {"_version", "cv2_compat", "boosting"} | _RUNTIME,
+    "__init__": {"_version", "cv2_compat", "boosting", "masking", "smoothing"} | _RUNTIME,
     "__main__": {"cli"},
     "_version": set(),
     "errors": set(),
@@ -30,6 +30,11 @@ ALLOWED = {
     "detections": set(),
     "detector": _RUNTIME,
     "rows": _RUNTIME,
+    "masking": {"detections"},
+    "smoothing": {"detections", "evaluation"},
+    # Video files and cameras in, video files out; a folder of images is a source too.
+    "videos": {"images", "videos"},
+    "video_files": set(),
     "_cv2_arguments": {"cascade", "images"},
     "cv2_compat": _RUNTIME | {"_cv2_arguments"},
     # The trainer writes its own name and version into the files that it makes, and leaves plots next to them.
@@ -49,12 +54,13 @@ ONLY_IN = {
     "argparse": {"cli"},
     "defusedxml": {"datasets"},
     "yaml": {"datasets"},
+    "av": {"videos"},
     "numba.njit": {"_compile"},
     "supervision": {"detections"},
     "shtab": {"cli"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "supervision", "shtab"}
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "av", "supervision", "shtab"}
 
 
 def _room(path: Path) -> str:

@@ -151,8 +151,8 @@ def replacing(path: str | os.PathLike[str], suffix: str = ".tmp") -> Iterator[Pa
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        # A write that fails, as on a full disk, does not say which file it was.
-        error.filename = error.filename or str(target)
+        # A write that fails, as on a full disk, does not say which file it was; and nobody knows the temporary name.
+        error.filename = str(target) if error.filename in (None, str(temporary)) else error.filename
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,10 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vj.cascade.model import Cascade
 from vj.detections import Detections
 from vj.detector import Detector
 from vj.errors import InputError
-from vj.images import MAX_PIXELS, read_bgr
+from vj.images import MAX_PIXELS, read_bgr, read_opaque
+
+OPENCV: dict[str, Any] = {"min_neighbors": 3, "suppression": None, "threshold": None}
+"""How OpenCV decides what is reported: the defaults for any cascade."""
+
+PACKAGED: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": 0.2}
+"""The mode in which the packaged cascade is best; see its model card."""
+
+ANONYMIZING: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": None}
+"""What is kept when detections are to be masked: everything, since a box too many does less harm than a face missed."""
+
+
+def lenient(cascade: Cascade) -> list[Cascade]:
+    """Return the packaged cascade as it is used to mask: without its last stage, and the same for mirrored faces."""
+    shorter = cascade.truncated(max(1, cascade.n_stages - 1))
+    return [shorter, shorter.mirrored()]
 
 
 @dataclass(frozen=True)
@@ -45,20 +61,35 @@ class Search:
                 "vj-calibrate makes it from labelled images"
             )
 
-    def read(self, path: str | Path) -> Any:
+    def read(self, path: str | Path, *, opaque: bool = False) -> Any:
         """Return an image as array of uint8, shape (height, width, 3), BGR.
+
+        Parameters
+        ----------
+        path : str or path
+        opaque : bool
+            Show white where the image is transparent, rather than the colours hidden there.
 
         Raises
         ------
         InputError
             If it cannot be read, is too large, or smaller than the window.
         """
-        image = read_bgr(path, self.max_pixels)
+        return self.checked(read_opaque(path, self.max_pixels) if opaque else read_bgr(path, self.max_pixels), path)
+
+    def checked(self, image: Any, name: str | Path) -> Any:
+        """Return an image if it is large enough.
+
+        Raises
+        ------
+        InputError
+            If it is smaller than the window.
+        """
         height, width = image.shape[:2]
         window = min(one.window for one in self.detector.cascades)
         if width < window[0] or height < window[1]:
             raise InputError(
-                f"{path}: expected an image of at least the window's {window[0]}x{window[1]} pixels, "
+                f"{name}: expected an image of at least the window's {window[0]}x{window[1]} pixels, "
                 f"got {width}x{height}"
             )
         return image
@@ -73,10 +104,16 @@ class Search:
         return found
 
 
-def row(name: str, size: tuple[int, int], found: Detections) -> dict[str, Any]:
-    """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON."""
+def row(
+    name: str, size: tuple[int, int], found: Detections, frame: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
+    """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON.
+
+    Of a video, each frame has a row, with its number from 0 and its place in seconds.
+    """
     rows = [
         {key: round(value, 4) if isinstance(value, float) else value for key, value in one.items()}
         for one in found.to_dicts()
     ]
-    return {"image": name, "width": size[0], "height": size[1], "detections": rows}
+    place: dict[str, Any] = {} if frame is None else {"frame": frame, "seconds": round(seconds or 0.0, 3)}
+    return {"image": name, **place, "width": size[0], "height": size[1], "detections": rows}

@@ -51,7 +51,7 @@ def run(
     from vj.errors import InputError
 
     on_compile.clear()
-    if announces and "--quiet" not in (sys.argv[1:] if argv is None else argv):
+    if announces and not {"-q", "--quiet"} & set(sys.argv[1:] if argv is None else argv):
         text = "compiling for this processor, once, up to a minute; the next start will be quick"
         on_compile.append(partial(report, program, text))
     try:
