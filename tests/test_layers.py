@@ -60,7 +60,7 @@ ONLY_IN = {
     "shtab": {"cli"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "av", "supervision", "shtab"}
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "supervision", "shtab", "av"}
 
 
 def _room(path: Path) -> str:

@@ -20,6 +20,7 @@ from vj._types import Floats
 from vj.errors import InputError
 
 METHODS = ("isotonic", "platt")
+_PASSES = 12
 SHRINK = 50.0
 """A label seen n times weighs n / (n + SHRINK) against all labels together."""
 
@@ -239,7 +240,7 @@ def _curve(plain: Mapping[str, Any]) -> Curve | Sigmoid:
 
 
 def isotonic(scores: Floats, right: Floats) -> Curve:
-    """Fit the non-decreasing curve with the least squared error.
+    """Fit the non-decreasing curve with the least squared error, by pooling adjacent violators.
 
     Equal scores are one point. Each pooled block becomes two knots, at its first and its last score.
 
@@ -248,17 +249,61 @@ def isotonic(scores: Floats, right: Floats) -> Curve:
     scores, right : ndarray of float64, shape (n,)
         n at least 1; `right` is 0 or 1.
     """
-    # Here and not above, so that commands that fit nothing do not wait for it.
-    from scipy.optimize import isotonic_regression
-
     x, first = np.unique(scores, return_inverse=True)
     weights = np.bincount(first).astype(np.float64)
     means = np.bincount(first, weights=right) / weights
-    fitted = isotonic_regression(means, weights=weights)
-    # Rounding may leave the range of the means by one unit in the last place.
-    heights = np.clip(fitted.x, 0.0, 1.0)
-    ends = np.unique(np.concatenate([fitted.blocks[:-1], fitted.blocks[1:] - 1]))
-    return Curve(tuple(x[ends].tolist()), tuple(heights[ends].tolist()))
+    starts, values = pool_adjacent_violators(means, weights)
+    ends = [*starts[1:], len(x)]
+    knots, heights = [], []
+    for start, end, value in zip(starts, ends, values, strict=True):
+        for k in {start, end - 1}:
+            knots.append(float(x[k]))
+            heights.append(value)
+    order = np.argsort(knots, kind="stable")
+    return Curve(tuple(knots[k] for k in order), tuple(heights[k] for k in order))
+
+
+def pool_adjacent_violators(means: Floats, weights: Floats) -> tuple[list[int], list[float]]:
+    """Return the first index and the value of each block of the closest non-decreasing sequence.
+
+    Parameters
+    ----------
+    means, weights : ndarray of float64, shape (n,)
+        n at least 1, weights positive.
+    """
+    means, weights, first = _pooled_runs(means, weights)
+    starts: list[int] = []
+    values: list[float] = []
+    masses: list[float] = []
+    for start, value, mass in zip(first.tolist(), means.tolist(), weights.tolist(), strict=True):
+        # Equal neighbours are pooled as well: fewer knots, the same curve.
+        while values and values[-1] >= value:
+            total = masses[-1] + mass
+            value = (values[-1] * masses[-1] + value * mass) / total
+            mass, start = total, starts[-1]
+            starts.pop(), values.pop(), masses.pop()
+        starts.append(start)
+        # Rounding may leave the range of the means by one unit in the last place.
+        values.append(min(1.0, max(0.0, value)))
+        masses.append(mass)
+    return starts, values
+
+
+def _pooled_runs(means: Floats, weights: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Pool whole falling runs at once, several times; return what is left, and where each block begins.
+
+    All of a falling run ends up in one block whatever is pooled first. On 7,000 scores this leaves a few hundred to the
+    loop and saves four fifths of the time.
+    """
+    first = np.arange(len(means), dtype=np.int64)
+    for _ in range(_PASSES):
+        starts = np.flatnonzero(np.concatenate([[True], means[1:] > means[:-1]]))
+        if len(starts) == len(means):
+            break
+        total = np.add.reduceat(weights, starts)
+        means = np.add.reduceat(means * weights, starts) / total
+        weights, first = total, first[starts]
+    return means, weights, first
 
 
 def platt(scores: Floats, right: Floats, rounds: int = 100) -> Sigmoid:
