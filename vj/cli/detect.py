@@ -84,12 +84,12 @@ class _Work:
         try:
             self._video(path) if video else self._image(path)
             self.done += 1
-        except BrokenPipeError:
-            raise
         except InputError as error:
             self._fail(path, str(error))
         except OSError as error:
-            self._fail(path, f"{error.filename or path}: {error.strerror or error}")
+            if error.filename is None:  # not a file: what we print to
+                raise
+            self._fail(path, f"{error.filename}: {error.strerror}")
         self.progress.advance()
 
     def _fail(self, path: Path, message: str) -> None:
