@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vj"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Our own modules that each room may import; a room that is not listed here fails, so that a new one is thought about.
-# What every room may use: the one exception, writing a file whole, shared types, the machine, compiling.
-_BASE = {"errors", "_files", "_types", "_system", "_compile"}
+# What every room may use: the one exception, writing a file whole, shared types, the machine, compiling, and what a
+# notebook shows.
+_BASE = {"errors", "_files", "_types", "_system", "_compile", "_notebook"}
 _RUNTIME = {"cascade", "scanning", "detections", "detector", "images"}
 ALLOWED = {
     "__init__": {"_version", "cv2_compat", "boosting", "masking", "smoothing"} | _RUNTIME,
@@ -20,7 +21,9 @@ ALLOWED = {
     "_files": set(),
     "_types": set(),
     "_system": set(),
-    "_compile": set(),
+    "_notebook": set(),
+    "_compile": {"_first_run"},
+    "_first_run": set(),
     "images": set(),
     "cascade": {"cascade"},
     "scanning": {"cascade", "scanning"},
@@ -53,9 +56,11 @@ ONLY_IN = {
     "yaml": {"datasets"},
     "av": {"videos"},
     "numba.njit": {"_compile"},
+    "supervision": {"detections"},
+    "shtab": {"cli"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "av"}
+HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "supervision", "shtab", "av"}
 
 
 def _room(path: Path) -> str:

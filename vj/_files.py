@@ -38,7 +38,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     InputError
         If the file cannot be read, is not a regular file, or is larger.
     """
-    name = _shown(path)
+    name, article = _shown(path), "an" if what[0] in "aeiou" else "a"
     # Without O_NONBLOCK, opening a pipe waits for a writer.
     no_wait = getattr(os, "O_NONBLOCK", 0)
     try:
@@ -47,7 +47,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
             if status.st_size > limit:
-                raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
+                raise InputError(f"{name}: expected {article} {what} of at most {limit} bytes, got {status.st_size}")
             data = _read(file, limit + 1, status.st_size + 1)
     except InputError:
         raise
@@ -56,7 +56,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     except ValueError as error:  # a name with a NUL byte
         raise InputError(f"{name!r}: expected a readable {what}, got {error}") from None
     if len(data) > limit:
-        raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got more")
+        raise InputError(f"{name}: expected {article} {what} of at most {limit} bytes, got more")
     return data
 
 
@@ -99,7 +99,7 @@ def _kind(mode: int) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path leads to a file; False for names that no file can have and for folders that are closed."""
+    """Whether a path leads to a file; False for names that no file can have and for closed folders."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -107,7 +107,7 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at a path; False for names that no file can have and for folders that are closed."""
+    """Whether there is anything at a path; False for names that no file can have and for closed folders."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -111,15 +111,9 @@ def row(
 
     Of a video, each frame has a row, with its number from 0 and its place in seconds.
     """
-    rows: list[dict[str, Any]] = [
-        {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
-        for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
+    rows = [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in one.items()}
+        for one in found.to_dicts()
     ]
-    if found.probabilities is not None:
-        for one, p in zip(rows, found.probabilities, strict=True):
-            one["probability"] = round(float(p), 4)
-    if found.sources is not None:
-        for one, source in zip(rows, found.sources, strict=True):
-            one["source"] = int(source)
     place: dict[str, Any] = {} if frame is None else {"frame": frame, "seconds": round(seconds or 0.0, 3)}
     return {"image": name, **place, "width": size[0], "height": size[1], "detections": rows}
