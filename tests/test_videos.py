@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 
 import vj
 from vj import videos

@@ -311,7 +311,7 @@ def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # up to the end of the file, or spoilt
+        if length < 8:  # up to the end of the file, or corrupt
             return
         yield head[4:8], at, length
         at += length
