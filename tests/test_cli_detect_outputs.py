@@ -278,6 +278,10 @@ def test_a_pattern_without_images_fails_like_an_image(folder, capsys):
 def test_what_a_folder_has_besides_is_told(folder, clip, capsys):
     (folder / "notes.txt").write_text("")
     (folder / "c.png").unlink()
+    (folder / "phone.heic").write_bytes(b"\0\0\0\x20ftypheic" + bytes(20))
+    assert main([str(folder), *LBP]) == 1
+    assert "phone.heic: expected an image, got 32 bytes that OpenCV cannot decode" in capsys.readouterr().err
+    (folder / "phone.heic").unlink()
     assert main([str(folder), *LBP]) == 0
     told = capsys.readouterr()
     assert {json.loads(line)["image"] for line in told.out.splitlines()} == {

@@ -20,6 +20,7 @@ SUFFIXES: tuple[str, ...] = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".
 SUFFIXES += (".ogv", ".ts", ".webm", ".wmv")
 """Endings of video files."""
 
+_MAX_BOXES = 100_000
 _MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ")
 
@@ -305,7 +306,9 @@ def _mp4_ends(file: BinaryIO, size: int) -> Iterator[int]:
 
 def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, place and length of the boxes of an MP4 from one place to another."""
-    while at + 8 <= end:
+    for _ in range(_MAX_BOXES):
+        if at + 8 > end:
+            return
         file.seek(at)
         head = file.read(16)
         length = int.from_bytes(head[:4], "big")

@@ -8,6 +8,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+MORE_SUFFIXES = {
+    ".avif",
+    ".dib",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jxl",
+    ".pbm",
+    ".pnm",
+    ".tga",
+}
+"""Endings of further images: some cannot be read, and are listed then rather than left out."""
+
+
 class Inputs(NamedTuple):
     """What was named.
 
@@ -61,7 +79,8 @@ def _below(name: str, left_out: dict[Path, int]) -> list[Path]:
 
     path = Path(name)
     if path.is_dir():
-        below = sorted([*list_images(path), *list_videos(path)])
+        more = (p for p in path.rglob("*") if p.suffix.lower() in MORE_SUFFIXES and p.is_file())
+        below = sorted([*list_images(path), *list_videos(path), *more])
         if others := sum(p.is_file() for p in path.rglob("*")) - len(below):
             left_out[path] = others
         return below

@@ -145,6 +145,8 @@ class _Work:
 
     def end(self) -> int:
         """List what failed; return the exit code."""
+        if not self.done and not self.failed and not self.interrupted:
+            self.failed.append("expected images or videos, got no names")
         for line in self.failed:
             _common.report(PROGRAM, line)
         if self.failed and self.done:
