@@ -59,6 +59,7 @@ def _detect(argv: Sequence[str] | None) -> int:
             for path in paths:
                 work.take(path, path in videos)
         except KeyboardInterrupt:
+            work.interrupted = True
             work.end()
             raise
         finally:
