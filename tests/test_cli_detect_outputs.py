@@ -275,6 +275,28 @@ def test_a_pattern_without_images_fails_like_an_image(folder, capsys):
     assert "a pattern without any" in err[0] and err[1] == "vj-detect: 1 of 2 images could not be used"
 
 
+def test_folders_of_a_pattern_are_looked_through_and_closed_ones_are_told(folder, capsys, monkeypatch):
+    (folder / "in/deep").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (folder / name).rename(folder / "in/deep" / name)
+    for pattern in ("in/*", "in/**"):
+        assert main([f"{folder}/{pattern}", *LBP]) == 0
+        assert [Path(row["image"]).name for row in rows(capsys)] == ["a.png", "b.png"]
+    scan = os.scandir
+
+    def closed(path):
+        if os.fspath(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    (folder / "in/secret").mkdir()
+    monkeypatch.setattr("os.scandir", closed)
+    assert main([str(folder / "in"), *LBP]) == 1
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2
+    assert f"{folder}/in/secret: expected a folder that can be read, got Permission denied" in told.err
+
+
 def test_what_a_folder_has_besides_is_told(folder, clip, capsys):
     (folder / "notes.txt").write_text("")
     (folder / "c.png").unlink()

@@ -291,7 +291,7 @@ def missing_bytes(path: str | os.PathLike[str]) -> int:
         if head[:4] == b"RIFF":
             ends = _riff_ends(file, size)
         elif head[:4] == b"\x1aE\xdf\xa3":
-            ends = _matroska_ends(file)
+            ends = _matroska_ends(file, size)
         elif head[4:8] in _MP4:
             ends = _mp4_ends(file, size)
         else:
@@ -351,10 +351,12 @@ def _riff_ends(file: BinaryIO, size: int) -> Iterator[int]:
         at += at % 2
 
 
-def _matroska_ends(file: BinaryIO) -> Iterator[int]:
+def _matroska_ends(file: BinaryIO, size: int) -> Iterator[int]:
     """Yield where the header and the segment end; a segment of unknown length is left out, as a recorder makes it."""
     at = 0
     for _ in range(2):
+        if at > size:
+            return
         file.seek(at)
         data = file.read(12)
         # An identifier of 4 bytes, then a length whose first byte says by its leading zeros how many follow.

@@ -51,8 +51,7 @@ def _detect(argv: Sequence[str] | None) -> int:
     with Progress(PROGRAM, len(paths), quiet=args.quiet, verbose=args.verbose) as progress:
         _remark(args, progress)
         work = _Work(args, search, outputs, rows_as(args.format, progress.say), progress)
-        for line in inputs.empty if inputs else []:
-            work.failed.append(line)
+        work.failed += inputs.failed if inputs else []
         for folder, count in inputs.left_out.items() if inputs else []:
             progress.note(f"{folder}: left out {count} files that are no image or video by their names")
         try:
