@@ -114,7 +114,7 @@ def test_videos_are_known_by_content_then_by_name(made, tmp_path):
 
 def test_what_is_no_video(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
-    with pytest.raises(vj.InputError, match=r"no.mp4: expected a video, got none that OpenCV"):
+    with pytest.raises(vj.InputError, match=r"no.mp4: expected a video, got none that can be read by OpenCV"):
         open_video(tmp_path / "no.mp4")
 
 

@@ -198,11 +198,11 @@ def open_video(source: int | str | os.PathLike[str]) -> Video:
     video = _by_opencv(text, camera) or (None if camera else _by_pyav(text))
     if video is None:
         what = f"camera {text}: expected one that can be opened" if camera else f"{text}: expected a video"
-        raise InputError(f"{what}, got none that {_READERS[camera or _has_pyav()]} can read")
+        readers = (
+            "OpenCV" if camera else "OpenCV or PyAV" if _has_pyav() else "OpenCV (pip install 'vj[video]' reads more)"
+        )
+        raise InputError(f"{what}, got none that can be read by OpenCV{more}")
     return video
-
-
-_READERS = {True: "OpenCV", False: "OpenCV (PyAV may: pip install 'vj[video]')"}
 
 
 def _has_pyav() -> bool:
