@@ -198,9 +198,7 @@ def open_video(source: int | str | os.PathLike[str]) -> Video:
     video = _by_opencv(text, camera) or (None if camera else _by_pyav(text))
     if video is None:
         what = f"camera {text}: expected one that can be opened" if camera else f"{text}: expected a video"
-        readers = (
-            "OpenCV" if camera else "OpenCV or PyAV" if _has_pyav() else "OpenCV (pip install 'vj[video]' reads more)"
-        )
+        more = "" if camera else " or PyAV" if _has_pyav() else " (pip install 'vj[video]' reads more)"
         raise InputError(f"{what}, got none that can be read by OpenCV{more}")
     return video
 
