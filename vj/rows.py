@@ -9,7 +9,7 @@ from typing import Any
 from vj.detections import Detections
 from vj.detector import Detector
 from vj.errors import InputError
-from vj.images import MAX_PIXELS, read_bgr
+from vj.images import MAX_PIXELS, decode_bgr, read_bgr
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,18 @@ class Search:
         InputError
             If it cannot be read, is too large, or smaller than the window.
         """
-        image = read_bgr(path, self.max_pixels)
+        return self._checked(read_bgr(path, self.max_pixels), path)
+
+    def decode(self, data: bytes, name: str) -> Any:
+        """Return the image that bytes hold, as `read` does; `name` is what errors call it."""
+        return self._checked(decode_bgr(data, name, self.max_pixels), name)
+
+    def _checked(self, image: Any, name: str | Path) -> Any:
         height, width = image.shape[:2]
         window = min(one.window for one in self.detector.cascades)
         if width < window[0] or height < window[1]:
             raise InputError(
-                f"{path}: expected an image of at least the window's {window[0]}x{window[1]} pixels, "
+                f"{name}: expected an image of at least the window's {window[0]}x{window[1]} pixels, "
                 f"got {width}x{height}"
             )
         return image

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vj.cli import _common
+from vj.cli import _cluster, _common
 
 if TYPE_CHECKING:
     from vj.detector import Detector
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse larger images before decoding them (default: 200000000)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each processor)")
+    _cluster.add_options(parser)
     _common.add_version(parser)
     return parser
 
@@ -94,6 +95,8 @@ def _detect(argv: Sequence[str] | None) -> int:
 
     search = Search(_detector(args), args.threshold, args.min_score, args.max_pixels)
     _check_sizes(args)
+    if args.cluster:
+        return _cluster.detect(PROGRAM, args, search)
     paths = _images(args.images)
     targets: dict[Path, Path] = {}
     if args.annotate:
