@@ -1,8 +1,8 @@
 """Past one machine: detection and training on the workers of a Dask cluster; needs the extra ``vj[cluster]``.
 
 `connect` reaches a cluster, or starts workers on this machine, and checks that they can do the work. `detect` searches
-images from folders, lists, tar shards and URLs and leaves the rows in parts. `Engine` has a `vj.Training` mine negatives
-and search features on the workers. Nothing else in the package imports this folder but the commands.
+images from folders, lists, tar shards and URLs and leaves the rows in parts. `Engine` has a `vj.Training` mine
+negatives and search features on the workers. Nothing else in the package imports this folder but the commands.
 
 Examples
 --------

@@ -22,7 +22,7 @@ import psutil
 
 from vj.cluster.sources import Chunk
 
-TRIES = 3
+TRIES = 2
 """How often an image may end the process that searches it before it is set aside."""
 
 # Starting Python and loading the kernels, or compiling them, on a busy machine.

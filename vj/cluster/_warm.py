@@ -17,4 +17,3 @@ def warm() -> None:
     cv2.setNumThreads(0)
     noise = np.random.default_rng(0).integers(0, 256, (120, 160), dtype=np.uint8)
     Detector(load(str(stock.find(stock.DEFAULT))), threads=1).detect(noise)
-

@@ -118,7 +118,7 @@ def _local(workers: int) -> Iterator[Client]:
 
 
 def versions_here(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of Python and of packages in this process; the error, in brackets, for one that is missing."""
+    """Return the versions of Python and of packages here; for one that is missing the error, in brackets."""
     return _versions()(packages)
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from distributed import Client, Future, KilledWorker
+from distributed.client import ClosedClientError
 
 from vj._version import __version__
 from vj.cluster.connection import check
@@ -280,7 +281,10 @@ class Runner:
             self._count += 1
             keys.append(f"{self._setup.name}-{piece.chunk.number}-{self._count}")
         columns = zip(*((self._setup.key, *piece[:4]) for piece in pieces), strict=True)
-        futures = self._client.map(run_chunk, *columns, key=keys, pure=False)
+        try:
+            futures = self._client.map(run_chunk, *columns, key=keys, pure=False)
+        except ClosedClientError:
+            raise self._gone() from None
         for key, future, piece in zip(keys, futures, pieces, strict=True):
             self._flying[key] = future, piece
             future.add_done_callback(lambda one: self._ended.put(one.key))

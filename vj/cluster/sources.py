@@ -188,7 +188,7 @@ def _text(name: str) -> str:
 
 def _beside(source: str, line: str) -> str:
     """Return what a line of a list names: a URL or an absolute path as it is, another one next to the list."""
-    if is_url(line) or os.path.isabs(line):
+    if is_url(line) or Path(line).is_absolute():
         return line
     if is_url(source):
         return posixpath.join(posixpath.dirname(source), line)
@@ -294,6 +294,15 @@ def refusal(name: str, base: str) -> str:
     try:
         with closing(_opened(name, base)) as file:
             file.read(1)
+    except Exception as error:
+        if not is_url(name):
+            return reason(error)
+    else:
+        return ""
+    # Opening asks for the size first, and a server that refuses that says less about why.
+    try:
+        fs, path = fsspec.core.url_to_fs(name)
+        fs.cat_file(path, start=0, end=1)
     except Exception as error:
         return reason(error)
     return ""

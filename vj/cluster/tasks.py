@@ -77,7 +77,7 @@ _jobs: dict[str, Job | str] = {}
 _warm: set[str] = set()
 
 
-class Setup(WorkerPlugin):
+class Setup(WorkerPlugin):  # type: ignore[misc]
     """Gives every worker of a cluster what a run's chunks share.
 
     Parameters
