@@ -7,9 +7,12 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +21,8 @@ from cascades import LBP_FILE
 from pictures import photo
 
 import vj
-from vj.rows import Search, row
+from vj.cli.detect import main
+from vj.rows import row
 
 pytest.importorskip("distributed", reason="needs vj[cluster]")
 import distributed
@@ -364,16 +368,53 @@ def test_a_worker_without_a_package_is_refused(client):
     connection.check(client)
 
 
-def test_a_scheduler_that_goes_away_is_one_error(cascade, folder, tmp_path):
-    options = {"processes": False, "dashboard_address": ":0", "n_workers": 1, "threads_per_worker": 1}
-    search = Search(vj.Detector(cascade))
-    with distributed.LocalCluster(**options, silence_logs=60) as cluster:
-        own = distributed.Client(cluster, set_as_default=False)
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Address of a scheduler with one worker, both processes of their own, and the scheduler's process."""
+    file, log = tmp_path / "scheduler.json", (tmp_path / "log").open("w")
+    started = []
 
-        def stop(done, every, images):
-            if done == 1:
-                own.close()
+    def start(*words):
+        command = [sys.executable, "-m", "dask", *words, "--scheduler-file", str(file), "--no-dashboard"]
+        started.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path))
 
-        with pytest.raises(vj.InputError, match="expected a scheduler to the end"):
-            detect(own, folder, search, output=tmp_path / "out", chunk=1, progress=stop)
-    assert len(list((tmp_path / "out").glob("part-*"))) >= 1
+    start("scheduler", "--host", "127.0.0.1", "--port", "0")
+    while not file.exists():
+        assert started[0].poll() is None
+        time.sleep(0.05)
+    start("worker", "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+    yield json.loads(file.read_text())["address"], started[0]
+    for one in started:
+        one.kill()
+        one.wait()
+    log.close()
+
+
+def test_a_scheduler_that_dies_is_one_error_and_another_goes_on(elsewhere, client, cascade, folder, tmp_path):
+    address, process = elsewhere
+    detector, out = vj.Detector(cascade), tmp_path / "out"
+
+    def stop(done, every, images):
+        if done == 2:
+            process.kill()
+
+    with connect(address) as own, pytest.raises(vj.InputError, match="expected a scheduler to the end"):
+        detect(own, folder, detector, output=out, chunk=1, progress=stop)
+    before = len(list(out.glob("part-*")))
+    assert 2 <= before < 22
+    assert detect(client, folder, detector, output=out, chunk=1).before == before
+    assert good(encoding.read_rows(out)) == expected(detector, images_of(folder))
+
+
+def test_the_command_does_the_same_on_a_cluster(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    arguments = ["images", "--cascade", str(LBP_FILE), "--min-neighbors", "1"]
+    assert main(arguments) == 1
+    alone = sorted(capsys.readouterr().out.splitlines())
+    assert main([*arguments, "--cluster", "local:1", "--output", "out", "--chunk", "9"]) == 1
+    out, err = capsys.readouterr()
+    lines = [line for path in sorted(Path("out").glob("part-*")) for line in path.read_text().splitlines()]
+    assert sorted(line for line in lines if "error" not in json.loads(line)) == alone
+    assert out == "" and err.splitlines() == ["vj-detect: 22 images, 2 could not be used; 3 parts in out"]
+    assert main([*arguments, "--cluster", "local:1"]) == 2
+    assert "--output DIR" in capsys.readouterr().err
