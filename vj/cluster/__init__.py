@@ -18,5 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "connection": ["connect"],
         "detection": ["Summary", "detect"],
+        "engine": ["Engine"],
     },
 )
