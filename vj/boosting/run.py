@@ -116,7 +116,7 @@ class Training:
         backgrounds: BackgroundsGiven | None = None,
         output: AnyPath | None = None,
         progress: Callable[[Progress], None] | None = None,
-        engine: Engine | None = None,
+        engine: Any = None,
         **settings: Any,
     ) -> None:
         if output is not None:
@@ -401,7 +401,7 @@ def train(
     backgrounds: BackgroundsGiven | None = None,
     output: AnyPath | None = None,
     progress: Callable[[Progress], None] | None = None,
-    engine: Engine | None = None,
+    engine: Any = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a cascade, to the end.
