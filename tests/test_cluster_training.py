@@ -18,6 +18,7 @@ from vj.boosting.search import Search
 from vj.boosting.trees import sample_weights
 from vj.boosting.workers import Workers
 from vj.cascade.haar import feature_pool
+from vj.cli.train import main
 from vj.errors import InputError
 
 pytest.importorskip("distributed", reason="needs vj[cluster]")
@@ -165,6 +166,23 @@ def test_urls_are_stamped_by_what_they_hold(client, tmp_path):
         memory.pipe("/stamped/a.png", content)
         prints.append(fingerprint(["memory://stamped/a.png"]))
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_the_command_trains_on_a_cluster(photos, faces, tmp_path, capsys):
+    (tmp_path / "faces").mkdir()
+    for k, face in enumerate(faces):
+        cv2.imwrite(str(tmp_path / f"faces/{k:03d}.png"), face)
+    settings = [word for key, value in BASE.items() if key != "mirror" for word in ("--set", f"{key}={value}")]
+    address = f"file://{tmp_path}/faces"
+    given = ["--backgrounds", str(photos), *settings, "--quiet"]
+    assert main(["--positives", str(tmp_path / "faces"), *given, "--output", str(tmp_path / "alone")]) == 0
+    there = ["--positives", address, *given, "--output", str(tmp_path / "there")]
+    assert main([*there, "--cluster", "local:2"]) == 0
+    cascades = [(tmp_path / name / "cascade.xml").read_bytes() for name in ("alone", "there")]
+    assert cascades[0] == cascades[1]
+    capsys.readouterr()
+    assert main([*there, "--cluster", "tcp://nowhere.invalid:1"]) == 2
+    assert "expected the address of a Dask scheduler" in capsys.readouterr().err
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -48,6 +48,24 @@ def connected(address: str, packages: tuple[str, ...] = ()) -> Iterator[Any]:
         yield client
 
 
+@contextmanager
+def engine(address: str | None) -> Iterator[Any]:
+    """Yield what a training mines and searches with: the workers of a cluster, or None where there is no address.
+
+    Raises
+    ------
+    InputError
+        As `connected`.
+    """
+    if address is None:
+        yield None
+        return
+    with connected(address) as client:
+        from vj.cluster.engine import Engine
+
+        yield Engine(client)
+
+
 def detect(program: str, args: argparse.Namespace, search: Search) -> int:
     """Search images on a cluster as ``vj-detect`` was asked to; returns the exit code."""
     if not args.output:
