@@ -228,10 +228,12 @@ class Runner:
     client : distributed.Client
     setup : Setup
         Given to the workers while `results` runs.
+    work : callable, optional
+        Does a chunk's work in place of `run_chunk`, with the same arguments: for rehearsals without images.
     """
 
-    def __init__(self, client: Client, setup: Setup) -> None:
-        self._client, self._setup = client, setup
+    def __init__(self, client: Client, setup: Setup, work: Callable[..., Result] = run_chunk) -> None:
+        self._client, self._setup, self._work = client, setup, work
         self._waiting: deque[_Piece] = deque()
         self._flying: dict[str, tuple[Future, _Piece]] = {}
         self._ended: queue.Queue[str] = queue.Queue()
@@ -282,7 +284,7 @@ class Runner:
             keys.append(f"{self._setup.name}-{piece.chunk.number}-{self._count}")
         columns = zip(*((self._setup.key, *piece[:4]) for piece in pieces), strict=True)
         try:
-            futures = self._client.map(run_chunk, *columns, key=keys, pure=False)
+            futures = self._client.map(self._work, *columns, key=keys, pure=False)
         except ClosedClientError:
             raise self._gone() from None
         for key, future, piece in zip(keys, futures, pieces, strict=True):
