@@ -75,7 +75,7 @@ def parts_of(figures: dict[str, Any], image_bytes: float) -> model.Parts:
 
 
 def checked(figures: dict[str, Any], parts: model.Parts) -> list[dict[str, float]]:
-    """Return what the model says of the runs that were measured: on one worker, from which it has its times, and two."""
+    """Return what the model says of the runs on one worker, from which it has its times, and on two."""
     rows = []
     for workers, name in ((1, "local_1"), (2, "local_2")):
         run = figures["detection"][name]
@@ -159,7 +159,7 @@ def _projected(figures: dict[str, Any]) -> str:
             f"{100 * one['share_of_linear']:.0f} %",
             f"{one['store_bytes_a_second'] / 1e6:,.1f} MB/s",
             f"{one['row_bytes_a_second'] / 1e6:,.2f} MB/s",
-            f"{model.BILLION / one['images_a_second'] / 86400:,.1f}",
+            f"{model.BILLION / one['images_a_second'] / 86400:,.1f} days",
         ]
         for one in found["rows"]
         if one["workers"] >= 10
@@ -171,7 +171,7 @@ def _projected(figures: dict[str, Any]) -> str:
         "of linear",
         "read",
         "written",
-        "days for a billion",
+        "a billion takes",
     ]
     return _runner.table(header, rows)
 

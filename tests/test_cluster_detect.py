@@ -198,6 +198,23 @@ def test_images_that_kill_or_hang_workers_are_named_and_set_aside(client, cascad
     assert len(rows) == 24
 
 
+def test_a_worker_killed_while_it_starts_is_replaced(monkeypatch):
+    """Its nanny gives up, which would leave a cluster without workers."""
+    monkeypatch.setitem(connection._SETTINGS, "distributed.deploy.lost-worker-timeout", "2 s")
+    with connect("local:1") as own:
+        (first,) = own.run(os.getpid).values()
+        os.kill(first, signal.SIGKILL)
+        (nanny,) = own.cluster.workers.values()
+        while nanny.pid in (None, first):
+            time.sleep(0.001)
+        starting = nanny.pid
+        os.kill(starting, signal.SIGKILL)
+        deadline = time.monotonic() + 90
+        while not own.nthreads() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not {first, starting} & set(own.run(os.getpid).values())
+
+
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 

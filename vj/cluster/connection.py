@@ -6,9 +6,10 @@ import logging
 import multiprocessing
 import platform
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
@@ -32,6 +33,8 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     # A worker that has been stopped shows no sign of life; its nanny starts another one.
     "distributed.scheduler.worker-ttl": "60 s",
+    # A worker that has not come back by then is replaced.
+    "distributed.deploy.lost-worker-timeout": "10 s",
     "distributed.admin.log-format": "%(message)s",
 }
 
@@ -113,8 +116,28 @@ def _local(workers: int) -> Iterator[Client]:
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
+        _kept(cluster, workers),
     ):
         yield client
+
+
+@contextmanager
+def _kept(cluster: LocalCluster, workers: int) -> Iterator[None]:
+    """Replace workers that are lost: a nanny gives up if its worker is killed while it starts."""
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(1.0):
+            with suppress(Exception):
+                cluster.scale(workers)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def versions_here(packages: Sequence[str]) -> dict[str, str]:
