@@ -104,39 +104,41 @@ def killing(client: Any, seconds: float) -> Iterator[list[int]]:
         thread.join(timeout=5)
 
 
-def detection(paths: Sequence[Path], every: float, few: int) -> dict[str, Any]:
-    """Measure detection on two threads, on two workers, with deaths, and on one worker."""
+def detection(client: Any, paths: Sequence[Path], every: float) -> dict[str, Any]:
+    """Measure detection on two threads, on two workers, and on these while one of them is killed every so often."""
     cascade = load("frontalface")
-    figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place, connect("local:2") as client:
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        # Everything is loaded, and in the same order as it will be asked for.
+        # Everything is loaded before it is timed.
         together(client, paths[:64], Detector(cascade), folder / "warm")
         alone(paths[:32], Detector(cascade, threads=2), folder)
-        base, each, rows = alone(paths, Detector(cascade, threads=2), folder)
+        base, _, rows = alone(paths, Detector(cascade, threads=2), folder)
         seconds, done, found = together(client, paths, Detector(cascade), folder / "two")
-        figures["two_threads"] = {"seconds": base, "images_a_second": len(paths) / base}
-        figures["local_2"] = _measured(seconds, done, base, len(paths)) | {"same_rows": same_rows(rows, found)}
+        figures = {
+            "two_threads": {"seconds": base, "images_a_second": len(paths) / base},
+            "local_2": _measured(seconds, done, base, len(paths)) | {"same_rows": same_rows(rows, found)},
+            "row_bytes": float(np.mean([len(json.dumps(one)) + 1 for one in rows])) if rows else 0.0,
+        }
         with killing(client, every) as killed:
             seconds, done, found = together(client, paths, Detector(cascade), folder / "killed")
-        figures["killed"] = _measured(seconds, done, base, len(paths)) | {
-            "same_rows": same_rows(rows, found),
-            "kills": len(killed),
-            "every_seconds": every,
-        }
-    with tempfile.TemporaryDirectory() as place, connect("local:1") as client:
-        folder, some = Path(place), paths[:few]
-        together(client, paths[:32], Detector(cascade), folder / "warm")
-        seconds, done, _ = together(client, some, Detector(cascade), folder / "one")
-        figures["local_1"] = _measured(seconds, done, 0.0, len(some))
-        single, each, _ = alone(some, Detector(cascade, threads=1), folder)
-        figures["one_thread"] = {
-            "seconds": single,
-            "images": len(some),
-            "spread": float(np.std(each) / np.mean(each)) if each else 0.0,
-        }
-    figures["row_bytes"] = float(np.mean([len(json.dumps(one)) + 1 for one in rows])) if rows else 0.0
+        more = {"same_rows": same_rows(rows, found), "kills": len(killed), "every_seconds": every}
+        figures["killed"] = _measured(seconds, done, base, len(paths)) | more
     return figures
+
+
+def one_worker(client: Any, paths: Sequence[Path]) -> dict[str, Any]:
+    """Measure detection on one worker and on one thread, and what a run takes besides its images."""
+    cascade = load("frontalface")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        together(client, paths[:32], Detector(cascade), folder / "warm")
+        seconds, done, _ = together(client, paths, Detector(cascade), folder / "one")
+        figures = {"local_1": _measured(seconds, done, 0.0, len(paths))}
+        seconds, tiny, _ = together(client, paths[:1], Detector(cascade), folder / "start")
+        figures["start_seconds"] = seconds - sum(tiny.seconds.values())
+        seconds, each, _ = alone(paths, Detector(cascade, threads=1), folder)
+    spread = float(np.std(each) / np.mean(each)) if each else 0.0
+    return figures | {"one_thread": {"seconds": seconds, "images": len(paths), "spread": spread}}
 
 
 def _measured(seconds: float, done: Any, base: float, images: int) -> dict[str, Any]:
@@ -154,33 +156,32 @@ def _measured(seconds: float, done: Any, base: float, images: int) -> dict[str, 
 # --- mining -----------------------------------------------------------------------------------------------------------
 
 
-def mining(paths: Sequence[Path], wanted: int, depths: Sequence[int]) -> list[dict[str, Any]]:
+def mining(client: Any, paths: Sequence[Path], wanted: int, depths: Sequence[int]) -> list[dict[str, Any]]:
     """Mine with the first stages of the packaged cascade on two threads and on two workers."""
     cascade = load("frontalface")
     settings: dict[str, Any] = {"seed": 1, "scale_factor": 1.1, "lbp": False}
     backgrounds = Backgrounds(list(paths))
     here = Miner(backgrounds, cascade.window, Workers(2), **settings)
     rows = []
-    with connect("local:2") as client:
-        there = ClusterMiner(client, "benchmark", backgrounds, cascade.window, Workers(2), **settings)
-        for miner in (here, there):
-            miner.mine(cascade.truncated(max(depths)), 4, 1e-9)
-        for depth in depths:
-            stages = cascade.truncated(depth)
-            first, second = here.mine(stages, wanted, 1e-9), there.mine(stages, wanted, 1e-9)
-            rows.append(
-                {
-                    "stages": depth,
-                    "windows": int(first.found),
-                    "visits": int(first.visits),
-                    "two_threads_seconds": first.seconds,
-                    "local_2_seconds": second.seconds,
-                    "of_two_threads": first.seconds / second.seconds,
-                    "same_windows": bool(np.array_equal(first.windows, second.windows))
-                    and (first.visits, first.scanned, first.hits) == (second.visits, second.scanned, second.hits),
-                }
-            )
-        there.take_back()
+    there = ClusterMiner(client, "benchmark", backgrounds, cascade.window, Workers(2), **settings)
+    for miner in (here, there):
+        miner.mine(cascade.truncated(max(depths)), 4, 1e-9)
+    for depth in depths:
+        stages = cascade.truncated(depth)
+        first, second = here.mine(stages, wanted, 1e-9), there.mine(stages, wanted, 1e-9)
+        rows.append(
+            {
+                "stages": depth,
+                "windows": int(first.found),
+                "visits": int(first.visits),
+                "two_threads_seconds": first.seconds,
+                "local_2_seconds": second.seconds,
+                "of_two_threads": first.seconds / second.seconds,
+                "same_windows": bool(np.array_equal(first.windows, second.windows))
+                and (first.visits, first.scanned, first.hits) == (second.visits, second.scanned, second.hits),
+            }
+        )
+    there.take_back()
     here.workers.close()
     return rows
 
@@ -252,14 +253,15 @@ def rehearsal(jobs: int, size: int, recorded: Sequence[float]) -> dict[str, Any]
         parts = Parts(Path(place) / "out", {"rehearsal": jobs}, "jsonl", len(chunks))
         before = messages(client)
         rows, seconds, writing = 0, 0.0, 0.0
-        start = time.perf_counter()
+        start = first = time.perf_counter()
         with parts.open():
             for number, found in Runner(client, Setup("rehearsal", job), work).results(chunks):
                 begun = time.perf_counter()
                 parts.write(number, found.data)
                 writing += time.perf_counter() - begun
+                first = first if rows else time.perf_counter()
                 rows, seconds = rows + found.images, seconds + found.seconds["detect"]
-        took = time.perf_counter() - start
+        took, steady = time.perf_counter() - start, time.perf_counter() - first
         after = messages(client)
         done.set()
     return {
@@ -268,6 +270,7 @@ def rehearsal(jobs: int, size: int, recorded: Sequence[float]) -> dict[str, Any]
         "chunk": size,
         "chunks": len(chunks),
         "seconds": took,
+        "seconds_a_chunk": steady / max(len(chunks) - 1, 1),
         "writing_seconds": writing,
         "recorded_job_seconds": seconds,
         "scheduler_bytes": max(memory, default=0),
@@ -310,29 +313,28 @@ def messages(client: Any) -> dict[str, int]:
 # --- exact search -----------------------------------------------------------------------------------------------------
 
 
-def exact_search(paths: Sequence[Path], samples: int, rounds: int) -> dict[str, Any]:
+def exact_search(client: Any, paths: Sequence[Path], samples: int, rounds: int) -> dict[str, Any]:
     """Boost a few rounds over all features of 24x24 windows on two threads and on two workers."""
     positives, negatives = _windows(paths, samples)
     table = feature_table(feature_pool((24, 24), "basic"), (24, 24))
     groups = prepare(positives), prepare(negatives)
-    config = TrainingConfig.from_mapping({"max_weak_count": rounds, "max_false_alarm_rate": 1e-6, "holdout": 0.0})
+    config = TrainingConfig.from_mapping({"max_weak_count": rounds, "max_false_alarm_rate": 0.001, "holdout": 0.0})
     timed: dict[str, float] = {}
-    with connect("local:2") as client:
-        here = Search(table, groups, Workers(2), 4 << 30)
-        there = ClusterSearch(client, "benchmark", "stage", table, groups, Workers(2), (24, 24))
-        trees = {}
-        for name, search in (("two_threads", here), ("local_2", there)):
-            # Bins are made in the first round.
-            first = train_stage(search, None, _shorter(config))
-            assert first is not None
-            start = time.perf_counter()
-            before = messages(client)
-            stage = train_stage(search, None, config, trees=first[0].trees)
-            after = messages(client)
-            assert stage is not None
-            timed[name] = (time.perf_counter() - start) / max(len(stage[0].trees) - 1, 1)
-            trees[name] = stage[0].trees
-        there.release()
+    here = Search(table, groups, Workers(2), 4 << 30)
+    there = ClusterSearch(client, "benchmark", "stage", table, groups, Workers(2), (24, 24))
+    trees = {}
+    for name, search in (("two_threads", here), ("local_2", there)):
+        # Bins are made in the first round.
+        first = train_stage(search, None, _shorter(config))
+        assert first is not None
+        start = time.perf_counter()
+        before = messages(client)
+        stage = train_stage(search, None, config, trees=first[0].trees)
+        after = messages(client)
+        assert stage is not None
+        timed[name] = (time.perf_counter() - start) / max(len(stage[0].trees) - 1, 1)
+        trees[name] = stage[0].trees
+    there.release()
     n = max(len(trees["local_2"]) - 1, 1)
     wire = (after["bytes_to_workers"] - before["bytes_to_workers"]) / (2 * n)
     return {

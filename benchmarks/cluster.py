@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import _cluster_model as model
 from benchmarks import _cluster_runs as runs
 from benchmarks import _runner
+from vj.cluster.connection import connect
 from vj.cluster.detection import chunk_size
 from vj.detector import Detector
 from vj.errors import InputError
@@ -57,17 +58,17 @@ def yunet_seconds(path: str | None, images: list[Path]) -> dict[str, float] | No
 
 
 def parts_of(figures: dict[str, Any], image_bytes: float) -> model.Parts:
-    """Return the parts of the model: a worker's times from the run on one worker, the rest from the rehearsals."""
+    """Return the parts of the model: a worker's times from the run on one worker, the others from the rehearsals."""
     one = figures["detection"]["local_1"]
     busy, images = one["busy_seconds"], one["images"]
-    # Small chunks, of which there are many: what is left of each but for writing is the way of a chunk.
+    # Small chunks, of which there are many: what is left of each but for writing is what handing it out takes.
     many = figures["rehearsals"][-1]
     return model.Parts(
         read=busy["read"] / images,
         detect=busy["detect"] / images,
         encode=busy["encode"] / images,
         spread=figures["detection"]["one_thread"]["spread"],
-        schedule=(many["seconds"] - many["writing_seconds"]) / many["chunks"],
+        schedule=max(many["seconds_a_chunk"] - many["writing_seconds"] / many["chunks"], 0.0),
         write=many["writing_seconds"] / many["chunks"],
         image_bytes=image_bytes,
         row_bytes=figures["detection"]["row_bytes"],
@@ -79,7 +80,8 @@ def checked(figures: dict[str, Any], parts: model.Parts) -> list[dict[str, float
     rows = []
     for workers, name in ((1, "local_1"), (2, "local_2")):
         run = figures["detection"][name]
-        predicted = run["images"] / model.simulate(parts, workers, run["chunk"], run["images"])
+        start = figures["detection"]["start_seconds"]
+        predicted = run["images"] / (start + model.simulate(parts, workers, run["chunk"], run["images"]))
         rows.append({"workers": workers, "measured": run["images_a_second"], "model": predicted})
     return rows
 
@@ -183,7 +185,7 @@ def _sizes(figures: dict[str, Any]) -> str:
         [
             f"{int(size):,}",
             f"{int(size) * found['image_seconds']:.1f} s",
-            *(f"{one['smallest_chunks'][size]:,.0f}" for one in found["rows"] if one["workers"] >= 10),
+            *(f"{one['by_chunk'][size]:,.0f}" for one in found["rows"] if one["workers"] >= 10),
             f"{full[size]:,.0f}",
         ]
         for size in full
@@ -211,8 +213,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS))
     args = parser.parse_args(argv)
     if args.quick:
-        args.images, args.few, args.kill, args.wanted = 120, 60, 1.0, 100
-        args.jobs, args.samples, args.rounds = 20_000, 900, 3
+        args.images, args.few, args.kill, args.wanted = 240, 60, 3.0, 100
+        args.jobs, args.samples, args.rounds = 50_000, 900, 3
     return _runner.run("cluster", _run, args)
 
 
@@ -231,13 +233,16 @@ def _run(args: argparse.Namespace) -> int:
         return value
 
     start = time.perf_counter()
-    found = part("detection", runs.detection(paths, args.kill, args.few))
-    part("mining", runs.mining(backgrounds, args.wanted, DEPTHS))
+    with connect("local:2") as client:
+        found = part("detection", runs.detection(client, paths, args.kill))
+        part("mining", runs.mining(client, backgrounds, args.wanted, DEPTHS))
+        part("exact_search", runs.exact_search(client, paths, args.samples, args.rounds))
+    with connect("local:1") as client:
+        found |= runs.one_worker(client, paths[: args.few])
     each = found["local_1"]["busy_seconds"]["detect"] / found["local_1"]["images"]
     # The sizes that a run of so many images has, and the smallest, of fewer jobs.
     sizes = ((args.jobs, chunk_size(args.jobs)), (max(args.jobs // 20, 16), 16))
     part("rehearsals", [runs.rehearsal(jobs, size, [each]) for jobs, size in sizes])
-    part("exact_search", runs.exact_search(paths, args.samples, args.rounds))
     yunet = part("single_thread", yunet_seconds(args.yunet, paths[:: max(1, len(paths) // 150)]))
     image_bytes = float(np.mean([path.stat().st_size for path in paths]))
     parts = parts_of(figures, image_bytes)
