@@ -23,7 +23,9 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
             dataset, _, rule = given.partition(":")
             steps.append(("accuracy", [dataset, *output, *yunet, *(["--frontal"] if rule == "frontal" else [])], ""))
     else:
-        steps.append(("accuracy", [], "needs labelled pictures: --accuracy DATASET"))
+        steps.append(("accuracy", [], "needs labelled images: --accuracy DATASET"))
+    faces = [given.partition(":")[0] for given in args.accuracy or []]
+    steps.append(("anonymize", [*faces, *output] if faces else [], "" if faces else "needs --accuracy DATASET"))
     training = [args.training, *output] if args.training else []
     steps.append(("training", training, "" if training else "needs its workload: --training DIR"))
     outcomes = [args.outcomes, *output] if args.outcomes else []
@@ -57,7 +59,7 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--accuracy", action="append", metavar="DATASET[:frontal]", help="labelled pictures; may be given again"
+        "--accuracy", action="append", metavar="DATASET[:frontal]", help="labelled images; may be given again"
     )
     parser.add_argument("--yunet", metavar="MODEL.onnx", help="neural yardstick for --accuracy, and a tier")
     parser.add_argument("--outcomes", metavar="FOLDER", help="recorded answers for model cascades")

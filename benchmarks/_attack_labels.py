@@ -32,7 +32,7 @@ _COLUMNS = "sq_x,sq_y,sq_size,leye_x,leye_y,reye_x,reye_y,lmouth_x,lmouth_y,rmou
 
 @cache
 def labels() -> dict[str, dict[str, bytes]]:
-    """Return the files of a small set in every format; the first one is the one that is spoilt."""
+    """Return the files of a small set in every format; the first one is the one that is corrupt."""
     boxes = [{"bbox": [10, 12, 30, 38], "landmarks": [[15, 20], [30, 20], [18, 40], [28, 40]]}, {"bbox": [1, 2, 8, 9]}]
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "width": 80, "height": 60}, {"id": 2, "file_name": "b.png"}],
@@ -72,8 +72,8 @@ def labels() -> dict[str, dict[str, bytes]]:
 def make_labels(rng: mutants.Rng, only: str | None = None) -> Case:
     name = only or pick(rng, list(labels()))
     files = dict(labels()[name])
-    spoilt = next(iter(files))
-    data, suffix, kind = files[spoilt], Path(spoilt).suffix, rng.random()
+    broken = next(iter(files))
+    data, suffix, kind = files[broken], Path(broken).suffix, rng.random()
     if kind < 0.3:
         data = mutants.spoil_bytes(rng, data, [next(iter(files.values())) for files in labels().values()])
     elif kind < 0.6:
@@ -87,7 +87,7 @@ def make_labels(rng: mutants.Rng, only: str | None = None) -> Case:
     if rng.random() < 0.003:
         data = data * int(500_000 / max(1, len(data)))
     png = images()[0][1]
-    return Case({spoilt: data, **{k: v for k, v in files.items() if k != spoilt}, "a.png": png, "b.png": png}, (name,))
+    return Case({broken: data, **{k: v for k, v in files.items() if k != broken}, "a.png": png, "b.png": png}, (name,))
 
 
 def try_labels(case: Case, folder: Path) -> None:
@@ -126,7 +126,7 @@ def try_labels(case: Case, folder: Path) -> None:
 @cache
 def recipes() -> tuple[bytes, ...]:
     """Return recipes with every kind of value."""
-    plain = TrainingConfig.from_mapping({"positives": [{"path": "a"}], "backgrounds": ["b"]}, base="/pictures")
+    plain = TrainingConfig.from_mapping({"positives": [{"path": "a"}], "backgrounds": ["b"]}, base="/images")
     every = plain.to_toml()
     tables = '\n[[positives]]\npath = "{data}/x.csv"\nwhere = { yaw = "-0.6..0.6" }\nclasses = ["face"]\njitter = 2\n'
     steps = 'window = "20x24"\nstages = 15\nmax_depth = [1, 1, 2]\nmin_hit_rate = [0.98, 0.99]\nmirror = true\n'
@@ -144,6 +144,6 @@ def make_recipe(rng: mutants.Rng) -> Case:
 
 
 def try_recipe(case: Case, folder: Path) -> None:
-    config = TrainingConfig.from_toml(folder / "recipe.toml", data="pictures")
+    config = TrainingConfig.from_toml(folder / "recipe.toml", data="images")
     if TrainingConfig.from_mapping(tomllib.loads(config.to_toml())) != config:
         raise Wrong("a recipe that reads back as another one")

@@ -144,7 +144,7 @@ def _memory() -> tuple[float, float]:
 def _work(target: str, seed: int, first: int, last: int, pipe: Any, place: mmap.mmap, scratch: Path) -> None:
     """Try cases in turn; `place` says which one and since when, `pipe` takes the outcomes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What C libraries print about spoilt images.
+    # What C libraries print about corrupt images.
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
@@ -237,7 +237,7 @@ def run(target: str, seed: int, count: int, folder: Path, note: Callable[[str], 
     folder : Path
         Where the state and the failing inputs go.
     note : callable
-        Is told about each fault.
+        Called with each fault.
     """
     place = folder / "state" / f"{target.replace(' ', '-')}-{seed}.json"
     tally = Tally(**json.loads(place.read_text())) if place.is_file() else Tally()

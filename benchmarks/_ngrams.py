@@ -87,7 +87,7 @@ class NGrams:
         return [self(context) for context in contexts]
 
     def _after_one(self, context: tuple[int, ...]) -> Probabilities:
-        """As `after`, four times as fast for one context: those that end alike share what they share."""
+        """As `after`, four times as fast for one context: contexts with the same ending share the work."""
         found = self._known.get(context)
         if found is not None:
             return found

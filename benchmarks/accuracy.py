@@ -38,10 +38,11 @@ from vj.evaluation.measure import (
     as_figures,
     cascade_detector,
     evaluate,
+    measurable,
     run_detector,
-    yunet_detector,
 )
 from vj.images import to_gray
+from vj.tiers import YuNet
 
 CASCADES = (
     "suppressed:frontalface",
@@ -94,12 +95,12 @@ def variant(given: str) -> tuple[list[str], dict[str, Any], str]:
 
 
 def measure(
-    given: str, pictures: list[Any], rules: Rules, settings: dict[str, Any]
+    given: str, labelled: list[Any], rules: Rules, settings: dict[str, Any]
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Measure one detector; return the evaluation, and its plain figures with 95 % intervals."""
     cost = None
     if given.startswith("yunet:"):
-        name, detect = "YuNet", yunet_detector(given.removeprefix("yunet:"))
+        name, detect = "YuNet", measurable(YuNet(given.removeprefix("yunet:")))
     elif given.startswith("cv2:"):
         name = f"{given.removeprefix('cv2:').removeprefix('haarcascade_')} in cv2"
         detect = opencv_detector(given.removeprefix("cv2:"), settings["scale_factor"], settings["min_neighbors"])
@@ -110,7 +111,7 @@ def measure(
         own = settings | {"min_size": cascade.window} | changes
         detect = cascade_detector(cascade, **own)
         cost = Detector(cascade, **own).cost
-    result = evaluate(name, list(run_detector(detect, pictures, cost)), rules)
+    result = evaluate(name, list(run_detector(detect, labelled, cost)), rules)
     figures = as_figures(result, false_positives=VIOLA_JONES)
     figures["interval"] = {
         "average_precision": interval(result, lambda c: c.average_precision),
@@ -120,11 +121,11 @@ def measure(
     return result, figures
 
 
-def proposals(given: str, pictures: list[Any], rules: Rules, threads: int) -> dict[str, Any]:
+def proposals(given: str, labelled: list[Any], rules: Rules, threads: int) -> dict[str, Any]:
     """Measure how many faces the proposals of a cascade touch, after one shift and scale for all of them."""
     cascade = load(given.removeprefix("proposals:"))
     detect = cascade_detector(cascade, **PROPOSALS, threads=threads)
-    result = evaluate(cascade.name, list(run_detector(detect, pictures)), replace(rules, iou_threshold=TOUCHED))
+    result = evaluate(cascade.name, list(run_detector(detect, labelled)), replace(rules, iou_threshold=TOUCHED))
     touched = [
         int((overlaps(found.boxes, truth.boxes[~truth.ignored]) >= TOUCHED).any(axis=0).sum())
         for found, truth in zip(result.found, result.truth, strict=True)
@@ -212,16 +213,16 @@ def _run(args: argparse.Namespace) -> int:
     from vj.plotting import plot_curves
 
     cv2.setNumThreads(args.threads)
-    pictures = read_labelled(args.dataset, args.format)
+    labelled = read_labelled(args.dataset, args.format)
     rules = Rules(FRONTAL if args.frontal else Wanted(), align=not args.no_align)
     settings = {k: getattr(args, k) for k in ("scale_factor", "min_neighbors", "stride", "suppression", "threads")}
     given = [*(args.cascades or _runner.available(CASCADES)), *([f"yunet:{args.yunet}"] if args.yunet else [])]
     proposing = [one for one in given if one.startswith("proposals:")]
-    proposed = [proposals(one, pictures, rules, args.threads) for one in proposing]
+    proposed = [proposals(one, labelled, rules, args.threads) for one in proposing]
     given = [one for one in given if one not in proposing]
     results, rows = [], []
     for one in given:
-        result, figures = measure(one, pictures, rules, settings)
+        result, figures = measure(one, labelled, rules, settings)
         results.append(result)
         rows.append(figures)
         print(f"{result.name}: average precision {100 * result.curve.average_precision:.1f}", flush=True)
@@ -231,7 +232,7 @@ def _run(args: argparse.Namespace) -> int:
         "pictures": len(results[0].truth),
         "faces": results[0].curve.n_wanted,
         "ignored": sum(int(t.ignored.sum()) for t in results[0].truth),
-        "sha256": _runner.data_hash([p.path for p in pictures if p.path.is_file()]),
+        "sha256": _runner.data_hash([p.path for p in labelled if p.path.is_file()]),
     }
     folder = Path(args.output)
     figures = {"frontal": args.frontal, "aligned": not args.no_align, "settings": settings, "detectors": rows}

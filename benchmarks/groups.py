@@ -23,8 +23,9 @@ from vj.cascade.opencv_xml import load
 from vj.datasets.formats import read_labelled
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
-from vj.evaluation.measure import cascade_detector, yunet_detector
+from vj.evaluation.measure import cascade_detector, measurable
 from vj.images import read_bgr
+from vj.tiers import YuNet
 
 CASCADES = ("frontalface", "frontalface_default", "frontalface_alt2")
 AGES = ((0, 3), (4, 12), (13, 19), (20, 39), (40, 59), (60, 79), (80, 120))
@@ -54,15 +55,15 @@ def wilson(found: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def find_all(detect: Any, pictures: list[Any]) -> tuple[list[bool], int]:
+def find_all(detect: Any, labelled: list[Any]) -> tuple[list[bool], int]:
     """Which faces are found, and how many detections hit none, after one shift and scale for the detector."""
     import cv2
 
     found, truth = [], []
-    for picture in pictures:
-        image = read_bgr(picture.path)
+    for one in labelled:
+        image = read_bgr(one.path)
         found.append(detect(cv2.copyMakeBorder(image, *[BORDER] * 4, cv2.BORDER_REPLICATE)))
-        truth.append(Truth(picture.boxes[:1] + np.array([BORDER, BORDER, 0, 0]), np.zeros(1, dtype=np.bool_)))
+        truth.append(Truth(one.boxes[:1] + np.array([BORDER, BORDER, 0, 0]), np.zeros(1, dtype=np.bool_)))
     alignment = fit_alignment(found, truth)
     matches = [match(Found(alignment.apply(f.boxes), f.scores), t) for f, t in zip(found, truth, strict=True)]
     hit = [bool((m.outcome == TRUE).any()) for m in matches]
@@ -113,11 +114,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pictures = [p for p in read_labelled(args.folder / "boxes.csv") if groups_of(p.path.name) and len(p.boxes)]
+    labelled = [p for p in read_labelled(args.folder / "boxes.csv") if groups_of(p.path.name) and len(p.boxes)]
     if args.files:
         wanted = {Path(line).name for line in args.files.read_text(encoding="utf-8").splitlines()}
-        pictures = [p for p in pictures if p.path.name in wanted]
-    if not pictures:
+        labelled = [p for p in labelled if p.path.name in wanted]
+    if not labelled:
         raise InputError(f"{args.folder}: expected crops named age_gender_race_date, got none")
     detectors = {}
     for given in args.cascades or _runner.available(CASCADES):
@@ -125,13 +126,13 @@ def _run(args: argparse.Namespace) -> int:
         detect = cascade_detector(cascade, min_neighbors=args.min_neighbors, min_size=cascade.window, threads=1)
         detectors[cascade.name.removeprefix("haarcascade_")] = detect
     if args.yunet:
-        detectors["YuNet"] = yunet_detector(args.yunet, 0.6)
+        detectors["YuNet"] = measurable(YuNet(args.yunet, score_threshold=0.6))
     results = {}
     for name, detect in detectors.items():
-        hit, false = find_all(detect, pictures)
-        results[name] = {"groups": by_group([p.path.name for p in pictures], hit), "other_detections": false}
+        hit, false = find_all(detect, labelled)
+        results[name] = {"groups": by_group([p.path.name for p in labelled], hit), "other_detections": false}
         print(f"{name}: {sum(hit)} of {len(hit)} found", flush=True)
-    paths = [p.path for p in pictures]
+    paths = [p.path for p in labelled]
     data = {"name": args.folder.name, "pictures": len(paths), "sha256": _runner.data_hash(paths)}
     figures = {"min_neighbors": args.min_neighbors, "border": BORDER, "detectors": results}
     path = _runner.write_result("groups", figures, data=data, folder=args.output)

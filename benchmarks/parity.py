@@ -37,7 +37,7 @@ SETTINGS: list[tuple[float, int, tuple[int, int], tuple[int, int]]] = [
 """Scale factor, min_neighbors, smallest and largest object; the last two's sizes contradict each other."""
 
 
-def pictures() -> dict[str, Any]:
+def photos() -> dict[str, Any]:
     """Return the images by name."""
     from skimage import data
 
@@ -108,7 +108,7 @@ def run(paths: list[Path]) -> list[dict[str, Any]]:
     """Compare every cascade; one row of figures for each."""
     cv2.setNumThreads(1)
     rows = []
-    shown = pictures()
+    shown = photos()
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             row = compare(path, shown, Path(folder))
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"benchmarks.parity: {error}", file=sys.stderr)
         return 2
     figures = {"settings": SETTINGS, "cascades": run(paths)}
-    shown = pictures()
+    shown = photos()
     data = {"name": "scikit-image's photos", "pictures": len(shown), "sha256": _runner.array_hash(shown.values())}
     print(table(figures))
     print(_runner.write_result("parity", figures, data=data, folder=Path(args.output)))

@@ -44,12 +44,12 @@ def photos() -> dict[str, Any]:
 
     found = {}
     for name in PHOTOS:
-        picture = getattr(data, name)()
-        found[name] = to_gray(picture if picture.ndim == 2 else picture[:, :, ::-1])
+        photo = getattr(data, name)()
+        found[name] = to_gray(photo if photo.ndim == 2 else photo[:, :, ::-1])
     return found
 
 
-def hits_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: float) -> list[int]:
+def hits_in_opencv(cascade: Cascade, images: list[Any], scale_factor: float) -> list[int]:
     """Windows that pass stages 1, 2, ... of a cascade as cv2's own detector finds them, cut off after each."""
     import cv2
 
@@ -59,7 +59,7 @@ def hits_in_opencv(cascade: Cascade, pictures: list[Any], scale_factor: float) -
             path = Path(folder) / f"{k}.xml"
             save(cascade.truncated(k), path)
             peer = cv2.CascadeClassifier(str(path))
-            counts.append(sum(len(peer.detectMultiScale(p, scale_factor, 0)) for p in pictures))
+            counts.append(sum(len(peer.detectMultiScale(p, scale_factor, 0)) for p in images))
     return counts
 
 
@@ -122,7 +122,7 @@ def stages(profile: RejectionProfile) -> str:
     return _runner.table(["stage", "weak", "windows in", "rejected", "rejected", "features/window"], rows)
 
 
-def measure(cascades: list[str], pictures: list[Any], scale_factor: float, verify: bool) -> tuple[Any, Any]:
+def measure(cascades: list[str], images: list[Any], scale_factor: float, verify: bool) -> tuple[Any, Any]:
     """Profiles by name and rule, and their plain figures."""
     profiles: dict[str, dict[str, RejectionProfile]] = {}
     results: dict[str, Any] = {}
@@ -131,8 +131,8 @@ def measure(cascades: list[str], pictures: list[Any], scale_factor: float, verif
         name = cascade.name.removeprefix("haarcascade_")
         profiles[name], results[name] = {}, {}
         for rule in ("opencv", "grid"):
-            profile = rejection_profile(cascade, pictures, scale_factor=scale_factor, rule=rule)
-            in_opencv = hits_in_opencv(cascade, pictures, scale_factor) if verify and rule == "opencv" else None
+            profile = rejection_profile(cascade, images, scale_factor=scale_factor, rule=rule)
+            in_opencv = hits_in_opencv(cascade, images, scale_factor) if verify and rule == "opencv" else None
             profiles[name][rule], results[name][rule] = profile, _figures(profile, in_opencv)
             print(f"{name}, {rule}: {profile.windows:,} windows, {profile.features_per_window:.2f} features each")
     return profiles, results
@@ -156,16 +156,16 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.images:
         paths = list_images(args.images)
-        pictures = [read_gray(path) for path in paths]
+        images = [read_gray(path) for path in paths]
         data = {"name": Path(args.images).name, "pictures": len(paths), "sha256": _runner.data_hash(paths)}
     else:
         found = photos()
-        pictures = list(found.values())
+        images = list(found.values())
         data = {"name": "scikit-image: " + ", ".join(found), "pictures": len(found)}
-        data["sha256"] = _runner.array_hash(pictures)
-    data["megapixels"] = round(float(sum(np.prod(p.shape) for p in pictures)) / 1e6, 3)
+        data["sha256"] = _runner.array_hash(images)
+    data["megapixels"] = round(float(sum(np.prod(p.shape) for p in images)) / 1e6, 3)
     verify = hasattr(cv2, "CascadeClassifier")
-    profiles, results = measure(args.cascade or _runner.available(CASCADES), pictures, args.scale_factor, verify)
+    profiles, results = measure(args.cascade or _runner.available(CASCADES), images, args.scale_factor, verify)
     folder = Path(args.output)
     result = {"scale_factor": args.scale_factor, "cascades": results}
     path = _runner.write_result("rejection", result, data=data, folder=folder)

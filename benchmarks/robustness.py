@@ -1,4 +1,4 @@
-"""Attack the readers and commands with a hundred thousand spoilt inputs, and kill training runs at injected points.
+"""Attack the readers and commands with a hundred thousand corrupt inputs, and kill training runs at injected points.
 
 Inputs that are not refused in one line or used rightly are kept below FOLDER/failing, which lies outside the project.
 Nothing may crash, take more than two seconds of processor time or more than 512 MB. A campaign that was stopped resumes

@@ -269,8 +269,8 @@ def clocked(models: Models, draft: NGrams, heavy: NGrams, rule: TokenRule | None
         for _ in range(50):
             asked(prompt)
         return {"seconds": (time.perf_counter() - start) / 50, "modelled": HEAVY_SECONDS, "shown": HEAVY_SECONDS}
-    cheap, dear = slow(draft, HEAVY_SECONDS * DRAFT_TIME), slow(heavy.of_all, HEAVY_SECONDS)
-    pair = SpeculativeTokens(cheap, dear, rule, steps=STEPS, batched=True)
+    cheap, costly = slow(draft, HEAVY_SECONDS * DRAFT_TIME), slow(heavy.of_all, HEAVY_SECONDS)
+    pair = SpeculativeTokens(cheap, costly, rule, steps=STEPS, batched=True)
     start = time.perf_counter()
     events, first = [], None
     for event in pair.run(prompt, n, seed=31):
@@ -370,9 +370,9 @@ def plot(path: Path, figures: dict[str, Any]) -> None:
         orders = f"{curve['draft_alone']['order']}-grams draft, {curve['heavy_alone']['order']}-grams verify"
         axes[1].set_title(orders)
     rows[0][0].legend(fontsize=8)
-    beside = path.with_name(f"{path.stem}.part.png")
-    figure.savefig(beside, dpi=110)
-    beside.replace(path)
+    partial = path.with_name(f"{path.stem}.part.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(path)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """What drafting every frame and verifying every k-th brings over either detector alone, and over the k-th frames alone.
 
-    python -m benchmarks.speculative_frames DATASET --yunet MODEL.onnx [--pictures N]
+    python -m benchmarks.speculative_frames DATASET --yunet MODEL.onnx [--images N]
 
 The shots are simulated: over each labelled photo a window of 3/4 of its size moves from corner to corner in 30 frames,
 with sensor noise of its own in each, so that every frame's faces are known; a real video would need each frame
@@ -30,9 +30,9 @@ from vj.datasets.formats import read_labelled
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, match
-from vj.evaluation.measure import cascade_detector, yunet_detector
+from vj.evaluation.measure import cascade_detector, measurable
 from vj.images import read_bgr
-from vj.tiers import Drafted, SpeculativeFrames, collect
+from vj.tiers import Drafted, SpeculativeFrames, YuNet, collect
 
 FRAMES, WINDOW, NOISE = 30, 0.75, 6.0
 EVERY = (1, 2, 3, 5, 8, 15, 30)
@@ -51,10 +51,10 @@ class Shot:
     truth: list[Truth]
 
 
-def shots(pictures: Sequence[Any]) -> Iterator[Shot]:
+def shots(labelled_images: Sequence[Any]) -> Iterator[Shot]:
     """Move a window over each image."""
-    for number, picture in enumerate(pictures):
-        image = read_bgr(picture.path)
+    for number, one in enumerate(labelled_images):
+        image = read_bgr(one.path)
         rng = np.random.default_rng(number)
         height, width = (int(WINDOW * side) for side in image.shape[:2])
         room = np.array([image.shape[1] - width, image.shape[0] - height])
@@ -64,24 +64,13 @@ def shots(pictures: Sequence[Any]) -> Iterator[Shot]:
             x, y = np.rint(room * np.abs(first - share)).astype(int)
             frame = image[y : y + height, x : x + width] + rng.normal(0, NOISE, (height, width, 3))
             frames.append(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
-            boxes = picture.boxes - [x, y, 0, 0]
+            boxes = one.boxes - [x, y, 0, 0]
             low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, :2] + boxes[:, 2:], [width, height])
             visible = np.clip(high - low, 0, None).prod(1) / np.maximum(boxes[:, 2:].prod(1), 1)
             inside = visible > 0
             # A face that the border cuts counts neither way.
             truth.append(Truth(boxes[inside], visible[inside] < 0.8))
         yield Shot(frames, truth)
-
-
-def smaller(detect: Detect, share: float) -> Detect:
-    """Run a detector on a smaller image."""
-    import cv2
-
-    def run(image: Any) -> Found:
-        found = detect(cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA))
-        return Found(found.boxes / share, found.scores)
-
-    return run
 
 
 def detections(found: Found, least: float) -> Detections:
@@ -122,22 +111,22 @@ def speculated(
 ) -> tuple[Any, Any]:
     """Return what is shown at once in every frame, and what stands in the end."""
     shown, stands = [], []
-    for cheap, dear, shot in zip(light, heavy, all_shots, strict=True):
+    for cheap, costly, shot in zip(light, heavy, all_shots, strict=True):
         # Frames are images, which the corrections look into, so the answers go by identity.
         number = {id(frame): k for k, frame in enumerate(shot.frames)}
-        draft, verify = (lambda f, n=number, c=cheap: c[n[id(f)]]), (lambda f, n=number, d=dear: d[n[id(f)]])
+        draft, verify = (lambda f, n=number, c=cheap: c[n[id(f)]]), (lambda f, n=number, d=costly: d[n[id(f)]])
         events = list(SpeculativeFrames(draft, verify, every=every).run(shot.frames))
         shown.append([event.value for event in events if isinstance(event, Drafted)])
         stands.append(collect(events).values)
     return shown, stands
 
 
-def measure(pictures: Sequence[Any], yunet: str) -> dict[str, Any]:
-    all_shots = list(shots(pictures))
-    full = yunet_detector(yunet, SCORE["yunet"])
+def measure(labelled_images: Sequence[Any], yunet: str) -> dict[str, Any]:
+    all_shots = list(shots(labelled_images))
+    full = measurable(YuNet(yunet, score_threshold=SCORE["yunet"]))
     detectors = {
         "YuNet": (full, SCORE["yunet"]),
-        "YuNet at 1/4": (smaller(yunet_detector(yunet, SCORE["yunet"]), 0.25), SCORE["yunet"]),
+        "YuNet at 1/4": (measurable(YuNet(yunet, scale=0.25, score_threshold=SCORE["yunet"])), SCORE["yunet"]),
         "frontalface": (cascade_detector(load("frontalface"), min_size=24, threads=1), SCORE["cascade"]),
     }
     found, seconds = {}, {}
@@ -189,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speculative_frames", description=first)
     parser.add_argument("dataset", metavar="DATASET", help="labelled photos, as for vj-evaluate")
     parser.add_argument("--yunet", required=True, metavar="MODEL.onnx", help="the heavy detector")
-    parser.add_argument("--pictures", type=int, default=80, metavar="N", help="most photos, evenly taken; default 80")
+    parser.add_argument("--images", type=int, default=80, metavar="N", help="most photos, evenly taken; default 80")
     parser.add_argument("--output", type=Path, default=_runner.RESULTS, metavar="DIR", help="where the JSON goes")
     return _runner.run("speculative_frames", _run, parser.parse_args(argv))
 
@@ -198,13 +187,13 @@ def _run(args: argparse.Namespace) -> int:
     import cv2
 
     cv2.setNumThreads(1)
-    labelled = [picture for picture in read_labelled(args.dataset) if len(picture.boxes)]
+    labelled = [one for one in read_labelled(args.dataset) if len(one.boxes)]
     if not labelled:
         raise InputError(f"{args.dataset}: expected labelled faces, got none")
-    taken = sorted({int(k) for k in np.linspace(0, len(labelled) - 1, min(args.pictures, len(labelled)))})
-    pictures = [labelled[k] for k in taken]
-    figures = measure(pictures, args.yunet)
-    paths = [picture.path for picture in pictures]
+    taken = sorted({int(k) for k in np.linspace(0, len(labelled) - 1, min(args.images, len(labelled)))})
+    labelled_images = [labelled[k] for k in taken]
+    figures = measure(labelled_images, args.yunet)
+    paths = [one.path for one in labelled_images]
     name = f"shots over photos of {Path(args.dataset).name}"
     data = {"name": name, "pictures": len(paths), "sha256": _runner.data_hash(paths)}
     written = _runner.write_result("speculative_frames", figures, data=data, folder=args.output)

@@ -3,7 +3,7 @@
 One process calls ours and cv2's in turn, warm; a figure is the median of seven. Before anything is timed, both must
 have found the same boxes. Two faces near the camera take longest; there the packaged cascade also meets YuNet, if its
 model is given with ``--yunet``, from 24 and from 80 px. Also: the pyramid alone, whole processes of `vj-detect` with
-kernels cached and without, and the memory that one picture of 48 million pixels takes. Needs opencv-python 4.
+kernels cached and without, and the memory that one image of 48 million pixels takes. Needs opencv-python 4.
 """
 
 from __future__ import annotations
@@ -103,16 +103,16 @@ def detection() -> list[dict[str, Any]]:
     for name in _runner.available(CASCADES):
         cascade, peer = vj.load(name), opencv_classifier(name)
         for size_name, size in SIZES.items():
-            pictures = frames(size)
+            photos = frames(size)
             for least in MIN_SIZES:
                 for threads in CASCADES[name]:
                     row = {"cascade": name, "size": size_name, "min_size": least, "threads": threads}
-                    rows.append(row | compare(cascade, peer, pictures, (least, least), threads))
+                    rows.append(row | compare(cascade, peer, photos, (least, least), threads))
                     print(f"{name} {size_name} {least} {threads}: {rows[-1]['ratio']:.2f}", file=sys.stderr)
     return rows
 
 
-def compare(cascade: Cascade, peer: Any, pictures: list[Gray], least: tuple[int, int], threads: int) -> dict[str, Any]:
+def compare(cascade: Cascade, peer: Any, photos: list[Gray], least: tuple[int, int], threads: int) -> dict[str, Any]:
     """Check that ours and cv2's find the same, then time them."""
     cv2.setNumThreads(threads)
     detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, min_size=least, threads=threads)
@@ -120,25 +120,25 @@ def compare(cascade: Cascade, peer: Any, pictures: list[Gray], least: tuple[int,
     def theirs(image: Gray) -> Any:
         return peer.detectMultiScale(image, SCALE_FACTOR, 3, 0, least)
 
-    for image in pictures:
+    for image in photos:
         check_equal(detector.detect(image).boxes, theirs(image), cascade.name, threads == 1)  # type: ignore[arg-type]
-    return timing(lambda: [detector.detect(p) for p in pictures], lambda: [theirs(p) for p in pictures])
+    return timing(lambda: [detector.detect(p) for p in photos], lambda: [theirs(p) for p in photos])
 
 
 def packaged() -> dict[str, Any]:
     """Time the packaged cascade against alt2 in cv2, each from its own window on, one thread, 640x480."""
     cv2.setNumThreads(1)
-    pictures = frames((640, 480))
+    photos = frames((640, 480))
     cascade, peer = vj.load(stock.DEFAULT), opencv_classifier("frontalface_alt2")
     own = opencv_classifier(stock.DEFAULT)
     detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, min_size=cascade.window, threads=1)
-    for image in pictures:
+    for image in photos:
         theirs = own.detectMultiScale(image, SCALE_FACTOR, detector.min_neighbors, 0, cascade.window)
         check_equal(detector.detect(image).boxes, theirs, stock.DEFAULT, True)  # type: ignore[arg-type]
     least = peer.getOriginalWindowSize()
     return timing(
-        lambda: [detector.detect(p) for p in pictures],
-        lambda: [peer.detectMultiScale(p, SCALE_FACTOR, 3, 0, least) for p in pictures],
+        lambda: [detector.detect(p) for p in photos],
+        lambda: [peer.detectMultiScale(p, SCALE_FACTOR, 3, 0, least) for p in photos],
     )
 
 
@@ -209,27 +209,27 @@ def pyramid() -> list[dict[str, Any]]:
     cv2.setNumThreads(1)
     rows = []
     for name, size in SIZES.items():
-        pictures = frames(size)
+        photos = frames(size)
         found = levels(size, (24, 24), SCALE_FACTOR)
         found = [level for level in found if level.rows > 0 and level.columns > 0]
         space = Workspace()
 
-        def ours(found: list[Level] = found, pictures: list[Gray] = pictures, space: Workspace = space) -> None:
-            for image in pictures:
+        def ours(found: list[Level] = found, photos: list[Gray] = photos, space: Workspace = space) -> None:
+            for image in photos:
                 for level in found:
                     for band in bands(level):
                         level.planes(image, band, layout(level.size[0], level.stride, False), space)
 
         out = [tuple(np.empty((h + 1, w + 1), np.int32) for _ in range(2)) for w, h in (lv.size for lv in found)]
 
-        def theirs(found: list[Level] = found, pictures: list[Gray] = pictures, out: Any = out) -> None:
-            for image in pictures:
+        def theirs(found: list[Level] = found, photos: list[Gray] = photos, out: Any = out) -> None:
+            for image in photos:
                 for level, (sums, squares) in zip(found, out, strict=True):
                     resized = cv2.resize(image, level.size, interpolation=cv2.INTER_LINEAR_EXACT)
                     cv2.integral2(resized, sums, squares, cv2.CV_32S, cv2.CV_32S)
 
         for level in found:
-            check_planes(level, pictures[0])
+            check_planes(level, photos[0])
         megapixels = sum(level.size[0] * level.size[1] for level in found) / 1e6
         rows.append({"size": name, "levels": len(found), "megapixels": megapixels} | timing(ours, theirs))
     return rows
@@ -305,17 +305,17 @@ _LARGE_CV2 = "import sys, numpy, cv2; cv2.CascadeClassifier(sys.argv[2]).detectM
 
 
 def memory() -> dict[str, Any]:
-    """Measure the peak memory of processes that find faces in one large grey picture, itself included."""
+    """Measure the peak memory of processes that find faces in one large grey image, itself included."""
     name = "frontalface_default"
     with tempfile.TemporaryDirectory() as folder:
         image = cv2.resize(frames((640, 480))[0], LARGE, interpolation=cv2.INTER_CUBIC)
-        array, picture = Path(folder) / "large.npy", Path(folder) / "large.png"
+        array, path = Path(folder) / "large.npy", Path(folder) / "large.png"
         np.save(array, image)
-        cv2.imwrite(str(picture), image)
+        cv2.imwrite(str(path), image)
         commands = {
             "detector": [sys.executable, "-c", _LARGE_OURS, str(array), name],
             "cv2": [sys.executable, "-c", _LARGE_CV2, str(array), str(stock.find(name))],
-            "vj_detect": [sys.executable, "-m", "vj.cli.detect", str(picture), "--cascade", name],
+            "vj_detect": [sys.executable, "-m", "vj.cli.detect", str(path), "--cascade", name],
         }
         peaks = {key: run(command)[2] / 1e9 for key, command in commands.items()}
     return {"size": list(LARGE), "cascade": name, "peak_gb": peaks}

@@ -2,8 +2,8 @@
 
     python -m benchmarks.training DIR
 
-DIR holds the workload: ``pos24.vec`` (faces of 24x24) and ``bg.txt`` (a list of pictures without any), which OpenCV's
-trainer was timed on. The larger workload is made from the same pictures: 7,000 jittered faces and as many
+DIR holds the workload: ``pos24.vec`` (faces of 24x24) and ``bg.txt`` (a list of images without any), which OpenCV's
+trainer was timed on. The larger workload is made from the same images: 7,000 jittered faces and as many
 windows of the backgrounds.
 """
 
@@ -84,7 +84,7 @@ HIT_RATES = (0.9, 0.95, 0.98)
 def quality(folder: Path, workers: Workers, splits: int = 4) -> dict[str, Any]:
     """Compare held-out false alarm rates of one hard stage, fast against exact, at the same held-out hit rate.
 
-    The stage follows three others; its samples and those it is tested on come from other faces and other pictures. Each
+    The stage follows three others; its samples and those it is tested on come from other faces and other images. Each
     split holds out another quarter of the faces; the ratio is the geometric mean over splits and hit rates.
     """
     runs = [_split(folder, workers, k, splits) for k in range(splits)]
@@ -101,10 +101,10 @@ def quality(folder: Path, workers: Workers, splits: int = 4) -> dict[str, Any]:
 
 def _split(folder: Path, workers: Workers, k: int, splits: int) -> dict[str, Any]:
     faces = read_vec(folder / "pos24.vec", WINDOW)
-    pictures = find_backgrounds([str(folder / "bg.txt")]).items
+    backgrounds = find_backgrounds([str(folder / "bg.txt")]).items
     out = np.arange(len(faces)) % splits == k
-    away = [k % 2 == n % 2 for n in range(len(pictures))]
-    halves = [[p for p, test in zip(pictures, away, strict=True) if test == wanted] for wanted in (False, True)]
+    away = [k % 2 == n % 2 for n in range(len(backgrounds))]
+    halves = [[p for p, test in zip(backgrounds, away, strict=True) if test == wanted] for wanted in (False, True)]
     table = {"window": "24x24", "stages": 3, "positives_per_stage": 1000, "negatives_per_stage": 2000, "holdout": 0.0}
     config = TrainingConfig.from_mapping({**table, "search": "exact"})
     run = Training(config, positives=faces[~out], backgrounds=halves[0])
@@ -129,8 +129,8 @@ def _split(folder: Path, workers: Workers, k: int, splits: int) -> dict[str, Any
     return {"held_out": [int(out.sum()), len(negatives[1])], "exact": alarm(None), "fast": alarm(choose)}
 
 
-def _mine(pictures: Any, cascade: Any, count: int, workers: Workers) -> Any:
-    miner = Miner(Backgrounds(pictures), WINDOW, workers, seed=5, scale_factor=1.1, lbp=False)
+def _mine(backgrounds: Any, cascade: Any, count: int, workers: Workers) -> Any:
+    miner = Miner(Backgrounds(backgrounds), WINDOW, workers, seed=5, scale_factor=1.1, lbp=False)
     return miner.mine(cascade, count, 0.0).windows
 
 
@@ -266,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(args.folder)
     workers = Workers(2)
     try:
-        pictures = [Path(str(item)) for item in find_backgrounds([str(folder / "bg.txt")]).items]
+        backgrounds = [Path(str(item)) for item in find_backgrounds([str(folder / "bg.txt")]).items]
         figures = {
             "small": {
                 "basic_fast": whole_process(folder, "--features=basic", "--search=fast"),
@@ -285,8 +285,8 @@ def main(argv: list[str] | None = None) -> int:
         workers.close()
     data = {
         "name": "1,100 faces of 24x24",
-        "pictures": len(pictures),
-        "sha256": _runner.data_hash([folder / "pos24.vec", *pictures]),
+        "pictures": len(backgrounds),
+        "sha256": _runner.data_hash([folder / "pos24.vec", *backgrounds]),
     }
     path = _runner.write_result("training", figures, data=data, folder=Path(args.output))
     print(table(figures))

@@ -137,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
     paths = [large[k] for k in order.permutation(len(large))[:count]]
     others = [empty[k] for k in order.permutation(len(empty))[:count]]
     backgrounds = [stretched(read_bgr(path)) for path in others]
-    faces = [in_front(read_bgr(path), behind) for path, behind in zip(paths, backgrounds, strict=True)]
+    faces = [in_front(read_bgr(path), background) for path, background in zip(paths, backgrounds, strict=True)]
     figures = {
         "frontalface": measure(faces, backgrounds, None),
         "YuNet": measure(faces, backgrounds, YuNet(args.yunet)),

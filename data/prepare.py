@@ -266,7 +266,7 @@ def crops(folder: Path, files: list[Path]) -> str:
     return f"{len(files)} crops: vj-train --positives {{}}/images"
 
 
-def pictures(folder: Path, files: list[Path]) -> str:
+def images(folder: Path, files: list[Path]) -> str:
     """Images of anything: a flat folder `images`."""
     _flatten(folder, folder / "images", files, 1)
     return f"{len(files)} images: vj-train --backgrounds {{}}/images"
@@ -391,11 +391,11 @@ def _plain_label(text: str) -> str:
 
 def _prompts(files: list[Path], target: Path) -> int:
     """Gather RouteLLM's tables: whether Mixtral-8x7B and GPT-4 answer each prompt correctly; return the prompts."""
-    spoilt = set()
+    excluded = set()
     for path in files:
         if path.name == "contaminated_prompts.jsonl":
             lines = path.read_text(encoding="utf-8").splitlines()
-            spoilt |= {json.loads(line)["eval_prompt"] for line in lines if line.strip()}
+            excluded |= {json.loads(line)["eval_prompt"] for line in lines if line.strip()}
     rows = []
     for path in sorted(path for path in files if path.suffix == ".csv" and path.name != "meta.csv"):
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -407,7 +407,7 @@ def _prompts(files: list[Path], target: Path) -> int:
                 raise InputError(f"{path.name}: expected columns prompt, Mixtral-8x7B and GPT-4, got {columns[:4]}")
             kind, _, group = path.stem.partition("_")
             for row in reader:
-                if row["prompt"] not in spoilt:
+                if row["prompt"] not in excluded:
                     right = [int(row[c].strip().lower() in ("true", "1", "1.0")) for c in (weak, strong)]
                     rows.append([kind, "" if group == "responses" else group, row["prompt"], *right])
     if rows:
@@ -418,7 +418,7 @@ def _prompts(files: list[Path], target: Path) -> int:
 
 CONVERT: dict[str, Callable[[Path, list[Path]], str]] = {
     "crops": crops,
-    "pictures": pictures,
+    "images": images,
     "files": single,
     "library": library,
     "eyes": eyes,

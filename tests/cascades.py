@@ -35,7 +35,7 @@ def random_cascade(seed, *, kind="basic", nodes=(1,), window=(8, 9), stages=4, f
     features = pool.take(rng.choice(len(pool), 40))
     if kind == "odd":
         rects = np.array(features.rects)
-        # The first rectangle again, or one beside it, as second: corners that meet, cancel or double.
+        # The first rectangle again, or one next to it, as second: corners that meet, cancel or double.
         rects[::2, 1] = rects[::2, 0]
         rects[1::4, 1, 2:] = rects[1::4, 0, 2:] - rects[1::4, 1, :2] + rects[1::4, 0, :2]
         weights = np.array(features.weights)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 from cascades import random_cascade
-from pictures import photo
+from photos import photo
 
 from vj.cascade.opencv_xml import save
 from vj.images import write_image

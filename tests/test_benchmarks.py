@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cascades import random_cascade
-from pictures import gray, photo
+from photos import gray, photo
 from skimage import data
 
 from benchmarks import __main__ as everything
@@ -92,7 +92,7 @@ def test_rejection_is_verified_against_opencv(place, capsys):
 
 
 def test_rejection_says_so_if_opencv_differs():
-    """A count that is off by one must not go by: the table and the exit code depend on this mark."""
+    """A count that is off by one must be noticed: the table and the exit code depend on this mark."""
     profile = rejection.rejection_profile(random_cascade(9, window=(12, 12)), [gray("astronaut", (40, 40))])
     right = rejection._figures(profile, profile.passed.tolist())
     wrong = rejection._figures(profile, [int(profile.passed[0]) + 1, *profile.passed[1:].tolist()])
@@ -116,7 +116,7 @@ def test_packages_that_give_something_else_are_told(place, capsys, monkeypatch):
 @pytest.mark.opencv4
 def test_parity_of_a_cascade_and_what_it_says_of_another(place, capsys, monkeypatch):
     """The file written and the file read differ in one threshold: that must show in the table and the exit code."""
-    monkeypatch.setattr(parity, "pictures", lambda: {"photo": photo("astronaut")[:120, 150:300].copy()})
+    monkeypatch.setattr(parity, "photos", lambda: {"photo": photo("astronaut")[:120, 150:300].copy()})
     arguments = ["--cascade", str(place / "model.xml"), "--output", str(place / "out")]
     assert parity.main(arguments) == 0
     (row,) = _runner.read_result("parity", place / "out")["figures"]["cascades"]
@@ -156,9 +156,9 @@ def test_speed_is_measured_of_equal_results_only(monkeypatch):
     assert "two faces near, min. size 24, 2 threads: frontalface_alt2 against frontalface_alt2 in cv2" in shown
     assert all(row["ratio"] == row["peer_ms"] / row["vj_ms"] for row in figures["near"])
     cascade = random_cascade(9, window=(12, 12))
-    pictures = [gray("astronaut", (160, 120))]
+    images = [gray("astronaut", (160, 120))]
     with pytest.raises(speed.DifferenceError, match="random 9: expected the boxes of cv2"):
-        speed.compare(cascade, speed.opencv_classifier("frontalface_alt2"), pictures, (12, 12), 1)
+        speed.compare(cascade, speed.opencv_classifier("frontalface_alt2"), images, (12, 12), 1)
 
 
 @pytest.mark.opencv4
@@ -239,7 +239,7 @@ def test_rounds_and_mining_of_the_training_benchmark(tmp_path, monkeypatch):
 def test_plan_leaves_out_what_has_no_data(capsys):
     assert everything.main(["--list"]) == 0
     shown = capsys.readouterr().out
-    assert "accuracy : left out, needs labelled pictures" in shown
+    assert "accuracy : left out, needs labelled images" in shown
     assert everything.main(["--list", "--accuracy", "faces:frontal", "--yunet", "y.onnx"]) == 0
     assert "accuracy faces --output" in capsys.readouterr().out
 

@@ -120,9 +120,9 @@ def test_objects_are_not_counted_as_background():
     scanned, reached = count({})
     assert reached[-1] > 0
     # A box that touches no window changes nothing, whichever way windows are counted.
-    beside = count({0: np.array([[-50.0, -50, 10, 10]])})
-    assert beside[0] == scanned
-    assert beside[1].tolist() == reached.tolist()
+    outside = count({0: np.array([[-50.0, -50, 10, 10]])})
+    assert outside[0] == scanned
+    assert outside[1].tolist() == reached.tolist()
     masked = count({0: np.array([[75.0, 65, 100, 120]])})
     assert 0 < masked[0] < scanned
     assert masked[1][-1] < reached[-1] / 4

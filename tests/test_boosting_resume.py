@@ -40,12 +40,12 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     faces = np.rint(data.lfw_subset()[:100] * 255).astype(np.uint8)
     return faces, [data.gravel()[:150, :150], data.coffee()[:, :, 0], data.rocket()[:, :, 1]]
 
 
-def _run(pictures, folder, stop=None, watch=None, **changes):
+def _run(images, folder, stop=None, watch=None, **changes):
     """Train in this process; `stop` raises at that step of the progress. Returns the run and the number of steps.
 
     `watch` is called at each step of mining and boosting, once there is a checkpoint.
@@ -63,8 +63,8 @@ def _run(pictures, folder, stop=None, watch=None, **changes):
 
     run = Training(
         config,
-        positives=pictures[0],
-        backgrounds=pictures[1],
+        positives=images[0],
+        backgrounds=images[1],
         progress=progress,
         output=folder,
     )
@@ -80,42 +80,42 @@ def _plain(reports):
 @pytest.mark.parametrize(
     "changes", [{"pruning": 0.2}, {"features": "lbp", "stages": 2}, {"max_depth": 2, "boosting": "real"}]
 )
-def test_stopped_anywhere(pictures, tmp_path, monkeypatch, changes):
+def test_stopped_anywhere(images, tmp_path, monkeypatch, changes):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    whole, steps = _run(pictures, tmp_path / "whole", **changes)
+    whole, steps = _run(images, tmp_path / "whole", **changes)
     assert steps > 10
     for stop in [*range(2, steps, max(1, steps // 12)), steps]:
         folder = tmp_path / f"stop{stop}"
         with pytest.raises(Killed):
-            _run(pictures, folder, stop, **changes)
-        # A second interruption, soon after going on.
+            _run(images, folder, stop, **changes)
+        # A second interruption, soon after resuming.
         with pytest.raises(Killed):
-            _run(pictures, folder, 3, **changes)
-        run, _ = _run(pictures, folder, **changes)
+            _run(images, folder, 3, **changes)
+        run, _ = _run(images, folder, **changes)
         assert run.cascade == whole.cascade
         assert _plain(run.reports) == _plain(whole.reports)
         assert np.array_equal(run.negatives, whole.negatives)
 
 
-def test_a_finished_run_stays_finished(pictures, tmp_path):
-    run, _ = _run(pictures, tmp_path / "c")
-    again, _ = _run(pictures, tmp_path / "c")
+def test_a_finished_run_stays_finished(images, tmp_path):
+    run, _ = _run(images, tmp_path / "c")
+    again, _ = _run(images, tmp_path / "c")
     assert again.finished
     assert again.cascade == run.cascade
 
 
-def test_another_recipe_is_refused_with_the_differences(pictures, tmp_path):
-    _run(pictures, tmp_path / "c", stages=1)
+def test_another_recipe_is_refused_with_the_differences(images, tmp_path):
+    _run(images, tmp_path / "c", stages=1)
     with pytest.raises(InputError) as error:
-        _run(pictures, tmp_path / "c", stages=1, boosting="real", seed=9)
+        _run(images, tmp_path / "c", stages=1, boosting="real", seed=9)
     assert 'boosting: "real", not "gentle"; seed: 9, not 1' in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="positives: other images"):
-        _run((pictures[0][::-1].copy(), pictures[1]), tmp_path / "c", stages=1)
+        _run((images[0][::-1].copy(), images[1]), tmp_path / "c", stages=1)
     with pytest.raises(InputError, match="backgrounds: other images"):
-        _run((pictures[0], pictures[1][:2]), tmp_path / "c", stages=1)
+        _run((images[0], images[1][:2]), tmp_path / "c", stages=1)
     # Threads and memory change no result and may change.
-    _run(pictures, tmp_path / "c", stages=1, threads=1, memory_mb=8000)
+    _run(images, tmp_path / "c", stages=1, threads=1, memory_mb=8000)
 
 
 def _spoil(folder, change, data=None):
@@ -130,9 +130,9 @@ def _spoil(folder, change, data=None):
     path.write_text(json.dumps(table))
 
 
-def _refused(pictures, folder, words=""):
+def _refused(images, folder, words=""):
     with pytest.raises(InputError, match="expected a checkpoint that can be resumed") as error:
-        _run(pictures, folder, stages=2)
+        _run(images, folder, stages=2)
     text = str(error.value)
     assert words in text
     assert "--restart" in text
@@ -141,7 +141,7 @@ def _refused(pictures, folder, words=""):
 
 
 @pytest.fixture(scope="module")
-def stopped(pictures, tmp_path_factory):
+def stopped(images, tmp_path_factory):
     """Checkpoints of a run of two stages: in the second one's mining, its boosting, and at its end."""
     folder = tmp_path_factory.mktemp("stopped")
     seen = []
@@ -157,7 +157,7 @@ def stopped(pictures, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-        _run(pictures, folder / "finished", watch=watch, stages=2)
+        _run(images, folder / "finished", watch=watch, stages=2)
     assert seen == ["mining", "boosting"]
     return folder
 
@@ -175,19 +175,19 @@ def stopped(pictures, tmp_path_factory):
         ("null", ""),
     ],
 )
-def test_a_state_that_is_no_checkpoint(pictures, stopped, tmp_path, text, words):
+def test_a_state_that_is_no_checkpoint(images, stopped, tmp_path, text, words):
     folder = shutil.copytree(stopped / "finished", tmp_path / "c")
     (folder / "checkpoint/state.json").write_bytes(text.encode("latin-1"))
-    _refused(pictures, folder, words)
+    _refused(images, folder, words)
 
 
-def test_a_state_that_is_no_file_or_too_large(pictures, stopped, tmp_path, monkeypatch):
+def test_a_state_that_is_no_file_or_too_large(images, stopped, tmp_path, monkeypatch):
     folder = shutil.copytree(stopped / "finished", tmp_path / "c")
     monkeypatch.setattr("vj.boosting.checkpoint._STATE_BYTES", 100)
-    _refused(pictures, folder, "of at most 100 bytes")
+    _refused(images, folder, "of at most 100 bytes")
     (folder / "checkpoint/state.json").unlink()
     os.mkfifo(folder / "checkpoint/state.json")
-    _refused(pictures, folder, "a pipe")
+    _refused(images, folder, "a pipe")
 
 
 def _set(*keys):
@@ -254,10 +254,10 @@ def _set(*keys):
     ],
     ids=lambda change: change.__name__[:60],
 )
-def test_what_no_run_can_have_written_is_refused_in_one_line(pictures, stopped, tmp_path, phase, change):
+def test_what_no_run_can_have_written_is_refused_in_one_line(images, stopped, tmp_path, phase, change):
     folder = shutil.copytree(stopped / phase, tmp_path / "c")
     _spoil(folder, change)
-    _refused(pictures, folder)
+    _refused(images, folder)
 
 
 def _npy(array):
@@ -293,14 +293,14 @@ def _lying(shape, data=b""):
     ],
     ids=range(13),
 )
-def test_headers_that_lie_about_the_negatives(pictures, stopped, tmp_path, data, words):
+def test_headers_that_lie_about_the_negatives(images, stopped, tmp_path, data, words):
     folder = shutil.copytree(stopped / "boosting", tmp_path / "c")
     # As many as the rest of the state has: the header must be what is refused.
     _spoil(folder, lambda table: None, data)
-    _refused(pictures, folder, words)
+    _refused(images, folder, words)
 
 
-def test_too_few_negatives_for_the_run_that_wrote_them(pictures, stopped, tmp_path):
+def test_too_few_negatives_for_the_run_that_wrote_them(images, stopped, tmp_path):
     """Counts that agree with each other, but boosting begins with fewer only when all backgrounds are used up."""
     folder = shutil.copytree(stopped / "boosting", tmp_path / "c")
     (path,) = (folder / "checkpoint").glob("negatives-*.npy")
@@ -308,11 +308,11 @@ def test_too_few_negatives_for_the_run_that_wrote_them(pictures, stopped, tmp_pa
     few = np.load(path)[: kept + 5]
     assert len(few) < RECIPE["negatives_per_stage"]
     _spoil(folder, lambda table: None, _npy(few))
-    _refused(pictures, folder, f"{kept + 5} of 150 negatives, with backgrounds left")
+    _refused(images, folder, f"{kept + 5} of 150 negatives, with backgrounds left")
 
 
-def test_any_value_of_a_checkpoint_may_be_wrong(pictures, stopped, tmp_path):
-    """Seeded: one value after another replaced by an odd one; the run is refused in one line or goes on to its end."""
+def test_any_value_of_a_checkpoint_may_be_wrong(images, stopped, tmp_path):
+    """Seeded: each value in turn replaced by an odd one; the run is refused in one line or ends as usual."""
     rng = random.Random(5)
     odd = [None, True, -1, 0, 1, 3, 2**31, 2**63, 1e308, -0.5, "", "x", [], {}, [[]], float("nan"), float("-inf")]
     refused = 0
@@ -329,41 +329,41 @@ def test_any_value_of_a_checkpoint_may_be_wrong(pictures, stopped, tmp_path):
 
         _spoil(folder, change)
         try:
-            _run(pictures, folder, stages=2)
+            _run(images, folder, stages=2)
         except InputError as error:
             refused += 1
             assert "\n" not in str(error)
     assert 30 < refused < 60
 
 
-def test_an_array_that_is_not_the_checkpoints_is_refused(pictures, tmp_path):
+def test_an_array_that_is_not_the_checkpoints_is_refused(images, tmp_path):
     """In containers process ids recur: names made of them let a resumed run overwrite the array of the state."""
-    _run(pictures, tmp_path / "c", stages=2)
+    _run(images, tmp_path / "c", stages=2)
     (path,) = (tmp_path / "c/checkpoint").glob("negatives-*.npy")
     assert str(os.getpid()) not in path.name.split("-")
     for content in (b"", path.read_bytes()[:-1] + b"x"):
         path.write_bytes(content)
-        _refused(pictures, tmp_path / "c", "another array of negatives")
+        _refused(images, tmp_path / "c", "another array of negatives")
 
 
-def test_what_a_killed_run_was_writing_in_its_folder_goes(pictures, tmp_path):
+def test_what_a_killed_run_was_writing_in_its_folder_goes(images, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     mine = {".vj-0123456789abcdef.tmp", ".vj-00112233445566aa.png", "cascade.xml", "notes.tmp", ".vj-my-notes.tmp"}
     for name in mine:
         (out / name).write_text("begun")
     config = TrainingConfig.from_mapping({**RECIPE, "output": str(out)})
-    list(vj.Training(config, positives=pictures[0], backgrounds=pictures[1]))
+    list(vj.Training(config, positives=images[0], backgrounds=images[1]))
     left = {path.name for path in out.iterdir()}
     assert {"cascade.xml", "notes.tmp", ".vj-my-notes.tmp"} <= left
     assert not left & {".vj-0123456789abcdef.tmp", ".vj-00112233445566aa.png"}
 
 
-def test_what_a_killed_run_was_writing_goes(pictures, tmp_path):
+def test_what_a_killed_run_was_writing_goes(images, tmp_path):
     folder = tmp_path / "c/checkpoint"
     folder.mkdir(parents=True)
     (folder / ".vj-0123456789abcdef.tmp").touch()
-    _run(pictures, tmp_path / "c", stages=1)
+    _run(images, tmp_path / "c", stages=1)
     assert len(list(folder.iterdir())) == 2
 
 
@@ -371,9 +371,9 @@ def test_what_a_killed_run_was_writing_goes(pictures, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, pictures):
-    root = tmp_path_factory.mktemp("pictures")
-    for name, items in (("faces", pictures[0]), ("photos", pictures[1])):
+def folder(tmp_path_factory, images):
+    root = tmp_path_factory.mktemp("images")
+    for name, items in (("faces", images[0]), ("photos", images[1])):
         (root / name).mkdir()
         for k, item in enumerate(items):
             cv2.imwrite(str(root / name / f"{k:03d}.png"), item)
@@ -418,7 +418,7 @@ def test_killed_at_random_points(folder, tmp_path):
     assert not [p for p in out.rglob("*") if p.name.endswith(".tmp") and p.parent == out]
 
 
-def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pictures, folder, tmp_path, capsys):
+def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(images, folder, tmp_path, capsys):
     assert main([*_arguments(folder, tmp_path / "whole"), "--quiet"]) == 0
     out = tmp_path / "out"
     process = _start(_arguments(folder, out))
@@ -434,7 +434,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pi
             assert error.count("\n") == 1
         assert sorted(p.name for p in out.rglob("*")) == before
         with pytest.raises(InputError, match=f"in use by process {process.pid} on "):
-            _run(pictures, out)
+            _run(images, out)
     finally:
         process.send_signal(signal.SIGCONT)
         process.communicate()
@@ -443,9 +443,9 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_is_not_disturbed(pi
     assert not list(out.rglob(".*"))
 
 
-def test_restart_leaves_a_run_in_python_alone(pictures, folder, tmp_path, capsys):
+def test_restart_leaves_a_run_in_python_alone(images, folder, tmp_path, capsys):
     training = Training(
-        TrainingConfig.from_mapping(RECIPE), positives=pictures[0], backgrounds=pictures[1], output=tmp_path / "out"
+        TrainingConfig.from_mapping(RECIPE), positives=images[0], backgrounds=images[1], output=tmp_path / "out"
     )
     loop = iter(training)
     next(loop)

@@ -258,7 +258,7 @@ def test_the_overall_target_ends_the_training(faces, photos):
     assert 1 <= len(reports) < 9
     assert all(r.acceptance_ratio >= 0.3 for r in reports)
     assert "the overall_false_alarm_rate asked for is 3.0e-01" in next(text for text in reversed(notes) if text)
-    # What is told on the way is what is reported: hits, not only those that were taken.
+    # Progress reports the same as the result: hits, not only those that were taken.
     last = [s for s in steps if s.kind == "mining" and s.stage == len(reports) - 1][-1]
     assert last.hits / last.scanned == reports[-1].acceptance_ratio
 

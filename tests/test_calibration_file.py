@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade, stock
-from pictures import gray, photo
+from photos import gray, photo
 
 import vj
 from vj.cascade.calibration import MAX_KNOTS, ScoreCalibration, put_into

@@ -1,7 +1,7 @@
 import naive
 import numpy as np
 import pytest
-from pictures import gray
+from photos import gray
 from skimage.feature import haar_like_feature, haar_like_feature_coord
 
 from vj.cascade.haar import MAX_POOL, HaarFeatures, feature_pool, pool_keys, pool_size, pool_step

@@ -7,7 +7,7 @@ import naive
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade, softened
-from pictures import gray
+from photos import gray
 from scans import depths, scan
 
 import vj

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade
-from pictures import gray
+from photos import gray
 from scans import depths, scan
 
 import vj

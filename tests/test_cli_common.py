@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 from cascades import random_cascade
-from pictures import gray
+from photos import gray
 
 import vj
 from vj._files import replacing, write_bytes
@@ -203,3 +203,35 @@ def test_arguments_that_no_file_can_be_named_by_are_refused(arguments, capsys, m
     command, *rest = arguments
     assert importlib.import_module(f"vj.cli.{command}").main(rest) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"vj-{command}: expected arguments without NUL")
+
+
+FIRST_RUNS = {
+    "detect": ["a.png", "--cascade", "model.xml"],
+    "inspect": ["model.xml", "a.png"],
+    "watch": ["photos", "--cascade", "model.xml"],
+    "evaluate": ["model.xml", "--dataset", "boxes.csv"],
+    "calibrate": ["model.xml", "--dataset", "boxes.csv"],
+    "train": ["--demo", "--output", "out"],
+}
+
+
+@pytest.mark.parametrize("name", FIRST_RUNS)
+def test_a_first_run_says_so_before_the_compiler_is_even_imported(name, place, tmp_path):
+    """Importing it takes up to seconds: here it is replaced by something that ends the process."""
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba/__init__.py").write_text("raise SystemExit(7)")
+    (tmp_path / "photos").mkdir()
+    for file in (place / "a.png", place / "model.xml"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "photos/a.png").write_bytes((place / "a.png").read_bytes())
+    (tmp_path / "boxes.csv").write_text("file,x,y,w,h\na.png,10,10,40,40\n")
+    paths = [str(tmp_path), str(Path(vj.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(paths)}
+    arguments = [sys.executable, "-m", f"vj.cli.{name}", *FIRST_RUNS[name]]
+    for cached, notices in ((False, 1), (True, 0)):
+        if cached:
+            (tmp_path / "cache/scanning_0").mkdir(parents=True)
+            (tmp_path / "cache/scanning_0/_kernels.scan-1.nbi").touch()
+        done = subprocess.run(arguments, cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True)
+        assert done.returncode == 7, done.stderr
+        assert done.stderr.count("compiling for this processor") == notices

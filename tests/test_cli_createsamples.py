@@ -95,7 +95,7 @@ def test_corners_are_those_of_a_turned_card_seen_from_near():
         distance = (3 + rng.uniform(-1, 1)) * 80
         for corner, got in zip(corners, quad, strict=True):
             point = rotation(x, y, z) @ np.append(corner - [40, 20], 0.0)
-            # The ray from a viewer in front of the card's centre through the point, cut with the picture plane.
+            # The ray from a viewer in front of the card's centre through the point, cut with the image plane.
             viewer = np.array([0, 0, -distance])
             t = distance / (point[2] + distance)
             np.testing.assert_allclose(got, (viewer + t * (point - viewer))[:2] + np.array([40, 20]), rtol=1e-9)

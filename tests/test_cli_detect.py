@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage
 from cascades import LBP_FILE, random_cascade
-from pictures import photo
+from photos import photo
 
 import vj
 from vj.cli.detect import main
@@ -25,14 +25,14 @@ def compiled():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures of which the second is none."""
+    """Three images of which the second is none."""
     write_image(tmp_path / "a.png", photo("astronaut")[:250, 100:350])
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"no image")
     write_image(tmp_path / "c.png", photo("coins"))
     return tmp_path
 
 
-def test_a_batch_goes_on_past_a_bad_picture_and_says_so_at_the_end(folder, capsys):
+def test_a_batch_continues_after_a_bad_image_and_says_so_at_the_end(folder, capsys):
     assert main([str(folder), str(folder / "nowhere.jpg"), "--cascade", str(LBP_FILE)]) == 1
     out, err = capsys.readouterr()
     records = [json.loads(line) for line in out.splitlines()]
@@ -70,7 +70,7 @@ def test_records_are_what_the_detector_finds(folder, capsys):
     assert drawn.shape == image.shape and (drawn != image).any()
 
 
-def test_pictures_of_one_name_and_the_pictures_own_folder(folder, capsys):
+def test_images_of_one_name_and_the_images_own_folder(folder, capsys):
     other = folder / "other"
     other.mkdir()
     write_image(other / "a.png", photo("coins"))
@@ -83,7 +83,7 @@ def test_pictures_of_one_name_and_the_pictures_own_folder(folder, capsys):
     assert "another folder" in capsys.readouterr().err
 
 
-def test_a_picture_smaller_than_the_window_is_named(folder, capsys):
+def test_an_image_smaller_than_the_window_is_named(folder, capsys):
     write_image(folder / "small.png", photo("coins")[:10, :50])
     assert main([str(folder / "small.png"), "--cascade", str(LBP_FILE)]) == 2
     assert "at least the window's 24x24 pixels, got 50x10" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cascades import random_cascade
-from pictures import photo
+from photos import photo
 
 from vj.boosting.positives import load_positives
 from vj.boosting.recipe import TrainingConfig
@@ -22,7 +22,7 @@ from vj.tiers import Regions
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with a cascade, two labelled pictures and one that cannot be read."""
+    """A folder with a cascade, two labelled images and one that cannot be read."""
     save(random_cascade(9, window=(12, 12)), tmp_path / "model.xml")
     (tmp_path / "set").mkdir()
     write_image(tmp_path / "set" / "a.png", photo("astronaut")[:120, 150:300])
@@ -74,7 +74,7 @@ def test_a_file_with_a_plus_in_its_name_is_one_detector(place, capsys):
     assert json.loads((place / "r.json").read_text())["detectors"][0]["name"] == "a+b"
 
 
-def test_a_picture_that_cannot_be_read_is_told_and_the_rest_measured(place, capsys):
+def test_an_image_that_cannot_be_read_is_reported_and_the_rest_measured(place, capsys):
     rows = [*json.loads((place / "set" / "annotations.json").read_text()), {"file": "gone.png", "faces": []}]
     (place / "set" / "annotations.json").write_text(json.dumps(rows))
     assert evaluate.main([str(place / "model.xml"), "--dataset", str(place / "set")]) == 1
@@ -121,7 +121,7 @@ def test_inspect_describes_and_measures(place, capsys):
     assert f"{cascade.n_stages} stages, {cascade.n_trees} weak classifiers (stumps)" in shown
     assert {p.name for p in out.iterdir()} == {"features.png", "rejection.png", "depth.png"}
     table = json.loads((place / "r.json").read_text())
-    counts = table["pictures"]
+    counts = table["images"]
     assert counts["entered"][0] + counts["flat"] == counts["windows"]
     assert counts["entered"][1:] == counts["passed"][:-1]
     # The printed table shows the same counts.
@@ -129,13 +129,13 @@ def test_inspect_describes_and_measures(place, capsys):
     assert f"{counts['passed'][-1]:,} windows pass all stages" in shown
 
 
-def test_inspect_without_pictures(place, capsys):
+def test_inspect_without_images(place, capsys):
     assert inspect.main([str(place / "model.xml")]) == 0
     assert "windows" not in capsys.readouterr().out.replace("window 12x12", "")
 
 
 def test_inspect_refuses_in_one_line(place, capsys):
-    (place / "bad.png").write_bytes(b"no picture")
+    (place / "bad.png").write_bytes(b"no image")
     write_image(place / "small.png", np.zeros((5, 5), np.uint8))
     for arguments in (
         ["nowhere.xml"],

@@ -35,8 +35,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     (folder / "faces").mkdir()
     (folder / "photos").mkdir()
     for k, face in enumerate(data.lfw_subset()[:100]):
@@ -46,13 +46,13 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def _arguments(pictures, out):
-    where = ["--positives", str(pictures / "faces"), "--backgrounds", str(pictures / "photos"), "--output", str(out)]
+def _arguments(images, out):
+    where = ["--positives", str(images / "faces"), "--backgrounds", str(images / "photos"), "--output", str(out)]
     return [*where, *SMALL]
 
 
-def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
-    assert main(_arguments(pictures, tmp_path / "out")) == 0
+def test_from_options_to_a_cascade(images, tmp_path, capsys):
+    assert main(_arguments(images, tmp_path / "out")) == 0
     out = tmp_path / "out"
     cascade = vj.load(out / "cascade.xml")
     assert cascade.n_stages == 2
@@ -60,15 +60,15 @@ def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
     reports = [json.loads(line) for line in (out / "report.jsonl").read_text().splitlines()]
     assert [r["weak_classifiers"] for r in reports] == cascade.stage_sizes.tolist()
     recipe = TrainingConfig.from_toml(out / "recipe.toml")
-    assert (recipe.stages, recipe.seed, recipe.positives[0].path) == (2, 3, str(pictures / "faces"))
+    assert (recipe.stages, recipe.seed, recipe.positives[0].path) == (2, 3, str(images / "faces"))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "stage 2:" in captured.err
     left = {"cascade.xml", "report.jsonl", "recipe.toml", "features.png", "stages.png", "positives.png"}
     assert left <= {p.name for p in out.iterdir()}
     held_out = {Path(name).name for name in (out / "held_out.txt").read_text().split()}
-    assert 0 < len(held_out) < len(list((pictures / "faces").iterdir()))
-    assert held_out <= {p.name for p in (pictures / "faces").iterdir()}
+    assert 0 < len(held_out) < len(list((images / "faces").iterdir()))
+    assert held_out <= {p.name for p in (images / "faces").iterdir()}
     # The recipe that was written trains the same cascade again.
     assert main([str(out / "recipe.toml"), "--output", str(tmp_path / "again"), "--threads", "1", "--quiet"]) == 0
     assert (tmp_path / "again/cascade.xml").read_bytes() == (out / "cascade.xml").read_bytes()
@@ -97,8 +97,8 @@ def test_from_options_to_a_cascade(pictures, tmp_path, capsys):
         (["--set", "positives.margin=3"], "expected positives.margin between -0.4 and 2.0, got 3.0"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, changes, message):
-    assert main([*_arguments(pictures, tmp_path / "out"), "--quiet", *changes]) == 2
+def test_bad_input_is_one_line_and_leaves_nothing(images, tmp_path, capsys, changes, message):
+    assert main([*_arguments(images, tmp_path / "out"), "--quiet", *changes]) == 2
     error = capsys.readouterr().err
     assert error.startswith("vj-train: ")
     assert message in error
@@ -106,8 +106,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(pictures, tmp_path, capsys, ch
     assert not (tmp_path / "out").exists()
 
 
-def test_soften_sets_thresholds_without_training(pictures, tmp_path, capsys):
-    given = [*_arguments(pictures, tmp_path / "out"), "--max-weak-count", "3,40", "--max-false-alarm-rate", "0.001"]
+def test_soften_sets_thresholds_without_training(images, tmp_path, capsys):
+    given = [*_arguments(images, tmp_path / "out"), "--max-weak-count", "3,40", "--max-false-alarm-rate", "0.001"]
     given += ["--set=holdout=0.5", "--jitter", "3"]
     assert main([*given, "--quiet"]) == 0
     again = [*given, "--soften", str(tmp_path / "out/cascade.xml")]
@@ -126,9 +126,9 @@ def test_soften_sets_thresholds_without_training(pictures, tmp_path, capsys):
     assert "expected a cascade of the recipe's window of 14x14, got 12x12" in capsys.readouterr().err
 
 
-def test_lists_for_stages_on_the_command_line(pictures, tmp_path):
+def test_lists_for_stages_on_the_command_line(images, tmp_path):
     changes = ["--max-weak-count", "2,3", "--max-false-alarm-rate", "0.001", "--quiet"]
-    assert main([*_arguments(pictures, tmp_path / "out"), *changes]) == 0
+    assert main([*_arguments(images, tmp_path / "out"), *changes]) == 0
     cascade = vj.load(tmp_path / "out/cascade.xml")
     assert cascade.stage_sizes.tolist() == [2, 3][: cascade.n_stages]
 
@@ -188,7 +188,7 @@ def test_help_fits_two_screens_and_lists_every_setting(capsys, monkeypatch):
         assert any(option and option in text for option in options), field.name
 
 
-def test_a_ctrl_c_that_python_ignores_still_stops(pictures, tmp_path, monkeypatch, capsys):
+def test_a_ctrl_c_that_python_ignores_still_stops(images, tmp_path, monkeypatch, capsys):
     """An interrupt that falls into a finalizer is printed and dropped; the next step must raise it again."""
 
     class Finalized:
@@ -206,7 +206,7 @@ def test_a_ctrl_c_that_python_ignores_still_stops(pictures, tmp_path, monkeypatc
 
     monkeypatch.setattr(Output, "write", write)
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    assert main([*_arguments(pictures, tmp_path / "out"), "--stages", "9"]) == 0
+    assert main([*_arguments(images, tmp_path / "out"), "--stages", "9"]) == 0
     assert "the same command resumes after them" in capsys.readouterr().err
     assert vj.load(tmp_path / "out/cascade.xml").n_stages == 1
 
@@ -238,13 +238,13 @@ def test_help_does_not_wait_for_the_compiler():
     assert "--max-false-alarm-rate" in done.stdout
 
 
-def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
+def test_names_that_are_not_utf_8_train_to_the_end(images, tmp_path):
     """Linux allows any bytes in a name; recipe and lists must hold them and read back."""
     root = os.fsencode(tmp_path) + b"/data\xff"
     try:
         for folder in (b"faces", b"photos"):
             Path(os.fsdecode(root + b"/" + folder)).mkdir(parents=True)
-            for path in sorted((pictures / os.fsdecode(folder)).iterdir()):
+            for path in sorted((images / os.fsdecode(folder)).iterdir()):
                 copy = root + b"/" + folder + b"/\xe9t\xe9 " + os.fsencode(path.name)
                 Path(os.fsdecode(copy)).write_bytes(path.read_bytes())
     except OSError:
@@ -275,14 +275,14 @@ def test_names_that_are_not_utf_8_train_to_the_end(pictures, tmp_path):
     train(*where[:2], "--backgrounds", str(tmp_path / "list.txt"), "--output", str(tmp_path / "listed"), *SMALL)
 
 
-def test_a_stage_is_one_short_line_and_more_with_verbose(pictures, tmp_path, capsys):
-    assert main([*_arguments(pictures, tmp_path / "out"), "--stages", "1"]) == 0
+def test_a_stage_is_one_short_line_and_more_with_verbose(images, tmp_path, capsys):
+    assert main([*_arguments(images, tmp_path / "out"), "--stages", "1"]) == 0
     (short,) = [line for line in capsys.readouterr().err.splitlines() if "stage 1:" in line and "hit rate" in line]
     rate = r"\d+\.\d %"
     pattern = rf"\[ +\d+\.\d s\] stage 1: \d+ weak classifiers?, hit rate {rate}, false alarms {rate}, "
     assert re.fullmatch(pattern + r"1 window in [\d,]+ left", short)
     assert len(short) < 100
-    assert main([*_arguments(pictures, tmp_path / "again"), "--stages", "1", "-v"]) == 0
+    assert main([*_arguments(images, tmp_path / "again"), "--stages", "1", "-v"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "stage 1:" in line and "hit rate" in line]
     assert lines[0].split("]", 1)[1] == short.split("]", 1)[1]
     assert re.search(r"\d+ positives \(hit rate .*\), \d+ held out, \d+ negatives from [\d,]+ windows", lines[1])

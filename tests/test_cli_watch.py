@@ -13,19 +13,20 @@ import cv2
 import numpy as np
 import pytest
 from cascades import random_cascade
-from pictures import photo
+from photos import photo
 
 from vj.cascade.opencv_xml import save
 from vj.cli import watch
 from vj.cli._commands import Commands
 from vj.errors import InputError
-from vj.images import read_frames, write_image
+from vj.images import write_image
+from vj.videos import read_frames
 
 SIZE = (240, 180)
 FACE = range(10, 22)
 
 
-def picture(k):
+def shot(k):
     """Image k: noise on a photo without a face, and in front of it a face in the images of `FACE`."""
     image = cv2.resize(photo("coffee"), SIZE, interpolation=cv2.INTER_AREA)
     if k in FACE:
@@ -41,7 +42,7 @@ def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "face.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, SIZE)
     for k in range(40):
-        writer.write(picture(k))
+        writer.write(shot(k))
     writer.release()
     return path
 
@@ -107,12 +108,12 @@ def test_the_heavy_tier_decides(tmp_path, video, capfd):
     assert report["tiers"][3]["name"] == "blind" and report["tiers"][3]["passed"] == 0
 
 
-def test_a_folder_with_a_spoilt_image_and_a_watch_that_ends_awake(tmp_path, recorder, capfd):
+def test_a_folder_with_a_corrupt_image_and_a_watch_that_ends_awake(tmp_path, recorder, capfd):
     command, log = recorder
     folder = tmp_path / "images"
     folder.mkdir()
     for k in range(FACE.start - 3, FACE.start + 3):
-        write_image(folder / f"{k:03d}.png", picture(k))
+        write_image(folder / f"{k:03d}.png", shot(k))
     (folder / "008b.png").write_bytes(b"no image")
     code, (report,), err = run(capfd, folder, "--run", command)
     assert code == 1 and "008b.png: expected an image" in err
@@ -141,13 +142,13 @@ def test_a_command_that_fails_is_reported_and_ends_nothing(video, capfd, command
         ["nowhere.avi"],
         ["99"],
         ["empty"],
-        ["spoilt.avi"],
+        ["corrupt.avi"],
         ["/dev/null"],
         ["VIDEO", "--run", "'"],
         ["VIDEO", "--run", " "],
         ["VIDEO", "--cascade", "nowhere.xml"],
         ["VIDEO", "--heavy", "nowhere.onnx"],
-        ["VIDEO", "--heavy", "spoilt.onnx"],
+        ["VIDEO", "--heavy", "corrupt.onnx"],
         ["VIDEO", "--heavy", "nowhere.dat"],
         ["VIDEO", "--sleep-after", "0"],
         ["VIDEO", "--wake-after", "3/2"],
@@ -159,7 +160,7 @@ def test_a_command_that_fails_is_reported_and_ends_nothing(video, capfd, command
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, video, capfd, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    for name in ("spoilt.avi", "spoilt.onnx"):
+    for name in ("corrupt.avi", "corrupt.onnx"):
         (tmp_path / name).write_bytes(bytes(range(256)) * 20)
     save(random_cascade(0), tmp_path / "plain.xml")
     assert watch.main([str(video) if a == "VIDEO" else a for a in arguments]) == 2
@@ -182,7 +183,7 @@ def test_a_signal_ends_it_with_the_report(tmp_path, video, number):
     for k in range(5000):
         (folder / f"{k:04d}.png").symlink_to(tmp_path / f"{k % 2}.png")
     for k in range(2):
-        write_image(tmp_path / f"{k}.png", picture(FACE.start + 5 * k))
+        write_image(tmp_path / f"{k}.png", shot(FACE.start + 5 * k))
     code = "import sys; from vj.cli.watch import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, str(folder), "-v", "--wake-after", "1", "--threads", "1"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -214,12 +215,12 @@ def test_a_source_is_opened_at_once_and_read_frame_by_frame(tmp_path, video, mon
     frames = list(read_frames(video))
     assert [f.number for f in frames] == list(range(40))
     assert frames[25].seconds == pytest.approx(2.5) and frames[0].image.shape == (180, 240, 3)
-    assert np.abs(frames[3].image.astype(int) - picture(3)).mean() < 6
-    write_image(tmp_path / "b.png", picture(0))
+    assert np.abs(frames[3].image.astype(int) - shot(3)).mean() < 6
+    write_image(tmp_path / "b.png", shot(0))
     (tmp_path / "a.jpg").write_bytes(b"")
     first, second = read_frames(tmp_path)
     assert first.image is None and "a.jpg" in first.error and first.seconds is None
-    np.testing.assert_array_equal(second.image, picture(0))
+    np.testing.assert_array_equal(second.image, shot(0))
     for source, message in ((77, "camera 77"), ("77", "camera 77"), (tmp_path / "no", "nothing there")):
         with pytest.raises(InputError, match=message):
             read_frames(source)

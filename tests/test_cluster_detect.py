@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from cascades import LBP_FILE
-from pictures import photo
+from photos import photo
 
 import vj
 from vj.cli.detect import main

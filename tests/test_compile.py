@@ -108,11 +108,11 @@ def test_full_disk_compiles_in_memory(place):
     assert start(place)[0] == 1
 
 
-def test_spoilt_cache_is_compiled_again(place):
+def test_corrupt_cache_is_compiled_again(place):
     (place / "__pycache__").unlink()
     _, where, _ = start(place)
     for file in where.glob("*.nb?"):
-        file.write_bytes(file.read_bytes()[:-20] + b"spoilt")
+        file.write_bytes(file.read_bytes()[:-20] + b"corrupt")
     assert start(place)[0] == 0
     assert start(place) == (1, where, "")
 
@@ -130,3 +130,40 @@ def test_a_change_in_a_file_that_kernels_come_from_is_noticed(place):
     assert [start(place, run)[0] for _ in range(2)] == [0, 1]
     (folder / "helper.py").write_text(f"{helper}x + x + 0\n")
     assert [start(place, run)[0] for _ in range(2)] == [0, 1]
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from typing import NamedTuple
+import numpy as np
+from vj._compile import njit
+
+class Found(NamedTuple):
+    sums: np.ndarray
+
+@njit(nogil=True)
+def busy(n):
+    sums = np.zeros(3)
+    for i in range(n):
+        sums[i % 3] += np.sin(i)
+    return Found(sums)
+
+busy(1)
+caught = 0
+for _ in range(8):
+    timer = threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGINT])
+    try:
+        timer.start()
+        busy(5_000_000)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        caught += 1
+    timer.join()
+print(caught)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process there")
+def test_ctrl_c_during_a_kernel_is_an_interrupt_and_not_a_crash():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr

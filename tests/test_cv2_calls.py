@@ -215,13 +215,13 @@ cv.CascadeClassifier(old).isOldFormatCascade()
 cv.CascadeClassifier(old).detectMultiScale(gray, 1.1, 0)
 cv.CascadeClassifier(5)
 cv.CascadeClassifier(face, face)
-cv.CascadeClassifier(picture)
+cv.CascadeClassifier(a_png)
 cv.CascadeClassifier().load(face)
 cv.CascadeClassifier().load(filename=face)
 cv.CascadeClassifier().load(face.encode())
 cv.CascadeClassifier().load(Path(face))
 cv.CascadeClassifier().load("/no/x.xml")
-cv.CascadeClassifier().load(picture)
+cv.CascadeClassifier().load(a_png)
 cv.CascadeClassifier().load(broken)
 cv.CascadeClassifier().load()
 reloaded(cv.CascadeClassifier(face), "/no/x.xml")
@@ -329,7 +329,7 @@ def names(tmp_path_factory):
     """What the expressions speak of, but for the classifier."""
     folder = tmp_path_factory.mktemp("calls")
     bgr = np.ascontiguousarray(data.astronaut()[:240, 100:340, ::-1])
-    (folder / "picture.xml").write_bytes(b"\x89PNG\r\n")
+    (folder / "a.png.xml").write_bytes(b"\x89PNG\r\n")
     (folder / "broken.xml").write_text('<?xml version="1.0"?>\n<opencv_storage><cascade>')
     (folder / "other.xml").write_text('<?xml version="1.0"?>\n<opencv_storage>\n<a>1</a>\n</opencv_storage>\n')
     vj.save(random_cascade(4, kind="lbp"), folder / "lbp.xml")
@@ -338,7 +338,7 @@ def names(tmp_path_factory):
         "bgr": bgr, "gray": cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY),
         "face": cv2.data.haarcascades + "haarcascade_frontalface_default.xml",
         "old": cv2.data.haarcascades + "haarcascade_license_plate_rus_16stages.xml",
-        "lbp": str(folder / "lbp.xml"), "picture": str(folder / "picture.xml"), "broken": str(folder / "broken.xml"),
+        "lbp": str(folder / "lbp.xml"), "a_png": str(folder / "a.png.xml"), "broken": str(folder / "broken.xml"),
         "other": str(folder / "other.xml"), "target": str(folder / "target.xml"),
     }  # fmt: skip
 

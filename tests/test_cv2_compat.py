@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade, same_value
-from pictures import photo
+from photos import photo
 
 import vj
 from vj import cv2_compat
@@ -139,7 +139,7 @@ def test_a_file_of_ours_is_loaded(tmp_path):
     assert len(classifier.detectMultiScale(photo("coins")[:60, :60], minNeighbors=0)) > 0
 
 
-def test_what_is_no_rectangle_or_size_or_picture_is_refused():
+def test_what_is_no_rectangle_or_size_or_image_is_refused():
     with pytest.raises(InputError, match="rows of x, y, width, height"):
         vj.groupRectangles([(1, 2, 3)], 1)
     with pytest.raises(InputError, match="rectangles of integers, got float64"):

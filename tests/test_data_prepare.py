@@ -73,17 +73,17 @@ def test_the_manifest_can_be_used():
                 assert file["name"].split("-")[0].lower() == package.split("==")[0].lower().replace("-", "_")
 
 
-def test_crops_and_pictures(tmp_path):
+def test_crops_and_images(tmp_path):
     archive = _zip(tmp_path / "a.zip", {"p/s1/1.jpg": _jpeg(), "p/s2/1.jpg": _jpeg(), "p/code.py": b"x"})
-    known = {name: _entry(archive, ["p/s*/*.jpg"], name) for name in ("crops", "pictures", "files")}
+    known = {name: _entry(archive, ["p/s*/*.jpg"], name) for name in ("crops", "images", "files")}
     hint = prepare.prepare("crops", tmp_path / "out", archive, known)
     assert hint.startswith("2 crops")
     assert sorted(p.name for p in (tmp_path / "out/crops/images").iterdir()) == ["s1_1.jpg", "s2_1.jpg"]
-    for name, folder in (("files", "files"), ("pictures", "pictures/images")):
+    for name, folder in (("files", "files"), ("images", "images/images")):
         prepare.prepare(name, tmp_path / "out", archive, known)
         # Equal base names: both files are kept.
         assert sorted(p.name for p in (tmp_path / "out" / folder).iterdir()) == ["s1_1.jpg", "s2_1.jpg"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["crops", "files", "pictures"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["crops", "files", "images"]
     # Again: the same, in place of the old.
     prepare.prepare("crops", tmp_path / "out", tmp_path, known)
     assert len(list((tmp_path / "out/crops/images").iterdir())) == 2
@@ -127,9 +127,9 @@ def test_portraits_with_eyes(tmp_path):
     """Eyes 20 apart on a level line: u = 20, so the box is 53.2 wide, centred 6.1 below their middle."""
     archive = _zip(tmp_path / "a.zip", {"d/x.pgm": b"P5 1 1 255\n\0", "d/coords.txt": b"x 30 40 50 40\n"})
     prepare.prepare("eyes", tmp_path, archive, {"eyes": _entry(archive, ["d/*"], "eyes")})
-    (picture,) = read_annotations(tmp_path / "eyes")
-    assert picture.path.is_file()
-    assert picture.boxes == pytest.approx(np.array([[40 - 26.6, 46.1 - 26.6, 53.2, 53.2]]), abs=0.01)
+    (image,) = read_annotations(tmp_path / "eyes")
+    assert image.path.is_file()
+    assert image.boxes == pytest.approx(np.array([[40 - 26.6, 46.1 - 26.6, 53.2, 53.2]]), abs=0.01)
     lines = (tmp_path / "eyes/boxes.csv").read_text().splitlines()
     assert lines[0] == "file,x,y,w,h,leye_x,leye_y,reye_x,reye_y"
     assert lines[1].endswith("30.0,40.0,50.0,40.0")
@@ -145,9 +145,9 @@ def test_wider_face(tmp_path):
     ]
     hint = prepare.prepare("wider", tmp_path / "out", tmp_path, {"wider": {"convert": "wider", "files": files}})
     assert "1 images, 2 faces" in hint
-    (picture,) = read_annotations(tmp_path / "out" / "wider")
-    assert picture.path.is_file()
-    assert picture.attributes["occlusion"].tolist() == [2, 0]
+    (image,) = read_annotations(tmp_path / "out" / "wider")
+    assert image.path.is_file()
+    assert image.attributes["occlusion"].tolist() == [2, 0]
     assert "blur" in (tmp_path / "out/wider/boxes.csv").read_text().splitlines()[0]
 
 
@@ -176,7 +176,7 @@ def test_fddb(tmp_path, around):
 def test_no_member_leaves_the_folder(tmp_path, make, name):
     archive = make(tmp_path / "bad.bin", {"fine.jpg": _jpeg(), name: _jpeg()})
     with pytest.raises(InputError, match="members inside the target folder"):
-        prepare.prepare("bad", tmp_path / "to" / "here", archive, {"bad": _entry(archive, ["*"], "pictures")})
+        prepare.prepare("bad", tmp_path / "to" / "here", archive, {"bad": _entry(archive, ["*"], "images")})
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["bad.bin"]
     assert list((tmp_path / "to" / "here").iterdir()) == []
     assert not Path("/tmp/vj-out.jpg").exists()
@@ -209,7 +209,7 @@ def test_too_much_content_is_refused(tmp_path, monkeypatch):
 
 
 def _broken(kind):
-    """A zip with a wrong check sum, an encrypted member or an unknown method of packing; a .tgz cut off or spoilt."""
+    """A zip with a wrong check sum, an encrypted member or an unknown method of packing; a .tgz cut off or corrupt."""
     out = io.BytesIO()
     content = np.random.default_rng(0).bytes(5000)
     if kind.startswith("tgz"):
@@ -239,11 +239,11 @@ def _broken(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["zip with a bad CRC", "zip encrypted", "zip of an unknown method", "zip spoilt", "tgz cut off", "tgz spoilt"],
+    ["zip with a bad CRC", "zip encrypted", "zip of an unknown method", "zip corrupt", "tgz cut off", "tgz corrupt"],
 )
 def test_broken_archives_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, kind):
     (tmp_path / "a.bin").write_bytes(_broken(kind))
-    monkeypatch.setattr(prepare, "manifest", lambda: {"x": _entry(tmp_path / "a.bin", ["*"], "pictures")})
+    monkeypatch.setattr(prepare, "manifest", lambda: {"x": _entry(tmp_path / "a.bin", ["*"], "images")})
     assert prepare.main(["x", "--from", str(tmp_path), "--to", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert "expected an intact archive" in captured.err
@@ -263,9 +263,9 @@ def test_content_that_differs_from_the_manifest_is_refused(tmp_path):
     archive = _zip(tmp_path / "a.zip", {"a.jpg": _jpeg()})
     for wrong in ({"sha256": "0" * 64}, {"size": 1}):
         with pytest.raises(InputError, match=r"expected (SHA-256|1 bytes)"):
-            prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(archive, ["*"], "pictures", **wrong)})
+            prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(archive, ["*"], "images", **wrong)})
     right = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "size": archive.stat().st_size}
-    prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(archive, ["*"], "pictures", **right)})
+    prepare.prepare("x", tmp_path / "out", tmp_path, {"x": _entry(archive, ["*"], "images", **right)})
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
@@ -359,7 +359,7 @@ def test_a_part_of_another_file_is_fetched_again(served, tmp_path):
 def test_plain_http_needs_a_hash(served, tmp_path):
     folder, url = served
     _zip(folder / "a.zip", {"a.jpg": _jpeg()})
-    known = {"x": {"convert": "pictures", "files": [{"url": url + "a.zip", "name": "a.zip", "take": ["*"]}]}}
+    known = {"x": {"convert": "images", "files": [{"url": url + "a.zip", "name": "a.zip", "take": ["*"]}]}}
     with pytest.raises(InputError, match="expected https, or a hash"):
         prepare.prepare("x", tmp_path / "out", known=known)
     known["x"]["files"][0]["md5"] = hashlib.md5((folder / "a.zip").read_bytes()).hexdigest()
@@ -373,7 +373,7 @@ def test_a_set_is_fetched_once_and_verified(served, tmp_path):
     folder, url = served
     archive = _zip(folder / "a.zip", {"a.jpg": _jpeg()})
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    known = {"x": {"convert": "pictures", "files": [{"url": url + "a.zip", "name": "a.zip", "take": ["*"]}]}}
+    known = {"x": {"convert": "images", "files": [{"url": url + "a.zip", "name": "a.zip", "take": ["*"]}]}}
     known["x"]["files"][0]["sha256"] = "f" * 64
     with pytest.raises(InputError, match="expected SHA-256"):
         prepare.prepare("x", tmp_path / "out", known=known)

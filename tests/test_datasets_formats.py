@@ -1,4 +1,4 @@
-"""The same three faces in two pictures, written by hand in every format, must come out the same."""
+"""The same three faces in two images, written by hand in every format, must come out the same."""
 
 import json
 
@@ -23,15 +23,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def _check(pictures, folder, names=tuple(BOXES), tolerance=1e-6):
-    assert sorted(p.path.name for p in pictures) == sorted(names)
-    for picture in pictures:
-        assert picture.path.resolve() == (folder / "images" / picture.path.name).resolve()
-        assert picture.path.is_file()
-        expected = np.array(BOXES[picture.path.name], float).reshape(-1, 4)
-        assert picture.boxes.shape == expected.shape
-        assert picture.boxes == pytest.approx(expected, abs=tolerance)
-    return {p.path.name: p for p in pictures}
+def _check(labelled, folder, names=tuple(BOXES), tolerance=1e-6):
+    assert sorted(p.path.name for p in labelled) == sorted(names)
+    for one in labelled:
+        assert one.path.resolve() == (folder / "images" / one.path.name).resolve()
+        assert one.path.is_file()
+        expected = np.array(BOXES[one.path.name], float).reshape(-1, 4)
+        assert one.boxes.shape == expected.shape
+        assert one.boxes == pytest.approx(expected, abs=tolerance)
+    return {p.path.name: p for p in labelled}
 
 
 def _write(path, text):
@@ -109,15 +109,15 @@ def test_fddb(folder):
 def test_mitcmu(folder):
     """Eyes 40 apart, mouth 30 below: u = 40, so the square is 106.4 wide and centred 12.2 below the eyes."""
     line = "a.png 30 30 70 30 50 45 40 60 50 60 60 60"
-    (picture,) = read_labelled(_write(folder / "groundtruth.txt", line + "\n"))
-    assert picture.path == folder / "images" / "a.png"
-    assert picture.boxes == pytest.approx(np.array([[50 - 53.2, 30 + 12.2 - 53.2, 106.4, 106.4]]))
+    (one,) = read_labelled(_write(folder / "groundtruth.txt", line + "\n"))
+    assert one.path == folder / "images" / "a.png"
+    assert one.boxes == pytest.approx(np.array([[50 - 53.2, 30 + 12.2 - 53.2, 106.4, 106.4]]))
 
 
 def test_images_may_lie_elsewhere(folder):
     source = _write(folder / "far" / "away" / "boxes.csv", "file,x,y,w,h\nb.png,0,0,50,50\n")
-    (picture,) = read_labelled(source, images=folder / "images")
-    assert picture.path == folder / "images" / "b.png"
+    (one,) = read_labelled(source, images=folder / "images")
+    assert one.path == folder / "images" / "b.png"
 
 
 BAD = [
@@ -209,7 +209,7 @@ TOKENS = [
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_a_spoilt_file_is_read_or_refused_but_never_crashes(tmp_path, kind):
+def test_a_corrupt_file_is_read_or_refused_but_never_crashes(tmp_path, kind):
     rng = np.random.default_rng(0)
     path = tmp_path / "labels.any"
     refused = 0

@@ -22,7 +22,7 @@ HEADER = "file,x,y,w,h,sq_x,sq_y,sq_size,leye_x,leye_y,reye_x,reye_y,lmouth_x,lm
 
 @pytest.fixture
 def ramp():
-    """A picture whose grey level is a known function of the place: 2x + y."""
+    """An image whose grey level is a known function of the place: 2x + y."""
     y, x = np.mgrid[:60, :80]
     return (2 * x + y).astype(np.uint8)
 
@@ -146,7 +146,7 @@ def test_bad_csv(tmp_path, text, message):
 def test_folder_of_crops_mirror_and_jitter(tmp_path, ramp):
     for k in range(3):
         cv2.imwrite(str(tmp_path / f"{k}.png"), ramp[k : k + 30, :30])
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     found = _load(positives=str(tmp_path), mirror=True, jitter=4)
     assert found.windows.shape == (3 * 6, 10, 10)
     assert found.groups.tolist() == [g for g in range(3) for _ in range(6)]
@@ -175,7 +175,7 @@ def test_jittered_copies_are_resampled_as_the_detector_does(tmp_path):
     assert np.ptp(smooth.astype(int), axis=(1, 2)).max() <= 24
     coarse = _load(positives=str(tmp_path), **settings).windows[1:].astype(int)
     assert (np.ptp(coarse, axis=(1, 2)) > 40).any()
-    # Every copy stays within what is in the picture, and its mean stays the picture's.
+    # Every copy stays within what is in the image, and its mean stays the image's.
     assert coarse.min() >= 90 and coarse.max() <= 160
     assert np.abs(coarse.mean(axis=(1, 2)) - 125).max() < 15
 
@@ -184,7 +184,7 @@ def test_backgrounds_from_folders_patterns_and_lists(tmp_path, ramp, monkeypatch
     (tmp_path / "deep/er").mkdir(parents=True)
     for name in ("b.png", "deep/a.jpg", "deep/er/c.bmp"):
         cv2.imwrite(str(tmp_path / name), ramp)
-    (tmp_path / "notes.md").write_text("no picture")
+    (tmp_path / "notes.md").write_text("no image")
     names = lambda found: sorted(str(i)[len(str(tmp_path)) + 1 :] for i in found.items)  # noqa: E731
     assert names(find_backgrounds([str(tmp_path)])) == ["b.png", "deep/a.jpg", "deep/er/c.bmp"]
     assert names(find_backgrounds([f"{tmp_path}/deep/**/*.*"])) == ["deep/a.jpg", "deep/er/c.bmp"]
@@ -199,7 +199,7 @@ def test_backgrounds_from_folders_patterns_and_lists(tmp_path, ramp, monkeypatch
             find_backgrounds([bad])
 
 
-def test_pictures_that_come_with_scikit_image():
+def test_images_that_come_with_scikit_image():
     found = find_backgrounds(["skimage:backgrounds"])
     assert len(found) > 100
     assert all(found[k].ndim == 2 for k in (0, 5, len(found) - 1))
@@ -246,7 +246,7 @@ def test_vec_file_whatever_its_header_says(tmp_path):
 
 
 def test_every_labelled_format_gives_the_same_crops(tmp_path, ramp):
-    """One picture with one box, said in each format."""
+    """One image with one box, said in each format."""
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images/a.png"), ramp)
     box = (16, 12, 24, 18)
@@ -294,7 +294,7 @@ def test_contact_sheet_shows_every_window_where_it_belongs():
 
 
 def _table_of_one(folder, ramp):
-    """A folder with one picture and one face; the eyes are 20 pixels apart at (30, 25) and (50, 25)."""
+    """A folder with one image and one face; the eyes are 20 pixels apart at (30, 25) and (50, 25)."""
     cv2.imwrite(str(folder / "a.png"), ramp)
     (folder / "t.csv").write_text(HEADER + "a.png,20,10,40,40,20,10,40,30,25,50,25,32,45,48,45,1\n")
     return str(folder / "t.csv")

@@ -24,7 +24,7 @@ def _write(folder, rows):
 
 
 def test_what_is_written_is_read(tmp_path):
-    pictures = [
+    images = [
         LabelledImage(
             tmp_path / "images/a.jpg",
             np.array([[1, 2, 30, 40], [5.5, 6, 7, 8]]),
@@ -35,12 +35,12 @@ def test_what_is_written_is_read(tmp_path):
         ),
         LabelledImage(tmp_path / "b.png", np.zeros((0, 4))),
     ]
-    write_annotations(tmp_path / "annotations.json", pictures)
+    write_annotations(tmp_path / "annotations.json", images)
     for source in (tmp_path, tmp_path / "annotations.json"):
         back = read_annotations(source)
-        assert [p.path for p in back] == [p.path for p in pictures]
-        assert np.array_equal(back[0].boxes, pictures[0].boxes)
-        assert np.array_equal(back[0].ellipses, pictures[0].ellipses)
+        assert [p.path for p in back] == [p.path for p in images]
+        assert np.array_equal(back[0].boxes, images[0].boxes)
+        assert np.array_equal(back[0].ellipses, images[0].ellipses)
         assert back[0].ignored.tolist() == [False, True]
         assert (back[0].classes, back[1].classes) == (("face", "mask"), ())
         assert {k: v.tolist() for k, v in back[0].attributes.items()} == {"blur": [0, 2], "pose": [1, 0]}
@@ -53,16 +53,14 @@ def test_frontal_rule_of_wider_face(tmp_path):
     fine = {"bbox": [0, 0, 20, 30], "blur": 1, "occlusion": 1, "pose": 0, "invalid": 0, "expression": 1}
     changes = [{}, {"blur": 0}, {"bbox": [0, 0, 99, 29]}, {"blur": 2}, {"occlusion": 2}, {"pose": 1}, {"invalid": 1}]
     _write(tmp_path, [{"file": "a.jpg", "faces": [fine | change for change in changes]}])
-    (picture,) = read_annotations(tmp_path)
-    assert FRONTAL.ignored(picture).tolist() == [False, False, True, True, True, True, True]
-    assert Wanted().ignored(picture).tolist() == [False] * 6 + [True]
+    (image,) = read_annotations(tmp_path)
+    assert FRONTAL.ignored(image).tolist() == [False, False, True, True, True, True, True]
+    assert Wanted().ignored(image).tolist() == [False] * 6 + [True]
 
 
 def test_unknown_attributes_and_own_marks():
-    picture = LabelledImage(
-        "a", np.array([[0, 0, 50, 50], [0, 0, 50, 50], [0, 0, 0, 50]]), ignored=[False, True, False]
-    )
-    assert FRONTAL.ignored(picture).tolist() == [False, True, True]
+    image = LabelledImage("a", np.array([[0, 0, 50, 50], [0, 0, 50, 50], [0, 0, 0, 50]]), ignored=[False, True, False])
+    assert FRONTAL.ignored(image).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_annotations(tmp_path / "nowhere.json")
 
 
-def test_pictures_outside_the_folder_are_not_written(tmp_path):
+def test_images_outside_the_folder_are_not_written(tmp_path):
     with pytest.raises(InputError, match="expected images below"):
         write_annotations(tmp_path / "annotations.json", [LabelledImage("/elsewhere/a.jpg", np.zeros((0, 4)))])
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,10 @@
 """Detections as a sequence, as columns, and checked when built."""
 
-from dataclasses import fields
+import json
+import math
+import sys
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,3 +142,77 @@ def test_columns_are_read_only_copies_of_fixed_dtypes(found):
 def test_what_are_no_detections_is_refused(given, message):
     with pytest.raises(InputError, match=message):
         Detections(*given)
+
+
+def test_dicts_are_the_detections_as_json(found):
+    assert json.loads(json.dumps(found.to_dicts())) == [
+        {"box": list(one.box), "score": one.score, "neighbors": one.neighbors}
+        | ({} if one.probability is None else {"probability": one.probability})
+        for one in found
+    ]
+    assert Detections([], [], []).to_dicts() == []
+    assert Detections(BOXES[:1], [1], [1], None, [4]).to_dicts()[0]["source"] == 4
+
+
+def test_array_has_a_field_for_each_column(found):
+    array = found.to_array()
+    fields = ["<i4"] * 4 + ["<f8", "<i4", "<f8", "<i4"]
+    names = ["x", "y", "width", "height", "score", "neighbors", "probability", "source"]
+    assert array.dtype == np.dtype(list(zip(names, fields, strict=True)))
+    assert np.sort(array, order="score")["x"].tolist() == [9, 1, 5]
+    assert [list(record)[:4] for record in array.tolist()] == BOXES
+    assert (array["source"] == -1).all()
+    if found.probabilities is None:
+        assert np.isnan(array["probability"]).all()
+    else:
+        assert array["probability"].tolist() == found.probabilities.tolist()
+    assert Detections([], [], []).to_array().shape == (0,)
+    assert Detections(BOXES[:1], [1], [1], None, [4]).to_array()["source"].tolist() == [4]
+
+
+@pytest.fixture(params=["the package", "a stand-in"])
+def supervision(request, monkeypatch):
+    """The real package where it is installed, and something that takes the same arguments."""
+    if request.param == "the package":
+        return pytest.importorskip("supervision")
+
+    @dataclass
+    class Boxes:
+        xyxy: np.ndarray
+        confidence: np.ndarray
+        class_id: np.ndarray
+        data: dict
+
+    stand_in = SimpleNamespace(Detections=Boxes)
+    monkeypatch.setitem(sys.modules, "supervision", stand_in)
+    return stand_in
+
+
+def test_supervision_gets_corners_confidence_and_the_rest(found, supervision):
+    theirs = found.to_supervision()
+    assert isinstance(theirs, supervision.Detections)
+    assert theirs.xyxy.tolist() == [[1, 2, 31, 42], [5, 6, 75, 86], [9, 10, 20, 22]]
+    expected = (
+        found.probabilities if found.probabilities is not None else [1 / (1 + math.exp(-s)) for s in found.scores]
+    )
+    assert theirs.confidence == pytest.approx(np.asarray(expected), rel=1e-6)
+    assert theirs.class_id.tolist() == [0, 0, 0]
+    assert theirs.data["score"].tolist() == found.scores.tolist()
+    assert theirs.data["neighbors"].tolist() == [3, 9, 1]
+    far = Detections(BOXES[:2], [-2000, 2000], [1, 1], None, [1, 0]).to_supervision()
+    assert (far.confidence.tolist(), far.class_id.tolist()) == ([0, 1], [1, 0])
+    assert Detections([], [], []).to_supervision().xyxy.shape == (0, 4)
+
+
+def test_the_package_supervision_can_filter_and_draw_them(found):
+    supervision = pytest.importorskip("supervision")
+    theirs = found.to_supervision()
+    assert theirs[theirs.data["score"] > 0].xyxy.tolist() == [[1, 2, 31, 42], [5, 6, 75, 86]]
+    blank = np.zeros((100, 100, 3), np.uint8)
+    assert supervision.BoxAnnotator().annotate(blank.copy(), theirs).any()
+
+
+def test_without_supervision_the_error_says_what_to_install(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(InputError, match="pip install supervision"):
+        found.to_supervision()

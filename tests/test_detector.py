@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade
-from pictures import gray, photo
+from photos import gray, photo
 
 import vj
 from vj.detector import clip_boxes
@@ -143,7 +143,7 @@ def test_gray_with_a_channel_axis(cascade):
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 30), (30, 0, 3), (1, 1), (1, 1, 3), (23, 500), (500, 23)])
-def test_pictures_without_a_window_have_no_objects(cascade, shape):
+def test_images_without_a_window_have_no_objects(cascade, shape):
     detector = vj.Detector(cascade)
     found = detector.detect(np.zeros(shape, np.uint8))
     assert len(found) == 0 and found.boxes.shape == (0, 4)
@@ -155,7 +155,7 @@ def test_pictures_without_a_window_have_no_objects(cascade, shape):
     "bad",
     [np.zeros((50, 50)), np.zeros((50, 50, 2), np.uint8), np.zeros(50, np.uint8), np.zeros((50, 50), np.int8), None],
 )
-def test_other_pictures_are_refused(cascade, bad):
+def test_other_images_are_refused(cascade, bad):
     with pytest.raises(InputError, match=r"uint8 of shape \(h, w\), \(h, w, 3\) BGR or \(h, w, 4\) BGRA, got"):
         vj.Detector(cascade).detect(bad)
 

@@ -6,7 +6,7 @@ import naive
 import numpy as np
 import pytest
 from cascades import LBP_FILE, random_cascade
-from pictures import gray
+from photos import gray
 
 import vj
 from vj.cascade.calibration import ScoreCalibration

@@ -52,7 +52,7 @@ def test_matching_takes_the_best_sum_not_the_surest_first():
     assert continuous.true == pytest.approx([table[0].max(), table[0, 1] + table[1, 0]])
 
 
-def test_two_pictures_are_pooled_by_score():
+def test_two_images_are_pooled_by_score():
     face = np.array([[20, 20, 0, 50, 50.0]])
     hit, miss = ellipse_boxes(face), np.array([[200, 200, 30, 30.0]])
     first = Found(np.concatenate([hit, miss]), np.array([1.0, 5.0]))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cascades import random_cascade
-from pictures import photo
+from photos import photo
 
 from vj.datasets.labelled import LabelledImage, Wanted
 from vj.detector import Cost, Detector
@@ -23,20 +23,20 @@ from vj.evaluation.measure import (
     evaluate,
     run_detector,
     window_cost,
-    yunet_detector,
 )
 from vj.evaluation.rejection import rejection_profile
 from vj.evaluation.report import csv_table, figures, text_table
-from vj.evaluation.sheets import false_positives, missed_faces
+from vj.evaluation.sheets import error_sheets
 from vj.images import to_gray, write_image
+from vj.tiers import YuNet
 
 FACE = np.array([[20, 10, 40, 60.0]])
 ELLIPSE = np.array([[30, 20, np.pi / 2, 40, 40.0]])
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Four pictures with a face each, one more without, and one that cannot be read."""
+def labelled(tmp_path):
+    """Four images with a face each, one more without, and one that cannot be read."""
     found = []
     for k in range(5):
         write_image(tmp_path / f"{k}.png", np.full((100, 120, 3), 40 * k, np.uint8))
@@ -46,12 +46,12 @@ def pictures(tmp_path):
                 tmp_path / f"{k}.png", FACE[:n], attributes={"blur": np.array([min(k, 2)][:n])}, ellipses=ELLIPSE[:n]
             )
         )
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     return [*found, LabelledImage(tmp_path / "broken.png", FACE, attributes={"blur": np.array([0])}, ellipses=ELLIPSE)]
 
 
 def _detect(image):
-    """Finds the face of the first two pictures, misses the third, and finds something else in the fourth and fifth."""
+    """Finds the face of the first two images, misses the third, and finds something else in the fourth and fifth."""
     k = image[0, 0, 0] // 40
     if k < 2:
         return Found(FACE, np.array([10.0 - k]))
@@ -60,8 +60,8 @@ def _detect(image):
     )
 
 
-def test_figures_of_a_detector_with_known_answers(pictures):
-    runs = list(run_detector(_detect, pictures))
+def test_figures_of_a_detector_with_known_answers(labelled):
+    runs = list(run_detector(_detect, labelled))
     assert [run.found is None for run in runs] == [False] * 5 + [True]
     assert "broken.png" in runs[5].error
     result = evaluate("known", runs, Rules())
@@ -76,8 +76,8 @@ def test_figures_of_a_detector_with_known_answers(pictures):
     assert [result.missed(k).tolist() for k in range(5)] == [[], [], [0], [0], []]
 
 
-def test_faces_that_are_not_asked_for(pictures):
-    runs = list(run_detector(_detect, pictures))
+def test_faces_that_are_not_asked_for(labelled):
+    runs = list(run_detector(_detect, labelled))
     result = evaluate("known", runs, Rules(Wanted(max_blur=1)))
     assert result.curve.n_wanted == 2
     assert result.curve.recall[-1] == 1
@@ -86,27 +86,27 @@ def test_faces_that_are_not_asked_for(pictures):
         evaluate("known", runs, Rules(Wanted(min_height=1000)))
 
 
-def test_alignment_is_applied_when_asked_for(pictures):
+def test_alignment_is_applied_when_asked_for(labelled):
     def small(image):
         one = _detect(image)
         shrunk = one.boxes * [1, 1, 0.6, 0.6]
         shrunk[:, :2] += 0.2 * one.boxes[:, 2:]
         return Found(shrunk, one.scores)
 
-    runs = list(run_detector(small, pictures))
+    runs = list(run_detector(small, labelled))
     assert evaluate("small", runs, Rules()).curve.true[-1] == 0
     aligned = evaluate("small", runs, Rules(align=True))
     assert aligned.curve.true[-1] == 2
     assert aligned.alignment.scale > 1.2
 
 
-def test_no_usable_picture_is_an_error(pictures):
+def test_no_usable_image_is_an_error(labelled):
     with pytest.raises(InputError, match="none of 1"):
-        evaluate("known", list(run_detector(_detect, pictures[5:])), Rules())
+        evaluate("known", list(run_detector(_detect, labelled[5:])), Rules())
 
 
-def test_tables_say_the_same(pictures):
-    runs = list(run_detector(_detect, pictures))
+def test_tables_say_the_same(labelled):
+    runs = list(run_detector(_detect, labelled))
     one = Cost(*(np.array(v) for v in ([1.0], [8], [2], [[6, 2]], [[60, 40]], [[60, 100]])))
     counted = [replace(run, cost=one) for run in runs]
     results = [evaluate("known", runs, Rules()), evaluate("again", counted, Rules())]
@@ -121,15 +121,15 @@ def test_tables_say_the_same(pictures):
     assert [row["recall_at_10"] for row in rows] == ["0.5", "0.5"]
     assert [row["weak_per_window"] for row in rows] == ["", "12.5"]
     assert [row["features_per_window"] for row in rows] == ["", "20.0"]
-    # 0.1 false positives for each of five pictures are none.
+    # 0.1 false positives for each of five images are none.
     assert [row["recall_at_0.1_per_image"] for row in rows] == [row["recall_at_0"] for row in rows]
     table = json.loads(json.dumps(figures(results)))
     assert table["detectors"][0]["curve"] == {"score": [10, 9, 4, 3], "true": [1, 2, 2, 2], "false": [0, 0, 1, 2]}
 
 
-def test_interval_holds_the_figure_and_narrows_with_more_pictures(pictures):
+def test_interval_holds_the_figure_and_narrows_with_more_images(labelled):
     def spread(times):
-        result = evaluate("known", list(run_detector(_detect, pictures)) * times, Rules())
+        result = evaluate("known", list(run_detector(_detect, labelled)) * times, Rules())
         low, high = interval(result, lambda c: c.recall_at(1e9), samples=200)
         assert low <= result.curve.recall[-1] <= high
         assert (low, high) == interval(result, lambda c: c.recall_at(1e9), samples=200)
@@ -138,31 +138,30 @@ def test_interval_holds_the_figure_and_narrows_with_more_pictures(pictures):
     assert spread(16) < 0.6 * spread(2)
 
 
-def test_sheets_show_the_strongest_error_first(pictures):
-    runs = list(run_detector(_detect, pictures))
+def test_sheets_show_the_strongest_error_first(labelled):
+    runs = list(run_detector(_detect, labelled))
     result = evaluate("known", runs, Rules())
     paths = [run.image.path for run in runs if run.found is not None]
-    wrong, missed = false_positives(result, paths), missed_faces(result, paths)
+    wrong, missed = error_sheets(result, paths).values()
     assert wrong.shape == missed.shape == (128, 1120, 3)
-    # The middle of a tile shows the picture: grey 160 for the surer false positive, then 120; faces 80 and 120.
+    # The middle of a tile shows the image: grey 160 for the surer false positive, then 120; faces 80 and 120.
     assert [wrong[56, 56 + 112 * k, 0] for k in range(3)] == [160, 120, 255]
     assert [missed[56, 56 + 112 * k, 0] for k in range(3)] == [80, 120, 255]
     good = evaluate("known", runs[:2], Rules())
-    assert false_positives(good, paths) is None
-    assert missed_faces(good, paths) is None
+    assert error_sheets(good, paths) == {"false-positives": None, "missed": None}
 
 
 def test_a_cascade_is_measured_as_its_detector_finds(tmp_path):
     cascade = random_cascade(9, window=(12, 12))
     path = tmp_path / "a.png"
     write_image(path, photo("astronaut")[:120, 150:300])
-    picture = LabelledImage(path, FACE)
+    one = LabelledImage(path, FACE)
     detector = Detector(cascade, min_neighbors=1, min_size=30)
     expected = detector.detect(photo("astronaut")[:120, 150:300])
     assert len(expected) > 0
     broken = LabelledImage(tmp_path / "none.png", FACE)
     detect = cascade_detector(cascade, min_neighbors=1, min_size=30)
-    run, none = run_detector(detect, [picture, broken], detector.cost)
+    run, none = run_detector(detect, [one, broken], detector.cost)
     assert run.found.boxes.tolist() == expected.boxes.tolist()
     assert run.found.scores.tolist() == expected.scores.tolist()
     assert run.seconds > 0
@@ -189,7 +188,7 @@ def test_other_files_are_no_yunet_model(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a network")
     with pytest.raises(InputError, match="expected a YuNet model") as caught:
-        yunet_detector(str(path))
+        YuNet(str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -239,5 +238,6 @@ def test_sheets_survive_a_box_far_larger_than_its_image(tmp_path):
     image = LabelledImage(tmp_path / "a.png", np.array([[0, 0, 9e8, 9e8]]))
     runs = list(run_detector(lambda _: Found(np.array([[0, 0, 8e8, 1.0]]), np.ones(1)), [image]))
     result = evaluate("huge", runs, Rules())
-    assert missed_faces(result, [image.path]).shape == false_positives(result, [image.path]).shape
+    wrong, missed = error_sheets(result, [image.path]).values()
+    assert missed.shape == wrong.shape
     assert "huge: 95 % interval of AP 0.0-0.0" in text_table([result])

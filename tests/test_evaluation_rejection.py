@@ -5,7 +5,7 @@ import naive
 import numpy as np
 import pytest
 from cascades import random_cascade, stock
-from pictures import gray
+from photos import gray
 
 from vj.cascade.opencv_xml import save
 from vj.errors import InputError

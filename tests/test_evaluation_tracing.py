@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 from cascades import random_cascade, softened
-from pictures import gray
+from photos import gray
 
 from vj.detector import Detector
 from vj.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from cascades import random_cascade
 from pages import HOSTILE, HOSTILE_END, Parsed, data_of, labelled_set, rows_of
-from pictures import gray
+from photos import gray
 
 from vj.boosting.progress import Progress, StageReport
 from vj.cascade.calibration import ScoreCalibration
@@ -179,14 +179,14 @@ def test_evaluation_page_has_the_figures_of_the_evaluation(place, evaluated):
 
 
 def test_inspection_page_has_the_figures_of_the_profile(place, inspected):
-    figures = json.loads((place / "i.json").read_text())["pictures"]
+    figures = json.loads((place / "i.json").read_text())["images"]
     head, *rows = rows_of(inspected, "Cost per window")
     for k, row in enumerate(rows):
         cells = dict(zip(head, row, strict=True))
         assert cells["windows in"] == f"{figures['entered'][k]:,}"
         assert cells["rejected"] == f"{figures['entered'][k] - figures['passed'][k]:,}"
         assert cells["features per window"] == number(figures["features_evaluated"][k] / figures["windows"])
-        assert cells["ms per image"] == f"{figures['stage_milliseconds_per_picture'][k]:.2f}"
+        assert cells["ms per image"] == f"{figures['stage_milliseconds_per_image'][k]:.2f}"
 
 
 def _counted(command, place, capsys):

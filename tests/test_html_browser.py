@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cascades import random_cascade
 from pages import HOSTILE, HOSTILE_END, data_of, labelled_set
-from pictures import gray
+from photos import gray
 
 from vj.cascade.opencv_xml import load
 from vj.cli import evaluate, inspect

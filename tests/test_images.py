@@ -6,7 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from pictures import gray
+from photos import gray
 
 from vj.errors import InputError
 from vj.images import read_bgr

@@ -9,24 +9,32 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vj"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # Our own modules that each room may import; a room that is not listed here fails, so that a new one is thought about.
-# What every room may use: the one exception, writing a file whole, shared types, the machine, compiling.
-_BASE = {"errors", "_files", "_types", "_system", "_compile"}
+# What every room may use: the one exception, writing a file whole, shared types, the machine, compiling, and what a
+# notebook shows.
+_BASE = {"errors", "_files", "_types", "_system", "_compile", "_notebook"}
 _RUNTIME = {"cascade", "scanning", "detections", "detector", "images"}
 ALLOWED = {
-    "__init__": {"_version", "cv2_compat", "boosting"} | _RUNTIME,
+    "__init__": {"_version", "cv2_compat", "boosting", "masking", "smoothing"} | _RUNTIME,
     "__main__": {"cli"},
     "_version": set(),
     "errors": set(),
     "_files": set(),
     "_types": set(),
     "_system": set(),
-    "_compile": set(),
+    "_notebook": set(),
+    "_compile": {"_first_run"},
+    "_first_run": set(),
     "images": set(),
     "cascade": {"cascade"},
     "scanning": {"cascade", "scanning"},
     "detections": set(),
     "detector": _RUNTIME,
     "rows": _RUNTIME,
+    "masking": {"detections"},
+    "smoothing": {"detections", "evaluation"},
+    # Video files and cameras in, video files out; a folder of images is a source too.
+    "videos": {"images", "videos"},
+    "video_files": set(),
     "_cv2_arguments": {"cascade", "images"},
     "cv2_compat": _RUNTIME | {"_cv2_arguments"},
     # The trainer writes its own name and version into the files that it makes, and leaves plots next to them.
@@ -48,14 +56,30 @@ ONLY_IN = {
     "argparse": {"cli"},
     "defusedxml": {"datasets"},
     "yaml": {"datasets"},
+    "av": {"videos"},
     "numba.njit": {"_compile"},
     "dask": {"cluster"},
     "distributed": {"cluster"},
     "fsspec": {"cluster"},
     "pyarrow": {"cluster"},
+    "supervision": {"detections"},
+    "shtab": {"cli"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "dask", "distributed"}
+HEAVY = {
+    "numba",
+    "cv2",
+    "matplotlib",
+    "skimage",
+    "scipy",
+    "tqdm",
+    "dlib",
+    "supervision",
+    "shtab",
+    "av",
+    "dask",
+    "distributed",
+}
 
 
 def _room(path: Path) -> str:

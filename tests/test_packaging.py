@@ -2,13 +2,20 @@
 
 import hashlib
 import importlib
+import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from vj._version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.packaging
@@ -22,6 +29,74 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = out.glob("*.whl")
     return zipfile.ZipFile(path)
+
+
+def _built(folder, umask, environment):
+    """Bytes of sdist and wheel, by name, of a copy of the sources in a folder."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "vj", folder / "vj", ignore=ignore)
+    for name in ("README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        # From one second to the next, as on two machines that fetched the sources one after the other.
+        os.utime(path, (1e9 + umask, 1e9 + umask))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]
+    before = os.umask(umask)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=folder, env={**os.environ, **environment}, check=False
+        )
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {path.name: path.read_bytes() for path in (folder / "dist").iterdir()}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+@pytest.mark.parametrize("epoch", [None, "1700000000"])
+def test_what_is_built_depends_on_the_sources_alone(epoch, tmp_path):
+    """Not on the files' times and modes; times inside are SOURCE_DATE_EPOCH where that is set."""
+    environment = {} if epoch is None else {"SOURCE_DATE_EPOCH": epoch}
+    one, two = tmp_path / "one", tmp_path / "two"
+    first = _built(one, 0o022, environment)
+    second = _built(two, 0o077, environment)
+    assert [name.rpartition(".")[2] for name in sorted(first)] == ["whl", "gz"]
+    assert first == second
+    if epoch:
+        (wheel,) = (one / "dist").glob("*.whl")
+        moments = {one.date_time for one in zipfile.ZipFile(wheel).infolist()}
+        assert moments == {time.gmtime(int(epoch))[:6]}
+
+
+RELEASE = ROOT / ".github" / "workflows" / "release.yml"
+
+
+def test_the_release_workflow_publishes_what_it_built_and_checked():
+    """Each action is pinned to a commit, only the job that publishes may do so, and it builds nothing itself."""
+    text = RELEASE.read_text()
+    release = yaml.safe_load(text)
+    # YAML 1.1 reads the key `on` as true.
+    assert release[True] == {"push": {"tags": ["v*"]}}
+    assert release["permissions"] == {"contents": "read"}
+    for line in text.splitlines():
+        if "uses:" in line:
+            assert re.search(r"uses: [\w/.-]+@[0-9a-f]{40} # v\d", line), line
+    build, publish = release["jobs"]["build"], release["jobs"]["publish"]
+    assert "permissions" not in build
+    assert publish["permissions"] == {"id-token": "write"} and publish["needs"] == "build"
+    assert all("run" not in step for step in publish["steps"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="releases are built on Linux")
+def test_the_release_workflow_refuses_a_tag_that_is_not_the_version():
+    """Its command, run as it stands."""
+    steps = yaml.safe_load(RELEASE.read_text())["jobs"]["build"]["steps"]
+    (check,) = [step["run"] for step in steps if step.get("name") == "the tag is the version"]
+    for tag, fails in ((f"v{__version__}", False), ("v999", True)):
+        environment = {**os.environ, "GITHUB_REF_NAME": tag}
+        done = subprocess.run(["bash", "-ec", check], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
 
 
 def test_top_level_is_vj_alone(wheel):

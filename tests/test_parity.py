@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from cascades import LBP_FILE, stock
-from pictures import photo
+from photos import photo
 
 import vj
 from vj.cascade.stock import DEFAULT, find
@@ -24,7 +24,7 @@ def cut(name, size):
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-PICTURES = {
+IMAGES = {
     "colour": cut("astronaut", (260, 220)),
     "grey": cut("camera", (200, 230)),
     "odd": cv2.resize(photo("astronaut"), (171, 133), interpolation=cv2.INTER_AREA),
@@ -66,11 +66,11 @@ def test_haar_cascades_find_what_opencv_finds(path, tmp_path):
     # Few windows pass a whole cascade; its first stages pass many.
     short = stock(str(path)).truncated(4)
     vj.save(short, tmp_path / "short.xml")
-    found = compare(short, cv2.CascadeClassifier(str(tmp_path / "short.xml")), PICTURES["colour"], SETTINGS[0])
+    found = compare(short, cv2.CascadeClassifier(str(tmp_path / "short.xml")), IMAGES["colour"], SETTINGS[0])
     assert found > 100
     theirs = cv2.CascadeClassifier(str(path))
-    for name, image in PICTURES.items():
-        # All settings on the first picture, then each picture with one: every pair of values meets some cascade.
+    for name, image in IMAGES.items():
+        # All settings on the first image, then each image with one: every pair of values meets some cascade.
         for k, settings in enumerate(SETTINGS):
             if name == "colour" or (len(name) + len(path.stem) + k) % len(SETTINGS) == 0:
                 compare(stock(str(path)), theirs, image, settings)
@@ -82,7 +82,7 @@ def test_lbp_cascades_find_what_opencv_finds(tmp_path):
     # OpenCV refuses scikit-image's file for its misspelt tag.
     path.write_text(LBP_FILE.read_text().replace("featuhreParams", "featureParams"))
     theirs = cv2.CascadeClassifier(str(path))
-    assert sum(compare(vj.load(LBP_FILE), theirs, image, s) for image in PICTURES.values() for s in SETTINGS) > 0
+    assert sum(compare(vj.load(LBP_FILE), theirs, image, s) for image in IMAGES.values() for s in SETTINGS) > 0
 
 
 def test_opencv_loads_the_packaged_cascade_and_finds_the_same():
@@ -90,7 +90,7 @@ def test_opencv_loads_the_packaged_cascade_and_finds_the_same():
     path = find(DEFAULT)
     theirs = cv2.CascadeClassifier(str(path))
     assert not theirs.empty()
-    found = [compare(vj.load(path), theirs, image, s) for image in PICTURES.values() for s in SETTINGS]
+    found = [compare(vj.load(path), theirs, image, s) for image in IMAGES.values() for s in SETTINGS]
     assert sum(found) > 0
     # Whole photos with a face, at the settings of vj-detect.
     assert compare(vj.load(path), theirs, photo("astronaut"), (1.1, 3, (0, 0), (0, 0))) == 1

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from cascades import random_cascade
-from pictures import gray
+from photos import gray
 
 from vj import plotting
 from vj.detector import Detector
@@ -14,8 +14,8 @@ from vj.evaluation.curves import pooled
 from vj.evaluation.rejection import rejection_profile
 
 
-def _picture(path):
-    """The file as a picture; it must show something in colour or in more than two greys."""
+def _shown(path):
+    """The file as an image; it must show something in colour or in more than two greys."""
     image = cv2.imread(str(path))
     assert image is not None
     assert min(image.shape[:2]) > 150
@@ -23,7 +23,7 @@ def _picture(path):
     return image
 
 
-def test_every_plot_is_a_picture(tmp_path):
+def test_every_plot_is_an_image(tmp_path):
     image = gray("astronaut", (90, 70))
     cascades = {kind: random_cascade(3, kind=kind, nodes=(1, 2)) for kind in ("all", "lbp")}
     plotting.plot_rejection(tmp_path / "rejection.png", {k: rejection_profile(c, [image]) for k, c in cascades.items()})
@@ -39,7 +39,7 @@ def test_every_plot_is_a_picture(tmp_path):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 7
     for name in names:
-        _picture(tmp_path / name)
+        _shown(tmp_path / name)
 
 
 def test_deepest_window_is_drawn_at_its_centre():

@@ -1,4 +1,4 @@
-"""What the READMEs tell people to type works: commands and Python of the main one and of the tutorial in
+"""The commands in the READMEs work: commands and Python of the main one and of the tutorial in
 ``training/README.md`` are run, those of the others are parsed."""
 
 import importlib

@@ -31,7 +31,7 @@ def compiled():
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
-def test_spoilt_inputs_are_refused_in_one_line_or_used_rightly(name, tmp_path):
+def test_corrupt_inputs_are_refused_in_one_line_or_used_rightly(name, tmp_path):
     kinds = set()
     for k in range(COUNTS[name]):
         folder = tmp_path / str(k)
@@ -40,7 +40,7 @@ def test_spoilt_inputs_are_refused_in_one_line_or_used_rightly(name, tmp_path):
         assert outcome.kind in (campaign.LOADED, campaign.REFUSED), f"{name} {k}: {outcome}"
         assert outcome.peak_mb <= campaign.MEMORY_MB, f"{name} {k}: {outcome}"
         kinds.add(outcome.kind)
-    # Checkpoints have check sums: hardly a spoilt one is used.
+    # Checkpoints have check sums: hardly a corrupt one is used.
     assert kinds == {campaign.LOADED, campaign.REFUSED} or name == "checkpoints"
 
 
@@ -107,7 +107,7 @@ def test_faults_are_counted_and_survived(tmp_path, monkeypatch):
     found = asdict(tally)
     assert found["tried"] == 14
     assert (found["crashed"], found["foreign"], found["wrong"], found["refused"]) == (2, 2, 2, 2)
-    # A system that reclaims memory early, or tells nothing about it, sees fewer of the heavy ones.
+    # A system that reclaims memory early, or does not report it, sees fewer of the heavy ones.
     assert found["slow"] >= 2 and found["heavy"] <= 2
     assert 8 <= len(notes) <= 10
     kept = sorted(int(path.name) for path in (tmp_path / "failing" / "test").iterdir())
@@ -147,11 +147,11 @@ assert found["resumed to the same bytes"] < found["kills"] == 2, found
 
 def test_check_sums_of_a_png_are_put_right():
     data = cascades.images()[0][1]
-    spoilt = bytearray(data)
-    spoilt[20] ^= 1
+    corrupt = bytearray(data)
+    corrupt[20] ^= 1
     assert mutants.fix_png(data) == data
-    assert mutants.fix_png(bytes(spoilt))[8:25] == bytes(spoilt)[8:25]
-    assert mutants.fix_png(bytes(spoilt))[29:33] != data[29:33]
+    assert mutants.fix_png(bytes(corrupt))[8:25] == bytes(corrupt)[8:25]
+    assert mutants.fix_png(bytes(corrupt))[29:33] != data[29:33]
 
 
 def test_the_campaign_prints_a_table_resumes_killed_runs_and_keeps_out_of_the_project(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cascades import random_cascade, softened
-from pictures import gray
+from photos import gray
 from scans import depths, whole
 
 import vj

@@ -3,7 +3,7 @@ import naive
 import numpy as np
 import pytest
 import skimage.transform
-from pictures import gray
+from photos import gray
 
 from vj.errors import InputError
 from vj.scanning.planes import integral_images, integral_planes, layout, resampling_axis, resize, tilted_integral

@@ -33,7 +33,7 @@ def test_contradictory_sizes_leave_the_nearest_scale(least, most):
     assert abs(round(24 * float(scales[0])) - least[0]) == min(errors)
 
 
-def test_a_picture_smaller_than_the_window_has_no_scales():
+def test_an_image_smaller_than_the_window_has_no_scales():
     assert scale_list((23, 100), (24, 24), 1.1) == []
     assert levels((0, 0), (24, 24), 1.1) == []
 

@@ -7,7 +7,7 @@ import pytest
 from cascades import LBP_FILE, random_cascade
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import gray
+from photos import gray
 from scans import count, depths, scan, whole
 
 import vj
@@ -156,7 +156,7 @@ def test_the_bound_of_a_value_is_what_black_and_white_pixels_reach():
 
 
 def test_a_large_feature_is_summed_in_32_bits():
-    """Beyond 2**15 the lower halves of the sums no longer tell; the same cascade at several sizes has both."""
+    """Beyond 2**15 the lower halves of the sums no longer decide; the same cascade at several sizes has both."""
     small, image = random_cascade(7), gray("camera", (120, 130))
     seen = set()
     for factor in (1, 3, 6):
@@ -183,7 +183,7 @@ def test_a_node_that_several_branches_lead_to_is_scanned_one_by_one():
 
 
 def test_sums_at_the_threshold_are_decided_exactly():
-    """Thresholds set to sums that occur: the rounded sums of the lane scan cannot tell, the exact ones must."""
+    """Thresholds set to sums that occur: the rounded sums of the lane scan cannot decide, the exact ones must."""
     image = gray("camera", (120, 100))
     for seed in range(6):
         cascade = random_cascade(seed, stages=2)
@@ -209,14 +209,14 @@ def test_extreme_leaves_and_thresholds_are_decided_as_the_plain_scan_does():
 
 
 @pytest.mark.parametrize("size", [(8, 9), (9, 9), (15, 9), (16, 10), (23, 40), (24, 9)])
-def test_pictures_of_every_width_around_a_group_of_lanes(size):
+def test_images_of_every_width_around_a_group_of_lanes(size):
     cascade = random_cascade(2)
     image = gray("camera", size)
     for stride in (1, 2):
         assert_scans_agree(Scanner(cascade), image, stride, True)
 
 
-def test_a_picture_smaller_than_the_window_has_no_windows():
+def test_an_image_smaller_than_the_window_has_no_windows():
     counted = count(Scanner(random_cascade(0)), np.zeros((8, 30), np.uint8))
     assert (counted.windows, counted.hits, counted.entered.sum()) == (0, 0, 0)
 

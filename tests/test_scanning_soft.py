@@ -6,7 +6,7 @@ import naive
 import numpy as np
 import pytest
 from cascades import random_cascade, softened
-from pictures import gray
+from photos import gray
 from scans import count, depths, scan, whole
 
 import vj
@@ -72,7 +72,7 @@ def test_both_scans_agree(shape, stride, skip):
 
 
 def test_sums_at_a_soft_threshold_are_decided_exactly():
-    """Thresholds set to sums that occur: the rounded sums of the lane scan cannot tell, the exact ones must."""
+    """Thresholds set to sums that occur: the rounded sums of the lane scan cannot decide, the exact ones must."""
     image = gray("camera", (120, 100))
     decided = 0
     for seed in range(6):

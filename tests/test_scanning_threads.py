@@ -9,7 +9,7 @@ import time
 
 import pytest
 from cascades import random_cascade
-from pictures import gray
+from photos import gray
 
 import vj
 from vj.scanning import threads
@@ -104,7 +104,7 @@ def test_a_process_ends_while_threads_wait_and_detects_to_the_end():
 import atexit, sys
 sys.path.insert(0, "tests")
 from cascades import random_cascade
-from pictures import gray
+from photos import gray
 import vj
 image = gray("camera", (160, 120))
 detector = vj.Detector(random_cascade(3), threads=4)

@@ -263,7 +263,7 @@ def test_strange_outcomes_give_a_policy_that_costs_no_more_than_the_best(kind):
 def test_with_few_rows_a_policy_says_that_it_cannot_tell(rows):
     policy = Policy.fit(made(rows), loss=0.01)
     assert policy.plan.rule == "single"
-    assert policy.fit_report["note"].startswith(f"{rows} rows are too few to tell")
+    assert policy.fit_report["note"].startswith(f"{rows} rows are too few to judge by")
     low, high = policy.fit_report["gained_interval"]
     assert high - low > 0.1
     assert "too few rows to tell" in Policy.fit(made(120), loss=0.01).fit_report["note"]
@@ -357,7 +357,7 @@ def test_bad_costs_are_one_line_on_stderr(costs, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_policies_that_are_spoilt_or_of_other_tiers_are_refused(fitted, tmp_path):
+def test_policies_that_are_corrupt_or_of_other_tiers_are_refused(fitted, tmp_path):
     plain = fitted.to_dict()
     for change in (
         {"version": 99},

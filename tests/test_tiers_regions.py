@@ -5,7 +5,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 
 import vj
 from vj.errors import InputError
@@ -60,7 +60,7 @@ BOXES = [(20, 30, 40, 40), (200, 100, 20, 20), (330, 220, 60, 60)]
 
 @pytest.mark.parametrize("side", [None, 30, 80])
 @pytest.mark.parametrize("colour", [True, False])
-def test_regions_bring_boxes_back_to_the_picture(side, colour):
+def test_regions_bring_boxes_back_to_the_image(side, colour):
     image = scene(*BOXES) if colour else scene(*BOXES)[..., 0].copy()
     verify = Bright()
     result = Regions(Bright(), verify, framing=Framing(1.5, side)).examine(image)
@@ -229,7 +229,7 @@ def test_fusion_learns_what_a_heavy_answer_is_worth():
         Fusion.fit([1.0, 2.0], [1.0, np.nan], [True, True])
 
 
-def test_fusion_is_fitted_from_labelled_pictures():
+def test_fusion_is_fitted_from_labelled_images():
     image, false = scene(*BOXES), (100, 200, 30, 30)
     proposals = found([*BOXES, false], [1.0, 2.0, 3.0, 4.0], [0.5] * 4)
     regions = Regions(Fixed(proposals), Bright())

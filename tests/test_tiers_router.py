@@ -23,7 +23,7 @@ def questions(n, seed=0):
     return texts, light, rng.random(n) < 0.9
 
 
-def pictures(n, seed=0):
+def photos(n, seed=0):
     """Images that are sharp or blurred; the light tier fails on the blurred ones."""
     rng = np.random.default_rng(seed)
     blurred = rng.random(n) < 0.5
@@ -36,7 +36,7 @@ def pictures(n, seed=0):
     return images, np.where(blurred, rng.random(n) < 0.2, rng.random(n) < 0.9), rng.random(n) < 0.9
 
 
-@pytest.mark.parametrize(("made", "kind"), [(questions, "text"), (pictures, "image")])
+@pytest.mark.parametrize(("made", "kind"), [(questions, "text"), (photos, "image")])
 def test_a_router_sends_the_hard_ones_up(made, kind):
     router = Router.fit(*made(400), kind=kind)
     queries, light, heavy = made(600, seed=1)
@@ -143,7 +143,7 @@ def test_shares_move_the_threshold_also_by_other_traffic():
             router.at(**given)
 
 
-def test_a_router_survives_its_file_and_spoilt_ones_are_refused(tmp_path):
+def test_a_router_survives_its_file_and_corrupt_ones_are_refused(tmp_path):
     texts, light, heavy = questions(200)
     router = Router.fit(texts, light, heavy).at(share=0.3)
     router.save(tmp_path / "r.json")

@@ -54,7 +54,7 @@ def test_corrections_of_boxes(now, drafted, verified, expected):
     assert sorted(map(tuple, corrected(now, drafted, verified).boxes.tolist())) == sorted(expected)
 
 
-def test_boxes_are_followed_through_pictures():
+def test_boxes_are_followed_through_images():
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(0, 255, (25, 25, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
     carry = Carry()
@@ -134,7 +134,7 @@ def test_a_heavy_tier_that_fails_leaves_what_was_shown(live):
             yield k
 
     outcome = collect(SpeculativeFrames(lambda frame: "cat", heavy, every=2, live=live).run(frames()))
-    # The correction made before goes on.
+    # The earlier correction still applies.
     assert outcome.values == ("dog",) * 6
     assert set(outcome.notes) == {"the heavy tier failed: RuntimeError: down"}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 
 import vj
 from vj.detector import Detections

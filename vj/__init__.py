@@ -7,7 +7,8 @@ Cascades
     `LbpFeatures`, and where it has them the `ScoreCalibration` of its scores and `SoftThresholds` inside its stages.
 Finding objects
     A `Detector` with its `Settings` finds `Detections` in an image, each of them a `Detection`. It also returns the
-    `Hits` before they are grouped, a `WindowMap` of each scale, and the `Cost` of a scan.
+    `Hits` before they are grouped, a `WindowMap` of each scale, and the `Cost` of a scan. `Smoothing` holds the boxes
+    of a video steady; `anonymize` blurs, pixelates or fills them.
 Training
     `train` learns a cascade from a `TrainingConfig` and returns a `TrainingResult`; a `Training` does so stage by
     stage, with a `StageReport` for each. Positives come from a `PositiveSource` or as `Positives`. `Progress` says

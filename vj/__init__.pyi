@@ -29,3 +29,5 @@ from .detector import Hits as Hits
 from .detector import Settings as Settings
 from .detector import WindowMap as WindowMap
 from .errors import InputError as InputError
+from .masking import anonymize as anonymize
+from .smoothing import Smoothing as Smoothing

@@ -13,26 +13,35 @@ from __future__ import annotations
 import inspect
 import os
 import stat
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache as once
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vj._first_run import temporary_folder  # first, since numba takes its time
+
+# isort: split
 import numba
-from numba.core import caching
+from numba.core import caching, serialize
 
 from vj._system import on_compile
 from vj.errors import CacheWarning
 
 _said = threading.Event()
 
+# Compiled code looks up the types of what it returns through this function and does not check the result. It is written
+# in Python, so that a Ctrl-C that came during a kernel was raised inside it: the process crashed, or a SystemError took
+# the interrupt's place. A cached call runs no Python.
+if not hasattr(serialize._numba_unpickle, "cache_info"):
+    serialize._numba_unpickle = lru_cache(maxsize=None)(serialize._numba_unpickle)
+
 
 def _locator(name: str) -> Any:
-    """Return one of numba's classes that know where a cache may lie; up to 0.61 their names began with a bar."""
+    """Return one of numba's classes that know where a cache may be; up to 0.61 their names began with an underscore."""
     return getattr(caching, name, None) or getattr(caching, f"_{name}")
 
 
@@ -113,8 +122,7 @@ def _temporary_folder() -> Path:
     OSError
         If it cannot be made, or is there and may be another user's.
     """
-    user = os.geteuid() if hasattr(os, "geteuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"vj-compiled-{user}"
+    folder = temporary_folder()
     try:
         folder.mkdir(mode=0o700)
         made = True
@@ -196,7 +204,7 @@ class _Cache(caching.FunctionCache):
         found = None
         try:
             found = super().load_overload(sig, target_context)
-        except Exception:  # whatever a spoilt file makes pickle raise
+        except Exception:  # whatever a corrupt file makes pickle raise
             self._forget()
         if found is None:
             while on_compile:

@@ -85,7 +85,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     InputError
         If the file cannot be read, is not a regular file, or is larger.
     """
-    name = _shown(path)
+    name, article = _shown(path), "an" if what[0] in "aeiou" else "a"
     # Without O_NONBLOCK, opening a pipe waits for a writer.
     no_wait = getattr(os, "O_NONBLOCK", 0)
     if (url := as_url(path)) is not None:
@@ -96,7 +96,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{name}: expected a readable {what}, got {_kind(status.st_mode)}")
             if status.st_size > limit:
-                raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got {status.st_size}")
+                raise InputError(f"{name}: expected {article} {what} of at most {limit} bytes, got {status.st_size}")
             data = _read(file, limit + 1, status.st_size + 1)
     except InputError:
         raise
@@ -105,7 +105,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     except ValueError as error:  # a name with a NUL byte
         raise InputError(f"{name!r}: expected a readable {what}, got {error}") from None
     if len(data) > limit:
-        raise InputError(f"{name}: expected a {what} of at most {limit} bytes, got more")
+        raise InputError(f"{name}: expected {article} {what} of at most {limit} bytes, got more")
     return data
 
 
@@ -148,7 +148,7 @@ def _kind(mode: int) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path leads to a file; False for names that no file can have and for folders that are closed."""
+    """Whether a path leads to a file; False for names that no file can have and for closed folders."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -156,7 +156,7 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at a path; False for names that no file can have and for folders that are closed."""
+    """Whether there is anything at a path; False for names that no file can have and for closed folders."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -200,8 +200,8 @@ def replacing(path: str | os.PathLike[str], suffix: str = ".tmp") -> Iterator[Pa
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        # A write that fails, as on a full disk, does not say which file it was.
-        error.filename = error.filename or str(target)
+        # A write that fails, as on a full disk, does not say which file it was; and nobody knows the temporary name.
+        error.filename = str(target) if error.filename in (None, str(temporary)) else error.filename
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,7 +6,14 @@ import numpy.typing as npt
 Gray = npt.NDArray[np.uint8]
 """An 8-bit grey image, shape (h, w)."""
 
+Image = npt.NDArray[np.uint8]
+"""An 8-bit image, grey of shape (h, w) or BGR of shape (h, w, 3)."""
+
 Floats = npt.NDArray[np.float64]
+
+Ints = npt.NDArray[np.int64]
+
+Bools = npt.NDArray[np.bool_]
 
 Counts = npt.NDArray[np.int64]
 

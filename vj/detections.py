@@ -10,8 +10,23 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from vj import _notebook
 from vj._types import Boxes, Floats
 from vj.errors import InputError
+
+RECORD = np.dtype(
+    [
+        ("x", np.int32),
+        ("y", np.int32),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("score", np.float64),
+        ("neighbors", np.int32),
+        ("probability", np.float64),
+        ("source", np.int32),
+    ]
+)
+"""One detection in the array that `Detections.to_array` returns."""
 
 
 class Detection(NamedTuple):
@@ -78,7 +93,7 @@ class Detections:
             raise InputError(f"expected boxes as x, y, width, height, got {self.boxes[_first_negative(self.boxes)]}")
         if n and self.neighbors.min() < 0:
             raise InputError(f"expected neighbors of 0 or more, got {self.neighbors.min()}")
-        # The largest of numbers with a nan among them is nan.
+        # The maximum is nan if any score is.
         if n and math.isnan(self.scores.max()):
             raise InputError("expected scores that are numbers, got nan")
         if self.probabilities is not None:
@@ -110,6 +125,77 @@ class Detections:
             raise InputError("expected detections with probabilities, got a cascade without calibration")
         return self[self.probabilities >= probability]
 
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return a dict for each detection, of plain values that JSON takes.
+
+        Returns
+        -------
+        list of dict
+            Keys are ``box`` (a list of x, y, width, height), ``score`` and ``neighbors``; also ``probability`` and
+            ``source`` where the detections have them.
+        """
+        rows: list[dict[str, Any]] = []
+        for one in self:
+            row = {**one._asdict(), "box": list(one.box)}
+            rows.append({name: value for name, value in row.items() if value is not None})
+        return rows
+
+    def to_array(self) -> npt.NDArray[np.void]:
+        """Return a structured array, one record for each detection.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Fields ``x``, ``y``, ``width``, ``height`` (int32), ``score`` (float64), ``neighbors`` (int32),
+            ``probability`` (float64; nan without a calibration) and ``source`` (int32; -1 if there is one cascade).
+        """
+        array = np.zeros(len(self), dtype=RECORD)
+        for k, name in enumerate(("x", "y", "width", "height")):
+            array[name] = self.boxes[:, k]
+        array["score"], array["neighbors"] = self.scores, self.neighbors
+        array["probability"] = np.nan if self.probabilities is None else self.probabilities
+        array["source"] = -1 if self.sources is None else self.sources
+        return array
+
+    def to_supervision(self) -> Any:
+        """Return the detections as the package supervision has them.
+
+        Returns
+        -------
+        supervision.Detections
+            ``xyxy`` are corners in pixels. ``confidence`` is the probability; without a calibration it is
+            ``1 / (1 + exp(-score))``, which keeps the order of the scores but is no probability. ``class_id`` is the
+            number of the cascade, 0 if there is only one. ``data`` holds ``score`` and ``neighbors``.
+
+        Raises
+        ------
+        InputError
+            If supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise InputError(f"expected the package supervision, got {error}: pip install supervision") from None
+        # Written so that no score overflows.
+        confidence = np.exp(-np.logaddexp(0, -self.scores)) if self.probabilities is None else self.probabilities
+        boxes = self.boxes.astype(np.float32)
+        return supervision.Detections(
+            xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+            confidence=confidence.astype(np.float32),
+            class_id=np.zeros(len(self), dtype=np.int64) if self.sources is None else self.sources.astype(np.int64),
+            data={"score": self.scores.copy(), "neighbors": self.neighbors.copy()},
+        )
+
+    def _repr_html_(self) -> str:
+        shown = self[: _notebook.MAX_ROWS].to_dicts()
+        boxes = [one.pop("box") for one in shown]
+        rows = [
+            [*box, *(f"{value:.4g}" if isinstance(value, float) else value for value in one.values())]
+            for box, one in zip(boxes, shown, strict=True)
+        ]
+        head = ["x", "y", "width", "height", *(shown[0] if shown else ())]
+        return _notebook.card(_notebook.count(len(self), "detection"), head, rows, more=len(self) - len(rows))
+
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
     @overload
@@ -123,7 +209,7 @@ class Detections:
 
 
 def _checked(columns: list[Any]) -> Detections:
-    """Return detections of columns that were taken from others, and need no second check: a third of its time."""
+    """Return detections of columns taken from checked ones; not checking them again takes a third of the time."""
     made = object.__new__(Detections)
     for one, column in zip(fields(Detections), columns, strict=True):
         if column is not None:
@@ -136,7 +222,7 @@ def _checked(columns: list[Any]) -> Detections:
 def _column(name: str, given: Any, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return a read-only copy of one column of `Detections`, checked."""
     if isinstance(given, np.ndarray) and given.dtype == dtype and given.shape == shape:
-        # The usual case, without the checks of a conversion: a fifth of their time.
+        # The usual case: without the checks of a conversion it takes a fifth of the time.
         same: npt.NDArray[Any] = given.copy()
         same.setflags(write=False)
         return same

@@ -1,15 +1,14 @@
-"""Images and videos in and out: the one place that opens them."""
+"""Images in and out: the one place that opens them."""
 
 from __future__ import annotations
 
 import importlib
 import io
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +175,13 @@ def _without_profile(data: bytes) -> bytes:
 
 def _header_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height as the header states them, or None if Pillow cannot read it."""
+    with _opened(data) as image:
+        return None if image is None else (int(image.size[0]), int(image.size[1]))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
+    """Yield the image as Pillow opens it, not decoded yet, or None."""
     from PIL import Image
 
     # The format's own opener rather than Image.open, which has a limit of its own that is set for the whole process.
@@ -185,11 +191,42 @@ def _header_size(data: bytes) -> tuple[int, int] | None:
         if factory is None or accept is None or accept(data[:16]) is not True:
             continue
         try:
-            with factory(io.BytesIO(data), "") as image:
-                return int(image.size[0]), int(image.size[1])
+            image = factory(io.BytesIO(data), "")
         except Exception:  # whatever a spoilt header makes a decoder raise: OpenCV decides then
             continue
-    return None
+        with image:
+            yield image
+        return
+    yield None
+
+
+def read_opaque(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read an image as `read_bgr` does, but with white where it is transparent: what a viewer shows on a white page.
+
+    `read_bgr` returns, as OpenCV does, the colours that are hidden under full transparency.
+
+    Raises
+    ------
+    InputError
+        As `read_bgr`, or if the transparency cannot be read.
+    """
+    image = read_bgr(path, max_pixels)
+    data = read_bounded(path, MAX_BYTES, "image")
+    with _opened(data) as opened:
+        if opened is None or not (opened.mode.endswith(("A", "a")) or "transparency" in opened.info):
+            return image
+        from PIL import ImageOps
+
+        try:
+            alpha = np.asarray(ImageOps.exif_transpose(opened.convert("RGBA")).getchannel("A"), dtype=np.float32)
+        except Exception as error:  # what a decoder raises
+            raise InputError(
+                f"{os.fspath(path)}: expected an image, got transparency that is spoilt: {error}"
+            ) from None
+    if alpha.shape != image.shape[:2]:
+        raise InputError(f"{os.fspath(path)}: expected transparency of the image's size, got {alpha.shape}")
+    share = alpha[:, :, None] / 255
+    return np.rint(image * share + 255 * (1 - share)).astype(np.uint8)
 
 
 def read_gray(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Gray:
@@ -259,120 +296,6 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder of images, got {'a file' if root.exists() else 'nothing there'}")
     return sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-
-
-class Frame(NamedTuple):
-    """One image of a source.
-
-    Parameters
-    ----------
-    number : int
-        From 0.
-    seconds : float or None
-        Place in a video, or time since a camera was opened; None in a folder.
-    image : ndarray of uint8, shape (h, w, 3), or None
-        BGR; None if it could not be read.
-    name : str
-        The file, in a folder; else empty.
-    error : str
-        Why it could not be read, one line; else empty.
-    """
-
-    number: int
-    seconds: float | None
-    image: npt.NDArray[np.uint8] | None
-    name: str = ""
-    error: str = ""
-
-
-def read_frames(source: int | str | os.PathLike[str]) -> Iterator[Frame]:
-    """Open a source and yield its images, one at a time.
-
-    Parameters
-    ----------
-    source : int, str or path
-        The index of a camera (as a number, or a text of digits where no such file exists), a video file, the address of
-        a stream (with ``://`` in it), or a folder, whose images are taken in order of their paths.
-
-    Returns
-    -------
-    iterator of Frame
-        The source is open when this returns. An image of a folder that cannot be read is yielded with its error; a
-        video ends where OpenCV cannot read on.
-
-    Raises
-    ------
-    InputError
-        If there is no such source, or it holds no image.
-    """
-    text = os.fspath(source) if not isinstance(source, int) else str(source)
-    path = Path(text)
-    if path.is_dir() and not isinstance(source, int):
-        files = list_images(path)
-        if not files:
-            raise InputError(f"{text}: expected a folder with images, got none with an ending such as .jpg or .png")
-        return _folder_frames(files)
-    camera = isinstance(source, int) or (text.isdecimal() and not path.exists())
-    if not camera and "://" not in text and not path.is_file():
-        got = "something else" if path.exists() else "nothing there"
-        raise InputError(f"{text}: expected a camera's number, a video file or a folder of images, got {got}")
-    return _video_frames(text, camera)
-
-
-def _folder_frames(files: list[Path]) -> Iterator[Frame]:
-    for k, file in enumerate(files):
-        try:
-            image = read_bgr(file)
-        except InputError as error:
-            yield Frame(k, None, None, str(file), str(error))
-            continue
-        yield Frame(k, None, image, str(file))
-
-
-def _video_frames(text: str, camera: bool) -> Iterator[Frame]:
-    import cv2
-
-    with _quiet_opencv():
-        video = cv2.VideoCapture(int(text) if camera else text)
-        opened, first = video.read() if video.isOpened() else (False, None)
-    if not opened:
-        video.release()
-        what = f"camera {text}: expected one that can be opened" if camera else f"{text}: expected a video"
-        raise InputError(f"{what}, got none that OpenCV can read")
-    if camera:
-        # Old frames would be shown late if the reader is slower than the camera.
-        video.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-
-    def frames() -> Iterator[Frame]:
-        rate = float(video.get(cv2.CAP_PROP_FPS))
-        start, number, image = time.monotonic(), 0, first
-        try:
-            while image is not None:
-                now = time.monotonic() - start if camera or not 0 < rate < 1e4 else number / rate
-                yield Frame(number, now, np.asarray(image, dtype=np.uint8))
-                image = video.read()[1]
-                number += 1
-        finally:
-            video.release()
-
-    return frames()
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing about a source that it cannot open: the caller says so in one line."""
-    import cv2
-
-    log = getattr(getattr(cv2, "utils", None), "logging", None)
-    if log is None:
-        yield
-        return
-    before = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        log.setLogLevel(before)
 
 
 def draw_boxes(

@@ -37,7 +37,7 @@ _FEATURES_IN_A_ROW = 6
 
 
 def plot_rejection(path: str | os.PathLike[str], profiles: Mapping[str, RejectionProfile]) -> None:
-    """Plot, for cascades on the same pictures, how fast they reject and what that costs.
+    """Plot, for cascades on the same images, how fast they reject and what that costs.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> No
     path : str or path
         File to write; its ending names the format.
     curves : mapping of str to Curve
-        By the detector's name, on the same pictures.
+        By the detector's name, on the same images.
     """
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     roc, pr = figure.subplots(1, 2)
@@ -152,7 +152,7 @@ def plot_features(
 
 
 def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMap], n_stages: int) -> None:
-    """Show how deep the windows of a picture get: over the picture, and at four of its scales.
+    """Show how deep the windows of an image get: over the image, and at four of its scales.
 
     One of the four is the scale at which most windows pass.
 
@@ -167,7 +167,7 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
         Stages of the cascade.
     """
     if not maps:
-        raise InputError("expected a picture of at least the size of the window, got a smaller one")
+        raise InputError("expected an image of at least the size of the window, got a smaller one")
     height, width = gray.shape
     # The largest windows leave a handful of positions and nothing to see.
     large_enough = [one for one in maps if one.depth.size >= 400] or list(maps)
@@ -182,7 +182,7 @@ def plot_depth(path: str | os.PathLike[str], gray: Gray, maps: Sequence[WindowMa
     large = figure.add_subplot(grid[:, :2])
     large.imshow(gray, cmap="gray", vmin=0, vmax=255)
     depths = deepest(gray.shape, maps)
-    # The deeper the more opaque: what dies early leaves the picture to be seen.
+    # The deeper the more opaque: what dies early leaves the image to be seen.
     opacity = np.clip(0.15 + 0.75 * depths / n_stages, 0.0, 0.9) * (depths > 0)
     large.imshow(np.maximum(depths, 0), cmap="inferno", alpha=opacity, vmin=0, vmax=n_stages)
     large.set_title("Deepest window centred on each pixel, all scales", fontsize=10)

@@ -6,10 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vj.cascade.model import Cascade
 from vj.detections import Detections
 from vj.detector import Detector
 from vj.errors import InputError
-from vj.images import MAX_PIXELS, decode_bgr, read_bgr
+from vj.images import MAX_PIXELS, decode_bgr, read_bgr, read_opaque
+
+OPENCV: dict[str, Any] = {"min_neighbors": 3, "suppression": None, "threshold": None}
+"""How OpenCV decides what is reported: the defaults for any cascade."""
+
+PACKAGED: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": 0.2}
+"""The mode in which the packaged cascade is best; see its model card."""
+
+ANONYMIZING: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": None}
+"""What is kept when detections are to be masked: everything, since a box too many does less harm than a face missed."""
+
+
+def lenient(cascade: Cascade) -> list[Cascade]:
+    """Return the packaged cascade as it is used to mask: without its last stage, and the same for mirrored faces."""
+    shorter = cascade.truncated(max(1, cascade.n_stages - 1))
+    return [shorter, shorter.mirrored()]
 
 
 @dataclass(frozen=True)
@@ -45,21 +61,34 @@ class Search:
                 "vj-calibrate makes it from labelled images"
             )
 
-    def read(self, path: str | Path) -> Any:
+    def read(self, path: str | Path, *, opaque: bool = False) -> Any:
         """Return an image as array of uint8, shape (height, width, 3), BGR.
+
+        Parameters
+        ----------
+        path : str or path
+        opaque : bool
+            Show white where the image is transparent, rather than the colours hidden there.
 
         Raises
         ------
         InputError
             If it cannot be read, is too large, or smaller than the window.
         """
-        return self._checked(read_bgr(path, self.max_pixels), path)
+        return self.checked(read_opaque(path, self.max_pixels) if opaque else read_bgr(path, self.max_pixels), path)
 
     def decode(self, data: bytes, name: str) -> Any:
         """Return the image that bytes hold, as `read` does; `name` is what errors call it."""
-        return self._checked(decode_bgr(data, name, self.max_pixels), name)
+        return self.checked(decode_bgr(data, name, self.max_pixels), name)
 
-    def _checked(self, image: Any, name: str | Path) -> Any:
+    def checked(self, image: Any, name: str | Path) -> Any:
+        """Return an image if it is large enough.
+
+        Raises
+        ------
+        InputError
+            If it is smaller than the window.
+        """
         height, width = image.shape[:2]
         window = min(one.window for one in self.detector.cascades)
         if width < window[0] or height < window[1]:
@@ -79,16 +108,16 @@ class Search:
         return found
 
 
-def row(name: str, size: tuple[int, int], found: Detections) -> dict[str, Any]:
-    """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON."""
-    rows: list[dict[str, Any]] = [
-        {"box": box.tolist(), "score": round(float(score), 4), "neighbors": int(count)}
-        for box, score, count in zip(found.boxes, found.scores, found.neighbors, strict=True)
+def row(
+    name: str, size: tuple[int, int], found: Detections, frame: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
+    """Return the row of an image: its name, size (width, height) and detections, as plain values for JSON.
+
+    Of a video, each frame has a row, with its number from 0 and its place in seconds.
+    """
+    rows = [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in one.items()}
+        for one in found.to_dicts()
     ]
-    if found.probabilities is not None:
-        for one, p in zip(rows, found.probabilities, strict=True):
-            one["probability"] = round(float(p), 4)
-    if found.sources is not None:
-        for one, source in zip(rows, found.sources, strict=True):
-            one["source"] = int(source)
-    return {"image": name, "width": size[0], "height": size[1], "detections": rows}
+    place: dict[str, Any] = {} if frame is None else {"frame": frame, "seconds": round(seconds or 0.0, 3)}
+    return {"image": name, **place, "width": size[0], "height": size[1], "detections": rows}

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vj._types import Image
 from vj.boosting.annotated import background_place, backgrounds_of
 from vj.boosting.recipe import PositiveSource, TrainingConfig
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 
 AnyPath = str | os.PathLike[str]
-Image = npt.NDArray[np.uint8]
 Recipe = AnyPath | TrainingConfig
 PositivesGiven = AnyPath | Image | Sequence[AnyPath | PositiveSource | Mapping[str, Any]] | Sequence[Image]
 BackgroundsGiven = AnyPath | Image | Sequence[AnyPath | Image]

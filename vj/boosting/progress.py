@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vj import _notebook
 from vj.boosting.stage import Round
 
 
@@ -51,6 +53,29 @@ class StageReport:
     mining_seconds: float
     seconds: float
     advice: str = ""
+
+    def _repr_html_(self) -> str:
+        return reports_html(f"stage {self.index + 1}", [self], [self.advice] * bool(self.advice))
+
+
+def reports_html(caption: str, reports: Sequence[StageReport], notes: Sequence[str] = ()) -> str:
+    """Return what a notebook shows of some stages: a row for each, below the notes."""
+    head = ["stage", "weak classifiers", "hit rate", "on training positives", "false alarm rate", "negatives"]
+    head += ["windows scanned", "seconds"]
+    rows = [
+        [
+            r.index + 1,
+            r.weak_classifiers,
+            f"{r.hit_rate:.4f}",
+            f"{r.training_hit_rate:.4f}",
+            f"{r.false_alarm_rate:.4f}",
+            f"{r.negatives:,}",
+            f"{r.windows_scanned:,}",
+            f"{r.seconds:.1f}",
+        ]
+        for r in reports
+    ]
+    return _notebook.card(caption, head, rows, [("note", note) for note in notes])
 
 
 @dataclass(frozen=True)

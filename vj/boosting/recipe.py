@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from vj._files import as_url, read_bounded
+from vj.boosting.fields import (
+    check_fields,
+    choice,
+    documented,
+    flag,
+    integer,
+    is_list,
+    number,
+    plain_number,
+    shown,
+    string,
+)
+from vj.boosting.fields import describe as describe
 from vj.errors import InputError
 
 FEATURE_KINDS = ("basic", "core", "all", "lbp")
@@ -28,30 +40,6 @@ ANNOTATED = "annotated"
 
 CROPS = ("box", "square", "landmarks")
 ASPECTS = ("grow", "shrink", "stretch")
-
-Config = TypeVar("Config")
-
-
-def _integer(default: int, low: int, high: int, help: str, per_stage: bool = False) -> Any:
-    meta = {"type": int, "low": low, "high": high, "help": help, "per_stage": per_stage}
-    return field(default=default, metadata=meta)
-
-
-def _number(default: float, low: float, high: float, help: str, per_stage: bool = False) -> Any:
-    meta = {"type": float, "low": low, "high": high, "help": help, "per_stage": per_stage}
-    return field(default=default, metadata=meta)
-
-
-def _choice(default: str, choices: tuple[str, ...], help: str) -> Any:
-    return field(default=default, metadata={"type": str, "choices": choices, "help": help})
-
-
-def _flag(default: bool, help: str) -> Any:
-    return field(default=default, metadata={"type": bool, "help": help})
-
-
-def _text(default: str, help: str) -> Any:
-    return field(default=default, metadata={"type": str, "help": help})
 
 
 @dataclass(frozen=True)
@@ -104,79 +92,40 @@ class PositiveSource:
         Most positives taken, 0 for all.
     """
 
-    path: str = _text("", "folder or file")
-    format: str = _choice("auto", FORMATS, "how the objects are annotated; auto looks at the path")
-    crop: str = _choice("box", CROPS, "what is cut out")
-    margin: float = _number(0.0, -0.4, 2.0, "added on each side, fraction of the box")
-    aspect: str = _choice("grow", ASPECTS, "how a box gets the window's aspect ratio")
-    side: float = _number(
+    path: str = string("", "folder or file")
+    format: str = choice("auto", FORMATS, "how the objects are annotated; auto looks at the path")
+    crop: str = choice("box", CROPS, "what is cut out")
+    margin: float = number(0.0, -0.4, 2.0, "added on each side, fraction of the box")
+    aspect: str = choice("grow", ASPECTS, "how a box gets the window's aspect ratio")
+    side: float = number(
         2.66, 0.5, 8.0, "landmarks: side of the square, in units of about the distance between the eyes"
     )
-    drop: float = _number(
+    drop: float = number(
         0.305, -2.0, 2.0, "landmarks: how far the square's centre is below the eyes, in the same units"
     )
-    offset: float = _number(
+    offset: float = number(
         0.0, -2.0, 2.0, "landmarks: how far the square's centre is to the right of the eyes, in the same units"
     )
-    flip: bool = _flag(False, "flip its images left and right")
+    flip: bool = flag(False, "flip its images left and right")
     where: Mapping[str, str] = field(
         default_factory=dict, metadata={"type": dict, "help": "CSV: values that columns must have"}
     )
     classes: tuple[str, ...] = field(default=(), metadata={"type": tuple, "help": "classes of the objects to take"})
-    jitter: int = _integer(-1, -1, 1000, "jittered copies per object; -1: as for the run")
-    rotation: float = _number(-1.0, -1.0, 90.0, "largest rotation of copies in degrees; -1: as for the run")
-    thresholds: bool = _flag(True, "set stage thresholds on its objects; false: only boosting sees them")
-    images: str = _text("", "folder that annotated names are relative to")
-    min_size: int = _integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
-    frontal: bool = _flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
-    limit: int = _integer(0, 0, 10**9, "maximum number of objects, chosen at random; 0: all")
+    jitter: int = integer(-1, -1, 1000, "jittered copies per object; -1: as for the run")
+    rotation: float = number(-1.0, -1.0, 90.0, "largest rotation of copies in degrees; -1: as for the run")
+    thresholds: bool = flag(True, "set stage thresholds on its objects; false: only boosting sees them")
+    images: str = string("", "folder that annotated names are relative to")
+    min_size: int = integer(0, 0, 10000, "smallest side of a box that is taken, in pixels")
+    frontal: bool = flag(False, "WIDER FACE: only clear, frontal faces of at least 30 pixels")
+    limit: int = integer(0, 0, 10**9, "maximum number of objects, chosen at random; 0: all")
 
     def __post_init__(self) -> None:
-        _check_fields(self, "positives.")
+        check_fields(self, "positives.")
         if not self.path:
             raise InputError("expected a path for every source of positives, got none")
 
 
-def _documented(kind: type[Config]) -> type[Config]:
-    """Add the fields of a class to its docstring, with the words of the recipe and the command line."""
-    lines = ["Parameters", "----------"]
-    for item in fields(cast(Any, kind)):
-        lines += [f"{item.name} : {_type_name(item)}", f"    {describe(item)}"]
-    text, raises, rest = inspect.cleandoc(kind.__doc__ or "").partition("Raises\n------\n")
-    kind.__doc__ = text + "\n".join([*lines, "", ""]) + raises + rest
-    return kind
-
-
-def _type_name(item: Any) -> str:
-    meta = item.metadata
-    if "choices" in meta:
-        return "{" + ", ".join(map(repr, meta["choices"])) + "}"
-    if item.name == "window":
-        return "(int, int)"
-    if item.name == "positives":
-        return "tuple of PositiveSource"
-    if item.name == "backgrounds":
-        return "tuple of str"
-    name: str = meta["type"].__name__
-    return f"{name} or tuple of {name}" if meta.get("per_stage") else name
-
-
-def describe(item: Any, *, ranges: bool = True) -> str:
-    """Describe a field in one line, with its default and, if wanted, its range."""
-    text: str = item.metadata["help"]
-    if "choices" in item.metadata and not ranges:
-        text += f": {', '.join(item.metadata['choices'])}"
-    if "low" in item.metadata and ranges:
-        text += f" ({item.metadata['low']} to {item.metadata['high']})"
-    if item.metadata.get("per_stage"):
-        text += "; or a list with one for each stage"
-    if item.default not in ("", (), None, dataclasses.MISSING):
-        default = "x".join(map(str, item.default)) if item.name == "window" else item.default
-        text += f" [{default}]"
-    return text
-
-
-@_documented
+@documented
 @dataclass(frozen=True)
 class TrainingConfig:
     """Every setting of a training run; the fields are the keys of a recipe.
@@ -191,75 +140,84 @@ class TrainingConfig:
         For a value out of range; the message names key, value and allowed range.
     """
 
-    positives: tuple[PositiveSource, ...] = field(default=(), metadata={"type": tuple, "help": "sources of positives"})
-    backgrounds: tuple[str, ...] = field(
-        default=(), metadata={"type": tuple, "help": "images without the object: folders, patterns, lists, annotated"}
+    positives: tuple[PositiveSource, ...] = field(
+        default=(), metadata={"type": tuple, "type_name": "tuple of PositiveSource", "help": "sources of positives"}
     )
-    output: str = _text("", "folder for the cascade, its report, plots and checkpoints")
+    backgrounds: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "type": tuple,
+            "type_name": "tuple of str",
+            "help": "images without the object: folders, patterns, lists, annotated",
+        },
+    )
+    output: str = string("", "folder for the cascade, its report, plots and checkpoints")
 
-    window: tuple[int, int] = field(default=(24, 24), metadata={"type": tuple, "help": "size of the window, as 24x24"})
-    features: str = _choice("basic", FEATURE_KINDS, "pool of features to choose from")
-    feature_step: int = _integer(
+    window: tuple[int, int] = field(
+        default=(24, 24), metadata={"type": tuple, "type_name": "(int, int)", "help": "size of the window, as 24x24"}
+    )
+    features: str = choice("basic", FEATURE_KINDS, "pool of features to choose from")
+    feature_step: int = integer(
         0,
         0,
         16,
         "Haar: positions and sizes of features are multiples of this; 0: 1, or more if a million fit",
     )
-    stages: int = _integer(20, 1, 200, "maximum number of stages")
-    positives_per_stage: int = _integer(2000, 2, 10**7, "positives a stage is trained on")
-    negatives_per_stage: int = _integer(4000, 2, 10**7, "negatives a stage is trained on")
-    min_hit_rate: float = _number(0.995, 0.5, 1.0, "share of positives that a stage must keep", True)
-    max_false_alarm_rate: float = _number(0.5, 0.001, 0.999, "share of negatives at which a stage ends", True)
-    overall_false_alarm_rate: float = _number(
+    stages: int = integer(20, 1, 200, "maximum number of stages")
+    positives_per_stage: int = integer(2000, 2, 10**7, "positives a stage is trained on")
+    negatives_per_stage: int = integer(4000, 2, 10**7, "negatives a stage is trained on")
+    min_hit_rate: float = number(0.995, 0.5, 1.0, "share of positives that a stage must keep", True)
+    max_false_alarm_rate: float = number(0.5, 0.001, 0.999, "share of negatives at which a stage ends", True)
+    overall_false_alarm_rate: float = number(
         0.0, 0.0, 1.0, "training ends when fewer background windows pass; 0: never"
     )
-    max_weak_count: int = _integer(200, 1, 10000, "maximum number of weak classifiers in a stage", True)
-    pruning: float = _number(
+    max_weak_count: int = integer(200, 1, 10000, "maximum number of weak classifiers in a stage", True)
+    pruning: float = number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )
-    soft_loss: float = _number(
+    soft_loss: float = number(
         0.0, 0.0, 0.5, "share of the positives found that soft thresholds, set at the end, may lose; 0: none are set"
     )
-    holdout: float = _number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
+    holdout: float = number(0.2, 0.0, 0.8, "share of positives that boosting never sees; thresholds are set on them")
 
-    boosting: str = _choice("gentle", BOOSTINGS, "kind of AdaBoost")
-    max_depth: int = _integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
-    fixed_point: bool = _flag(
+    boosting: str = choice("gentle", BOOSTINGS, "kind of AdaBoost")
+    max_depth: int = integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
+    fixed_point: bool = flag(
         False,
         "round to what fits 16 bits: thresholds of features in 1/4096, leaves and stage thresholds in 1/256",
     )
-    weight_trim_rate: float = _number(
+    weight_trim_rate: float = number(
         1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all", True
     )
-    search: str = _choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
-    search_share: float = _number(0.05, 0.0001, 1.0, "fast search: share of features in the sample", True)
+    search: str = choice("fast", SEARCHES, "features a round tries: all, or a sample and then its neighbours")
+    search_share: float = number(0.05, 0.0001, 1.0, "fast search: share of features in the sample", True)
 
-    mirror: bool = _flag(False, "add every positive mirrored")
-    jitter: int = _integer(
+    mirror: bool = flag(False, "add every positive mirrored")
+    jitter: int = integer(
         -1,
         -1,
         1000,
         "jittered copies of every positive; -1: enough for positives_per_stage, at most 15; none of .vec",
     )
-    shift: float = _number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
-    scale: float = _number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
-    rotation: float = _number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
-    contrast: float = _number(0.0, 0.0, 0.9, "jitter: largest change of contrast, fraction")
-    detail: float = _number(
+    shift: float = number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
+    scale: float = number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
+    rotation: float = number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
+    contrast: float = number(0.0, 0.0, 0.9, "jitter: largest change of contrast, fraction")
+    detail: float = number(
         1.0, 0.0, 1.0, "jitter: smallest size, in windows, that is resampled as the detector does; 0: antialiased"
     )
-    brightness: float = _number(0.0, 0.0, 128.0, "jitter: largest change in grey levels")
+    brightness: float = number(0.0, 0.0, 128.0, "jitter: largest change in grey levels")
 
-    scale_factor: float = _number(1.1, 1.01, 4.0, "step between the scales of mining")
-    seed: int = _integer(1, 0, 2**63 - 1, "seed of everything random")
-    threads: int = _integer(0, 0, 1024, "threads; results do not depend on them; 0: one per core")
-    memory_mb: int = _integer(0, 0, 10**7, "memory limit in MB; 0: half of what is free")
+    scale_factor: float = number(1.1, 1.01, 4.0, "step between the scales of mining")
+    seed: int = integer(1, 0, 2**63 - 1, "seed of everything random")
+    threads: int = integer(0, 0, 1024, "threads; results do not depend on them; 0: one per core")
+    memory_mb: int = integer(0, 0, 10**7, "memory limit in MB; 0: half of what is free")
 
     def __post_init__(self) -> None:
         given = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) != ""}
         for name, value in _resolved(given, Path(), None).items():
             object.__setattr__(self, name, value)
-        _check_fields(self, "")
+        check_fields(self, "")
         width, height = self.window
         if not (8 <= width <= 128 and 8 <= height <= 128):
             raise InputError(f"expected window between 8x8 and 128x128, got {width}x{height}")
@@ -328,9 +286,7 @@ class TrainingConfig:
 
     def of_stage(self, index: int) -> TrainingConfig:
         """Return the configuration of stage `index`, with its value in place of each list."""
-        lists = {
-            f.name: v for f in fields(self) if f.metadata.get("per_stage") and _is_list(v := getattr(self, f.name))
-        }
+        lists = {f.name: v for f in fields(self) if f.metadata.get("per_stage") and is_list(v := getattr(self, f.name))}
         return dataclasses.replace(self, **{name: v[min(index, len(v) - 1)] for name, v in lists.items()})
 
     def to_toml(self) -> str:
@@ -393,7 +349,7 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
     for key, value in table.items():
         if key not in known:
             names = ", ".join(known)
-            raise InputError(f"expected a key of a recipe (one of {names}), got {key!r} = {_shown(value)}")
+            raise InputError(f"expected a key of a recipe (one of {names}), got {key!r} = {shown(value)}")
         if key == "positives":
             items = value if isinstance(value, list | tuple) else [value]
             values[key] = tuple(_source(item, base, data) for item in items)
@@ -405,17 +361,10 @@ def _resolved(table: Mapping[str, Any], base: Path, data: str | None) -> Mapping
         elif key == "window":
             values[key] = _window(value)
         elif known[key].metadata.get("per_stage") and isinstance(value, list | tuple):
-            values[key] = tuple(_number_of(known[key], item) for item in value)
+            values[key] = tuple(plain_number(known[key], item) for item in value)
         else:
-            values[key] = _number_of(known[key], value)
+            values[key] = plain_number(known[key], value)
     return values
-
-
-def _number_of(item: Any, value: Any) -> Any:
-    """Accept an integer that a float can hold where a float is expected, and NumPy scalars as plain numbers."""
-    value = value.item() if hasattr(value, "item") else value
-    whole = type(value) is int and abs(value) < 1 << 1000
-    return float(value) if whole and item.metadata["type"] is float else value
 
 
 def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
@@ -425,8 +374,8 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
     known = {f.name: f for f in fields(PositiveSource)}
     for key, value in table.items():
         if key not in known:
-            raise InputError(f"expected a key of positives (one of {', '.join(known)}), got {key!r} = {_shown(value)}")
-        table[key] = _number_of(known[key], value)
+            raise InputError(f"expected a key of positives (one of {', '.join(known)}), got {key!r} = {shown(value)}")
+        table[key] = plain_number(known[key], value)
     if "classes" in table:
         names = table["classes"]
         table["classes"] = (names,) if isinstance(names, str) else tuple(map(str, names))
@@ -440,7 +389,7 @@ def _source(item: Any, base: Path, data: str | None) -> PositiveSource:
 
 def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise InputError(f"expected {key} to be a path, got {_shown(value)}")
+        raise InputError(f"expected {key} to be a path, got {shown(value)}")
     text = os.fspath(value)
     if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
@@ -458,43 +407,5 @@ def _window(value: Any) -> tuple[int, int]:
     try:
         width, height = (int(part) for part in parts)
     except (TypeError, ValueError):
-        raise InputError(f'expected window as "24x24", got {_shown(value)}') from None
+        raise InputError(f'expected window as "24x24", got {shown(value)}') from None
     return width, height
-
-
-def _check_fields(config: Any, prefix: str) -> None:
-    for item in fields(config):
-        value = getattr(config, item.name)
-        each = value if item.metadata.get("per_stage") and _is_list(value) else (value,)
-        if not each:
-            raise InputError(f"expected {prefix + item.name} to be a number or a list of them, got an empty list")
-        for one in each:
-            _check_value(one, prefix + item.name, item.metadata)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, tuple)
-
-
-def _check_value(value: Any, name: str, meta: Mapping[str, Any]) -> None:
-    kind = meta["type"]
-    if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
-        raise InputError(f"expected {name} to be {_KIND_NAMES[kind]}, got {_shown(value)}")
-    if "choices" in meta and value not in meta["choices"]:
-        raise InputError(f"expected {name} to be one of {', '.join(meta['choices'])}, got {value!r}")
-    if "low" in meta and not meta["low"] <= value <= meta["high"]:
-        raise InputError(f"expected {name} between {meta['low']} and {meta['high']}, got {value}")
-
-
-_KIND_NAMES = {
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    tuple: "a list",
-    dict: "a table",
-}
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:60]

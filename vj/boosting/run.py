@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj import _notebook
 from vj.boosting.advice import data_advice
 from vj.boosting.annotated import overlap
 from vj.boosting.checkpoint import FINISHED, Checkpoint, State
@@ -24,7 +25,7 @@ from vj.boosting.lock import locked
 from vj.boosting.mining import Harvest
 from vj.boosting.output import Output
 from vj.boosting.positives import Positives, load_positives, positives_from_arrays, without_held_out_copies
-from vj.boosting.progress import Progress, StageReport
+from vj.boosting.progress import Progress, StageReport, reports_html
 from vj.boosting.recipe import ANNOTATED, TrainingConfig
 from vj.boosting.stage import Stage, resolves, same_stage
 from vj.boosting.workers import Workers
@@ -54,6 +55,14 @@ class TrainingResult:
     reports: tuple[StageReport, ...]
     config: TrainingConfig
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        return reports_html(_caption(self.reports), self.reports, self.notes)
+
+
+def _caption(reports: Sequence[StageReport]) -> str:
+    weak = _notebook.count(sum(one.weak_classifiers for one in reports), "weak classifier")
+    return f"training: {_notebook.count(len(reports), 'stage')}, {weak}"
 
 
 class Training:
@@ -134,6 +143,9 @@ class Training:
         # Reports that the loop has yielded, or that a checkpoint held.
         self._yielded = 0
         self._saved = perf_counter()
+
+    def _repr_html_(self) -> str:
+        return reports_html(_caption(self.reports), self.reports, self.notes)
 
     @property
     def finished(self) -> bool:

@@ -1,6 +1,6 @@
 """What a score is worth: the probability that a detection is an object, stored with the cascade.
 
-The element of the cascade's file that holds it is of no interest to OpenCV, which reads the elements it knows by name.
+OpenCV reads only the elements it knows by name, and ignores the one that holds it.
 Fitting is not done here: see `vj.tiers.calibration` and ``vj-calibrate``.
 """
 

@@ -26,7 +26,7 @@ MAX_RECTANGLES = 3
 
 MIN_DEVIATION = 10.0
 """In grey levels: a window is scanned only if the standard deviation of its inner rectangle, all but a border of one
-pixel, is above this. OpenCV's detector has this rule for Haar-like features; its trainer has not."""
+pixel, is above this. OpenCV's detector has this rule for Haar-like features; its trainer does not."""
 
 # One template: pool it first appears in, tilted, the extent it needs in units of (dx, dy), and its rectangles as
 # (x, y, width, height) coefficients of (dx, dy) plus a weight. For an upright template the extent is (columns, rows);

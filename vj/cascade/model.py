@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vj import _notebook
 from vj._types import Floats
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.haar import HaarFeatures
@@ -210,6 +211,25 @@ class Cascade:
             features=self.features.mirrored(self.window[0]),
             node_subsets=subsets,
             name=f"{self.name} mirrored",
+        )
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("window", f"{self.window[0]}x{self.window[1]} pixels"),
+            ("features", f"{len(self.features):,} {'tilted and upright ' * self.has_tilted}{self.kind}"),
+            ("weak classifiers", f"{self.n_trees:,} {'stumps' if self.is_stumps else 'trees'}"),
+            ("calibration", "yes" if self.calibration is not None else "no"),
+            ("soft thresholds", f"{len(self.soft.trees):,}" if self.soft is not None else "no"),
+            *self.provenance.items(),
+        ]
+        shown = zip(self.stage_sizes.tolist(), self.stage_thresholds.tolist(), strict=True)
+        rows = [[k + 1, size, f"{threshold:.4g}"] for k, (size, threshold) in enumerate(shown)][: _notebook.MAX_ROWS]
+        return _notebook.card(
+            f"{self.name}: a cascade of {_notebook.count(self.n_stages, 'stage')}",
+            ["stage", "weak classifiers", "threshold"],
+            rows,
+            facts,
+            more=self.n_stages - len(rows),
         )
 
     def exact(self) -> Cascade:

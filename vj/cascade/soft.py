@@ -1,7 +1,7 @@
 """Soft cascades: rejection thresholds inside stages, stored with the cascade.
 
-The element of the cascade's file that holds them is of no interest to OpenCV, which runs every stage to its end and
-therefore finds all that a scan with them finds, and a little more. They are set by `vj.boosting.soft`.
+OpenCV ignores the element of the file that holds them. It runs every stage to its end, and therefore finds all that a
+scan with them finds, and a little more. They are set by `vj.boosting.soft`.
 
 References
 ----------

@@ -93,7 +93,7 @@ def find_elsewhere(path: Path) -> Path | None:
     """Return the stock cascade of a file's name, for a path at which there is nothing; None if there is none.
 
     Programs name ``cv2.data.haarcascades + "haarcascade_eye.xml"``, a folder that is empty in OpenCV 5, or a folder of
-    the machine that they were written on. The packaged models are left out: their names are no one's but ours.
+    the machine that they were written on. The packaged models are left out: no other program uses their names.
     """
     for folder in folders():
         if folder != _MODELS and path.name and is_file(folder / path.name):

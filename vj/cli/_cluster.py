@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give ``vj-detect`` the options of a run on a cluster."""
     add = parser.add_argument_group(
         "on a cluster (needs vj[cluster])",
-        "Images may also be lists (.txt), tar shards and URLs such as s3://bucket/photos. "
+        "Images, no videos; inputs may also be lists (.txt), tar shards and URLs such as s3://bucket/photos. "
         "Rows go to parts in the output folder; the same command goes on where an earlier one stopped.",
     ).add_argument
     add("--cluster", metavar="ADDRESS", help=HELP)
@@ -70,15 +70,18 @@ def detect(program: str, args: argparse.Namespace, search: Search) -> int:
     """Search images on a cluster as ``vj-detect`` was asked to; returns the exit code."""
     if not args.output:
         raise InputError("--cluster: expected a folder for the results (--output DIR), got none")
-    if args.annotate:
-        raise InputError("--cluster: expected rows only, got --annotate, which writes images here")
+    for name in ("annotate", "crops", "anonymize", "camera"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--cluster: expected rows only, got --{name}, which works here")
+    if args.format != "jsonl":
+        raise InputError(f"--cluster: expected --parts as the kind of the results, got --format {args.format}")
     sources: list[str] = []
     for name in args.images:
         sources += [line.rstrip("\r\n") for line in sys.stdin] if name == "-" else [name]
     with connected(args.cluster, ("pyarrow",) if args.parts == "parquet" else ()) as client:
         from vj.cluster.detection import detect as detect_on
 
-        shown = Shown(program)
+        shown = Shown(program, quiet=args.quiet)
         done = detect_on(
             client,
             [name for name in sources if name],
@@ -93,7 +96,8 @@ def detect(program: str, args: argparse.Namespace, search: Search) -> int:
         _common.report(program, f"{name}: set aside, workers died of it")
     earlier = f", {done.before} of them from before" if done.before else ""
     failed = f", {done.failed} could not be used" if done.failed else ""
-    _common.report(program, f"{done.images} images{failed}; {done.chunks} parts in {args.output}{earlier}")
+    if failed or not args.quiet:
+        _common.report(program, f"{done.images} images{failed}; {done.chunks} parts in {args.output}{earlier}")
     if done.failed == done.images and done.images:
         return _common.BAD_INPUT
     return _common.SOME_FAILED if done.failed else _common.OK
@@ -105,10 +109,11 @@ class Shown:
     Parameters
     ----------
     program : str
+    quiet : bool
     """
 
-    def __init__(self, program: str) -> None:
-        self._program, self._terminal = program, sys.stderr.isatty()
+    def __init__(self, program: str, *, quiet: bool) -> None:
+        self._program, self._terminal = program, sys.stderr.isatty() and not quiet
         self._last, self._start, self._width = 0.0, time.monotonic(), 0
 
     def parts(self, done: int, every: int, images: int) -> None:

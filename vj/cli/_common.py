@@ -51,7 +51,7 @@ def run(
     from vj.errors import InputError
 
     on_compile.clear()
-    if announces and "--quiet" not in (sys.argv[1:] if argv is None else argv):
+    if announces and not {"-q", "--quiet"} & set(sys.argv[1:] if argv is None else argv):
         text = "compiling for this processor, once, up to a minute; the next start will be quick"
         on_compile.append(partial(report, program, text))
     try:
@@ -91,7 +91,7 @@ def _drop_output() -> None:
 
 
 def _check_streams(keeps: bool) -> None:
-    """See to it that there are streams to print to, and that no file that is opened takes the number of a closed one.
+    """Make sure that there are streams to print to, and that no file opened later takes the number of a closed one.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _check_streams(keeps: bool) -> None:
 
 @contextmanager
 def _one_line_warnings(program: str) -> Iterator[None]:
-    """Print what the library warns of as lines like those of `report`, each text once; others' warnings as ever."""
+    """Print what the library warns of as lines like those of `report`, each text once; other warnings as usual."""
     with warnings.catch_warnings():
         show = warnings.showwarning
         seen: set[str] = set()
@@ -126,7 +126,7 @@ def _one_line_warnings(program: str) -> Iterator[None]:
                 report(program, str(message))
 
         warnings.simplefilter("always", UserWarning)
-        # What Pillow thinks of a spoilt header: whether the image can be used is said by our own reader.
+        # What Pillow thinks of a corrupt header: whether the image can be used is said by our own reader.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = one_line
         yield

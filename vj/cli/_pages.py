@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCALE_FACTORS = (1.2, 1.4)
 """Ratios of scales that are measured as well as the one asked for, if they are coarser: they cost less."""
 
-# Of the time of a run, a page may take one part in so many.
+# A page may take the run's time divided by this.
 _SHARE = 50
 
 Wrap = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -92,7 +92,7 @@ def measured(
 
 
 class TrainingPage:
-    """The page ``report.html`` of a run, written again as the run goes on; never in its way.
+    """The page ``report.html`` of a run, rewritten while the run continues; never in its way.
 
     Writing takes at most a fiftieth of the run's time, and an error is reported once and ends nothing.
 
@@ -135,7 +135,7 @@ class TrainingPage:
         self._refresh(1.0, None)
 
     def end(self, status: str, sections: Sequence[Section] = ()) -> None:
-        """Write the page for the last time; it does not load itself again."""
+        """Write the page for the last time; it no longer reloads itself."""
         self.ended, self._hardest = True, None
         self._write(status, running=False, sections=sections)
 

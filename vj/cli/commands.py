@@ -1,4 +1,7 @@
-"""``python -m vj``: the commands and what each is for; ``python -m vj detect ...`` runs ``vj-detect ...``."""
+"""``python -m vj``: the commands and what each is for; ``python -m vj detect ...`` runs ``vj-detect ...``.
+
+``python -m vj completion bash`` prints what makes the shell complete their options.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from vj import cli
-from vj.cli import _common
+from vj.cli import _common, _completion
 
 PROGRAM = "python -m vj"
 
@@ -22,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given[0].removeprefix("vj-") if given else ""
     if name in commands:
         return int(importlib.import_module(commands[name][0]).main(given[1:]))
+    if name == "completion":
+        return _completion.run(given[1:], commands)
     return _common.run(PROGRAM, _list, given)
 
 
@@ -45,6 +50,7 @@ def _list(argv: Sequence[str] | None) -> int:
         prog=PROGRAM,
         usage=f"{PROGRAM} [--version] [COMMAND ...]",
         description="Commands; each has --help:\n\n" + "\n".join(lines),
+        epilog="completion SHELL prints a script for bash, zsh or tcsh that completes their options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _common.add_version(parser)

@@ -225,7 +225,7 @@ def _sheet(options: dict[str, Any], scale: float) -> None:
     from vj.images import write_image
 
     windows = read_vec(Path(options["vec"]), (options["w"], options["h"]))
-    # From first to last: neighbours may be alike.
+    # From first to last: neighbours may be similar.
     shown = windows[:: -(-len(windows) // _SHOWN)]
     path = Path(f"{options['vec']}.png")
     write_image(path, contact_sheet(shown, zoom=max(1, round(scale))))

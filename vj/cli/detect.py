@@ -1,131 +1,184 @@
-"""``vj-detect``: find objects in images; one line of JSON for each image."""
+"""``vj-detect``: find objects in images and videos; print, draw, cut out or mask them."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vj.cli import _cluster, _common
+from vj.cli import _cluster, _common, _detect_options
+from vj.cli._formats import Rows, rows_as
+from vj.cli._inputs import find_inputs
+from vj.cli._outputs import Outputs
+from vj.cli._progress import Progress
 
 if TYPE_CHECKING:
+    from vj.cli._outputs import WriteFrame
     from vj.detector import Detector
+    from vj.rows import Search
+    from vj.videos import Video
 
 PROGRAM = "vj-detect"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; see `_common.run`."""
-    return _common.run(PROGRAM, _detect, argv)
+    """Run the command; see `_common.run`. With a camera, Ctrl-C is the usual end, and the video is written then."""
+    live = any(word.startswith("--cam") for word in (sys.argv[1:] if argv is None else argv))
+    return _common.run(PROGRAM, _detect, argv, keeps=live)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Find objects in images. Prints one line of JSON for each image: "
-        '{"image", "width", "height", "detections": [{"box": [x, y, width, height], "score", "neighbors", '
-        '"probability"}]}; the probability only if the cascade has a calibration (see vj-calibrate); with several '
-        'cascades also "source", the number of the one that found it, from 0.',
-    )
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="an image, a folder of them, a pattern such as 'photos/*.jpg', or - for names on stdin",
-    )
-    parser.add_argument(
-        "--cascade",
-        action="append",
-        metavar="FILE",
-        help="cascade to use: a file, or a name such as frontalface_alt2, with mirrored: in front for the mirrored "
-        "object; repeatable: several share one scan (default: the face cascade of this package)",
-    )
-    parser.add_argument("--annotate", metavar="DIR", help="also write each image with its boxes into this folder")
-    parser.add_argument("--scale-factor", type=float, default=1.1, metavar="F", help="ratio of scales (default: 1.1)")
-    parser.add_argument(
-        "--min-neighbors",
-        type=int,
-        default=3,
-        metavar="N",
-        help="report a box if more than N hits were merged into it (default: 3)",
-    )
-    parser.add_argument(
-        "--min-size", type=_common.size, metavar="SIZE", help="minimum object size, such as 24 or 24x32 px"
-    )
-    parser.add_argument(
-        "--max-size", type=_common.size, metavar="SIZE", help="maximum object size, such as 200 or 200x300 px"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=_common.probability,
-        metavar="P",
-        help="keep detections with a probability of at least P, 0 to 1; needs a cascade with a calibration",
-    )
-    parser.add_argument(
-        "--min-score", type=_common.number, metavar="S", help="keep detections with a score of at least S"
-    )
-    parser.add_argument(
-        "--stride", type=int, choices=(1, 2), metavar="N", help="pixels between windows: 1 or 2 (default: as OpenCV)"
-    )
-    parser.add_argument(
-        "--suppression", type=float, metavar="IOU", help="suppress overlapping boxes instead of grouping, such as 0.3"
-    )
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=200_000_000,
-        metavar="N",
-        help="refuse larger images before decoding them (default: 200000000)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each processor)")
-    _cluster.add_options(parser)
-    _common.add_version(parser)
-    return parser
+    return _detect_options.parser(PROGRAM)
 
 
 def _detect(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     from vj.errors import InputError
-    from vj.images import draw_boxes, write_image
-    from vj.rows import Search, row
+    from vj.rows import Search
+    from vj.videos import is_video
 
+    if bool(args.images) == (args.camera is not None):
+        raise InputError("expected images, videos or --camera, got " + ("both" if args.images else "none of them"))
+    _fill_in(args)
     search = Search(_detector(args), args.threshold, args.min_score, args.max_pixels)
-    _check_sizes(args)
     if args.cluster:
         return _cluster.detect(PROGRAM, args, search)
-    paths = _images(args.images)
-    targets: dict[Path, Path] = {}
-    if args.annotate:
-        Path(args.annotate).mkdir(parents=True, exist_ok=True)
-        targets = _targets(paths, Path(args.annotate))
-    done = failed = 0
-    for path in paths:
+    inputs = find_inputs(args.images) if args.images else None
+    paths = inputs.paths if inputs else [Path(f"camera-{args.camera}")]
+    videos = {path for path in paths if is_video(path)} if inputs else set(paths)
+    outputs = Outputs(args, paths, videos)
+    with Progress(PROGRAM, len(paths), quiet=args.quiet, verbose=args.verbose) as progress:
+        _remark(args, progress)
+        work = _Work(args, search, outputs, rows_as(args.format, progress.say), progress)
+        for line in inputs.empty if inputs else []:
+            work.failed.append(line)
+        for folder, count in inputs.left_out.items() if inputs else []:
+            progress.note(f"{folder}: left out {count} files that are no image or video by their names")
         try:
-            image = search.read(path)
-            found = search.find(image)
-            if path in targets:
-                write_image(targets[path], draw_boxes(image, found.boxes))
+            for path in paths:
+                work.take(path, path in videos)
+        except KeyboardInterrupt:
+            work.end()
+            raise
+        finally:
+            work.rows.close()
+    return work.end()
+
+
+class _Work:
+    """What was done so far, and what failed."""
+
+    def __init__(
+        self, args: argparse.Namespace, search: Search, outputs: Outputs, rows: Rows, progress: Progress
+    ) -> None:
+        self.args, self.search, self.outputs, self.rows, self.progress = args, search, outputs, rows, progress
+        self.done = 0
+        self.failed: list[str] = []
+        self.interrupted = False
+
+    def take(self, path: Path, video: bool) -> None:
+        """Look at one input; what goes wrong with it is kept for the end."""
+        from vj.errors import InputError
+
+        try:
+            self._video(path) if video else self._image(path)
+            self.done += 1
+        except BrokenPipeError:
+            raise
         except InputError as error:
-            _common.report(PROGRAM, str(error))
-            failed += 1
-            continue
-        print(json.dumps(row(str(path), (image.shape[1], image.shape[0]), found)), flush=True)
-        done += 1
-    if failed and done:
-        _common.report(PROGRAM, f"{failed} of {failed + done} images could not be used")
-    return _common.OK if done and not failed else _common.SOME_FAILED if done else _common.BAD_INPUT
+            self._fail(path, str(error))
+        except OSError as error:
+            self._fail(path, f"{error.filename or path}: {error.strerror or error}")
+        self.progress.advance()
+
+    def _fail(self, path: Path, message: str) -> None:
+        self.failed.append(message + self.outputs.stale(path))
+
+    def _image(self, path: Path) -> None:
+        from vj.rows import row
+
+        try:
+            image = self.search.read(path, opaque=bool(self.args.anonymize))
+            start = time.perf_counter()
+            found = self.search.find(image)
+            seconds = time.perf_counter() - start
+            self.outputs.image(path, image, found)
+        except Exception:
+            self.rows.skip()
+            raise
+        self.rows.write(row(str(path), (image.shape[1], image.shape[0]), found))
+        self.progress.detail(f"{path}: {len(found)} found in {1000 * seconds:.0f} ms")
+
+    def _video(self, path: Path) -> None:
+        from vj.videos import open_video
+
+        video = open_video(path if self.args.camera is None else self.args.camera)
+        steady = not self.args.no_smoothing
+        with self.outputs.video(path, video.rate, live=video.live, steady=steady) as write:
+            try:
+                self._frames(path, video, write)
+            except KeyboardInterrupt:
+                if not video.live:
+                    raise
+                # A camera ends no other way: what was recorded is whole.
+                self.interrupted = True
+
+    def _frames(self, path: Path, video: Video, write: WriteFrame) -> None:
+        from vj.errors import InputError
+        from vj.rows import row
+        from vj.smoothing import Smoothing
+
+        smoothing = None if self.args.no_smoothing else Smoothing()
+        name = str(path) if self.args.camera is None else f"camera {self.args.camera}"
+        start, count = time.perf_counter(), 0
+        for frame in self.progress.frames(video.frames(), video.count, path.name):
+            if frame.image is None:
+                raise InputError(frame.error)
+            found = self.search.find(self.search.checked(frame.image, name))
+            shown = smoothing.update(found) if smoothing else found
+            write(frame.number, frame.seconds or 0.0, frame.image, found, shown)
+            size = (frame.image.shape[1], frame.image.shape[0])
+            self.rows.write(row(name, size, shown, frame.number, frame.seconds))
+            count += 1
+        self.progress.detail(f"{path}: {count} frames in {time.perf_counter() - start:.1f} s")
+
+    def end(self) -> int:
+        """List what failed; return the exit code."""
+        for line in self.failed:
+            _common.report(PROGRAM, line)
+        if self.failed and self.done:
+            _common.report(PROGRAM, f"{len(self.failed)} of {len(self.failed) + self.done} images could not be used")
+        if self.interrupted:
+            return _common.INTERRUPTED
+        return _common.OK if self.done and not self.failed else _common.SOME_FAILED if self.done else _common.BAD_INPUT
+
+
+def _fill_in(args: argparse.Namespace) -> None:
+    """Set what decides which detections are kept, where it was not given: see the help of --min-neighbors."""
+    from vj.rows import ANONYMIZING, OPENCV, PACKAGED
+
+    mode, args.lenient = OPENCV, False
+    if args.min_neighbors is args.suppression is args.threshold is None:
+        if args.anonymize and args.min_score is None:
+            mode, args.lenient = ANONYMIZING, not args.cascade
+        elif not args.cascade:
+            mode = PACKAGED | ({} if args.min_score is None else {"threshold": None})
+    for name, value in mode.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def _detector(args: argparse.Namespace) -> Detector:
     from vj.cli._detectors import named_cascades
     from vj.detector import Detector
+    from vj.rows import lenient
 
+    cascades = named_cascades(args.cascade)
     return Detector(
-        named_cascades(args.cascade),
+        lenient(cascades[0]) if args.lenient else cascades,
         scale_factor=args.scale_factor,
         min_neighbors=args.min_neighbors,
         min_size=args.min_size,
@@ -136,87 +189,18 @@ def _detector(args: argparse.Namespace) -> Detector:
     )
 
 
-def _check_sizes(args: argparse.Namespace) -> None:
-    """Say so if no size fits: as OpenCV does, the detector then scans the one scale nearest to the smallest size."""
+def _remark(args: argparse.Namespace, progress: Progress) -> None:
+    """Say how the search is done, and if no size fits: as OpenCV does, the one nearest scale is scanned then."""
     low, high = args.min_size, args.max_size
     if low and high and any(0 < most < least for least, most in zip(low, high, strict=True)):
-        _common.report(
-            PROGRAM,
+        progress.note(
             f"--min-size {low[0]}x{low[1]} is larger than --max-size {high[0]}x{high[1]}: "
-            f"only the scale nearest to the smallest size is scanned",
+            f"only the scale nearest to the smallest size is scanned"
         )
-
-
-def _images(names: Sequence[str]) -> list[Path]:
-    """Return the images named, each once, those of folders and patterns included; ``-`` stands for names on stdin."""
-    import glob
-
-    from vj.errors import InputError
-    from vj.images import list_images
-
-    given: list[str] = []
-    for name in names:
-        given += [line.rstrip("\r\n") for line in sys.stdin] if name == "-" else [name]
-    found: dict[Path, None] = {}
-    for name in filter(None, given):
-        path = Path(name)
-        if path.is_dir():
-            below = list_images(path)
-        elif glob.has_magic(name) and not path.exists():
-            # A quoted pattern, or a shell that does not expand them, as on Windows.
-            below = [Path(one) for one in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 (absolute patterns)
-        else:
-            below = [path]
-        if not below:
-            _common.report(PROGRAM, f"{path}: expected images, got a folder or a pattern without any")
-        found |= dict.fromkeys(below)
-    if not given:
-        raise InputError("expected names of images on stdin, got none")
-    return list(found)
-
-
-def _targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Return the annotated file of each image: its name, with -2, -3, ... where an earlier image has taken it.
-
-    Names that differ only in case count as the same, as on Windows and macOS.
-
-    Raises
-    ------
-    InputError
-        If one of them is, by any name or link, an input.
-    """
-    from vj.errors import InputError
-
-    inputs: dict[tuple[int, int], Path] = {}
-    for path in paths:
-        if (key := _identity(path)) is not None:
-            inputs.setdefault(key, path)
-    targets: dict[Path, Path] = {}
-    taken: set[str] = set()
-    for path in paths:
-        suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
-        number, target = 1, folder / f"{path.stem}{suffix}"
-        while (key_name := os.path.realpath(target).casefold()) in taken:
-            number += 1
-            target = folder / f"{path.stem}-{number}{suffix}"
-        key = _identity(target)
-        if key is not None and key in inputs:
-            raise InputError(
-                f"{path}: expected --annotate to name another folder than that of the images, "
-                f"got one where {target} would replace the input {inputs[key]}"
-            )
-        taken.add(key_name)
-        targets[path] = target
-    return targets
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what all names of one file share, or None if there is no such file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
+    progress.detail(
+        f"more than {args.min_neighbors} hits a box, suppression {args.suppression}, "
+        f"probability of at least {args.threshold or 0}, score of at least {args.min_score}"
+    )
 
 
 if __name__ == "__main__":

@@ -193,12 +193,11 @@ def _for_page(
 
 
 def _write_errors(folder: Path, result: Evaluation, paths: list[Path]) -> None:
-    from vj.evaluation.sheets import false_positives, missed_faces
+    from vj.evaluation.sheets import error_sheets
     from vj.images import write_image
 
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.name)
-    sheets = (("false-positives", false_positives(result, paths)), ("missed", missed_faces(result, paths)))
-    for kind, sheet in sheets:
+    for kind, sheet in error_sheets(result, paths).items():
         if sheet is not None:
             write_image(folder / f"{stem}-{kind}.png", sheet)
 

@@ -69,7 +69,7 @@ def _inspect(argv: Sequence[str] | None) -> int:
         return _common.BAD_INPUT
     profile = None
     if images:
-        profile, figures["pictures"] = _measure(args, cascade, images)
+        profile, figures["images"] = _measure(args, cascade, images)
     if args.html:
         _write_page(args, cascade, list(zip(paths, images, strict=True)), profile, figures)
     if args.plot:
@@ -147,7 +147,7 @@ def _measure(args: argparse.Namespace, cascade: Cascade, images: list[Any]) -> t
         "features_evaluated": profile.features.tolist(),
         "features_per_window": round(profile.features_per_window, 4),
         "weak_classifiers_per_window": round(profile.weak_classifiers_per_window, 4),
-        "stage_milliseconds_per_picture": [round(float(v), 4) for v in milliseconds],
+        "stage_milliseconds_per_image": [round(float(v), 4) for v in milliseconds],
     }
     return profile, figures
 
@@ -167,7 +167,7 @@ def _write_page(
     detector = Detector(cascade, scale_factor=args.scale_factor, min_size=args.min_size)
     mean = mean_object(detector, [gray for _, gray in images])
     shown = [Shown(path, gray) for path, gray in images]
-    costs = None if profile is None else (profile, figures["pictures"]["stage_milliseconds_per_picture"])
+    costs = None if profile is None else (profile, figures["images"]["stage_milliseconds_per_image"])
     Path(args.html).parent.mkdir(parents=True, exist_ok=True)
     write_text(args.html, inspection_page(detector, figures, mean, shown, costs).render())
     print(f"\nWritten: {args.html}")

@@ -18,8 +18,8 @@ from vj.cli._commands import Commands
 
 if TYPE_CHECKING:
     from vj.detector import Detections
-    from vj.images import Frame
     from vj.tiers.wakeup import Hysteresis, Look, WakeUp
+    from vj.videos import Frame
 
 PROGRAM = "vj-watch"
 PROGRESS_SECONDS = 5.0
@@ -87,8 +87,8 @@ def _of(text: str) -> tuple[int, int]:
 
 def _watch(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    from vj.images import read_frames
     from vj.tiers.wakeup import Hysteresis
+    from vj.videos import read_frames
 
     words = _words(args.run)
     on, of = args.wake_after

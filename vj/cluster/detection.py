@@ -289,7 +289,7 @@ class Runner:
             raise self._gone() from None
         for key, future, piece in zip(keys, futures, pieces, strict=True):
             self._flying[key] = future, piece
-            future.add_done_callback(lambda one: self._ended.put(one.key))
+            self._listen(future)
 
     def _size(self) -> int:
         """Return the threads of the cluster, asked for now and then."""
@@ -323,17 +323,24 @@ class Runner:
             self._regather += 1
             if self._regather > _MOST_REGATHERED:
                 raise InputError(f"expected results from workers, got {type(error).__name__}: {error}") from None
-            for key, _, _ in good:
-                self._ended.put(key)
             results, good = [], []
         for (key, future, piece), result in zip(good, results, strict=True):
             del self._flying[key]
             future.release()
             yield piece, result
         for key, future, piece in ended:
-            if key in self._flying and future.status not in ("pending", "finished"):
-                del self._flying[key]
-                yield from self._failed(piece, future)
+            if key not in self._flying:
+                continue
+            if future.status in ("pending", "lost", "finished"):
+                # Its worker died with the result before that was fetched; the scheduler has it, or has had it, done
+                # again: we are told at once if it has.
+                self._listen(future)
+                continue
+            del self._flying[key]
+            yield from self._failed(piece, future)
+
+    def _listen(self, future: Future) -> None:
+        future.add_done_callback(lambda one: self._ended.put(one.key))
 
     def _next_keys(self) -> list[str]:
         keys = []
@@ -343,7 +350,8 @@ class Runner:
                 keys.append(self._ended.get_nowait())
         if self._client.status != "running":
             raise self._gone()
-        return keys
+        # Nothing for a second: whatever has ended without our being told.
+        return keys or [key for key, (one, _) in self._flying.items() if one.status not in ("pending", "lost")]
 
     def _gone(self) -> InputError:
         return InputError("expected a scheduler to the end, got none any more; the same command goes on where it was")

@@ -1,4 +1,4 @@
-"""Backgrounds: pictures without the object, read one at a time and only when they are wanted."""
+"""Backgrounds: images without the object, read one at a time and only when they are wanted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Item = str | os.PathLike[str] | npt.NDArray[np.uint8]
 
 
 class Backgrounds(Sequence[Gray]):
-    """Pictures by number, as 8-bit grey.
+    """Images by number, as 8-bit grey.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Backgrounds(Sequence[Gray]):
         return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the picture; raises `InputError` if it cannot be read."""
+        """Return the image; raises `InputError` if it cannot be read."""
         item = self.items[index]
         return to_gray(item) if isinstance(item, np.ndarray) else read_gray(item)
 
@@ -63,9 +63,9 @@ class Backgrounds(Sequence[Gray]):
         return cls(items, boxes)
 
     def name(self, index: int) -> str:
-        """Return what to call a picture in a message."""
+        """Return what to call an image in a message."""
         item = self.items[index]
-        return f"picture {index}" if isinstance(item, np.ndarray) else os.fspath(item)
+        return f"image {index}" if isinstance(item, np.ndarray) else os.fspath(item)
 
 
 def find_backgrounds(places: Sequence[str]) -> Backgrounds:
@@ -86,13 +86,13 @@ def find_backgrounds(places: Sequence[str]) -> Backgrounds:
     Raises
     ------
     InputError
-        If a place does not exist or holds no pictures.
+        If a place does not exist or holds no images.
     """
     paths: list[str | npt.NDArray[np.uint8]] = []
     for place in places:
         found = _expand(place)
         if not found:
-            raise InputError(f"{place}: expected pictures as backgrounds, got none")
+            raise InputError(f"{place}: expected images as backgrounds, got none")
         paths += found
     return Backgrounds(paths)
 
@@ -121,6 +121,6 @@ def _read_list(path: Path) -> list[str]:
     found = []
     for name in names:
         if name and not name.startswith("#"):
-            beside = path.parent / name
-            found.append(str(beside if is_file(beside) or not is_file(Path(name)) else Path(name)))
+            sibling = path.parent / name
+            found.append(str(sibling if is_file(sibling) or not is_file(Path(name)) else Path(name)))
     return found

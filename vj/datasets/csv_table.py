@@ -62,7 +62,8 @@ def read(source: Path, images: Path | None = None, where: Mapping[str, str] | No
         raise InputError(f"{source}: expected a CSV file, got {error} in line {reader.line_num}") from None
     kept = {file: lines for file, lines in rows.items() if any(fits for _, _, fits in lines)}
     if rows and not kept:
-        raise InputError(f"{source}: expected rows with {conditions}, got none")
+        wanted = " and ".join(f"{column}={value}" for column, value in conditions.items())
+        raise InputError(f"{source}: expected rows with {wanted}, got none")
     folder = root(source.parent, images, list(kept))
     return [_image(source, folder, file, lines, corners) for file, lines in kept.items()]
 

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
+from vj._types import Bools, Floats
 from vj.errors import InputError
-
-Bools = npt.NDArray[np.bool_]
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 """Attributes an object may have: the codes of WIDER FACE, in the order of its file. 0 is clear, typical, valid."""

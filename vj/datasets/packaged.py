@@ -1,4 +1,4 @@
-"""Real pictures that come with scikit-image, for a first run without any data of one's own.
+"""Real images that come with scikit-image, for a first run without any data of one's own.
 
 ``skimage:faces`` are the 100 faces of its ``lfw_subset`` (crops of 25x25 pixels from Labeled Faces in the Wild),
 ``skimage:backgrounds`` its photos without a face and the 100 crops of that subset that show none.
@@ -59,10 +59,10 @@ def _subset() -> npt.NDArray[np.uint8]:
     import skimage.data
 
     try:
-        pictures: npt.NDArray[Any] = skimage.data.lfw_subset()  # type: ignore[no-untyped-call]
+        images: npt.NDArray[Any] = skimage.data.lfw_subset()  # type: ignore[no-untyped-call]
     except Exception as error:
         raise InputError(f"{FACES}: expected scikit-image's lfw_subset, got {' '.join(str(error).split())}") from None
-    return np.asarray(np.rint(pictures * 255), dtype=np.uint8)
+    return np.asarray(np.rint(images * 255), dtype=np.uint8)
 
 
 def _folder() -> Path:

@@ -1,4 +1,4 @@
-"""Contact sheets: many small windows on one picture."""
+"""Contact sheets: many small windows on one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def contact_sheet(windows: npt.NDArray[np.uint8], *, columns: int = 20, zoom: in
     Returns
     -------
     ndarray of uint8, shape (rows, columns)
-        A grey picture, white between the windows.
+        A grey image, white between the windows.
     """
     n, height, width = windows.shape
     columns = min(columns, n)

@@ -3,7 +3,7 @@
 References
 ----------
 V. Jain and E. Learned-Miller, "FDDB: A benchmark for face detection in unconstrained settings", UM-CS-2010-009,
-section 6: at each threshold, detections and annotations of a picture are matched one-to-one so that the overlaps sum
+section 6: at each threshold, detections and annotations of an image are matched one-to-one so that the overlaps sum
 to the most; a pair scores 1 if it overlaps by more than half (discrete) or its overlap (continuous).
 """
 
@@ -63,14 +63,14 @@ def _strips(major: float, minor: float, angle: float) -> tuple[Floats, Floats, F
 
 
 def fddb_curves(found: Sequence[Found], ellipses: Sequence[Floats]) -> tuple[Curve, Curve]:
-    """Return the discrete and the continuous curve of a set of pictures.
+    """Return the discrete and the continuous curve of a set of images.
 
     Parameters
     ----------
     found : sequence of Found
         Detections as boxes, aligned or not.
     ellipses : sequence of ndarray of float64, shape (n, 5)
-        Annotations of each picture, in the same order.
+        Annotations of each image, in the same order.
 
     Returns
     -------

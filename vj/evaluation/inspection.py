@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ import numpy.typing as npt
 from vj._types import Gray
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.model import Cascade
-from vj.detector import Detector, WindowMap
+
+if TYPE_CHECKING:
+    from vj.detector import Detector, WindowMap
 
 
 def describe(cascade: Cascade) -> dict[str, Any]:
@@ -67,6 +69,9 @@ def stage_seconds(
     -------
     ndarray of float64, shape (n_stages,)
     """
+    # Here and not above, so that describing a cascade does not wait for the compiler.
+    from vj.detector import Detector
+
     cuts = [cascade.truncated(k) for k in range(1, cascade.n_stages + 1)]
     closed = [replace(c, stage_thresholds=np.append(c.stage_thresholds[:-1], np.float32(1e30))) for c in cuts]
     detectors = [Detector(one, **(settings | {"threads": 1})) for one in closed]

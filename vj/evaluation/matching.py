@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
+from vj._types import Bools, Floats
 from vj.errors import InputError
-
-Bools = npt.NDArray[np.bool_]
 
 TRUE, FALSE, NEITHER = 1, 0, -1
 """What became of a detection: it found an object, it found none, or it fell on an object that is not asked for."""
@@ -62,7 +60,7 @@ class Found:
     boxes : ndarray of float64, shape (n, 4)
         x, y, width, height in pixels.
     scores : ndarray of float64, shape (n,)
-        Higher is surer.
+        Higher is more confident.
     """
 
     boxes: Floats
@@ -115,7 +113,7 @@ def overlaps(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
 def match(found: Found, truth: Truth, iou_threshold: float = 0.5) -> Matches:
     """Match the detections of one image to its objects.
 
-    In order of falling score (equal scores: in the order given) a detection takes the free wanted object it overlaps
+    In descending order of score (equal scores: in the order given) a detection takes the free wanted object it overlaps
     most, if by `iou_threshold` or more. One that takes none but overlaps an ignored object as much counts neither way,
     however many others already fell there; what remains is false, second hits on an object included.
 

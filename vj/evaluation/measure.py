@@ -98,52 +98,6 @@ def measurable(detector: Any) -> Detect:
     return detect
 
 
-def open_yunet(path: str, score_threshold: float) -> Any:
-    """Return a ``cv2.FaceDetectorYN``.
-
-    Raises
-    ------
-    InputError
-        If the file is no such model, or this OpenCV has no ``FaceDetectorYN``.
-    """
-    import cv2
-
-    if not hasattr(cv2, "FaceDetectorYN"):
-        raise InputError(f"expected an OpenCV with FaceDetectorYN to run {path}, got {cv2.__version__}")
-    try:
-        return cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold, 0.3, 5000)
-    except cv2.error as error:
-        raise InputError(f"{path}: expected a YuNet model, got {' '.join(str(error).split())[:160]}") from None
-
-
-def yunet_detector(path: str, score_threshold: float = 0.02) -> Detect:
-    """Return OpenCV's neural face detector as a yardstick.
-
-    Parameters
-    ----------
-    path : str
-        The model's ONNX file, such as ``face_detection_yunet_2023mar.onnx``.
-    score_threshold : float
-        Lowest score reported: low, since a curve needs the doubtful ones too.
-
-    Raises
-    ------
-    InputError
-        If the file is no such model, or this OpenCV has no ``FaceDetectorYN``.
-    """
-    model = open_yunet(path, score_threshold)
-
-    def detect(image: npt.NDArray[np.uint8]) -> Found:
-        model.setInputSize((image.shape[1], image.shape[0]))
-        rows = model.detect(image)[1]
-        if rows is None:
-            return Found(np.zeros((0, 4)), np.zeros(0))
-        boxes = np.concatenate([rows[:, :2], np.maximum(rows[:, 2:4], 0)], axis=1)
-        return Found(boxes.astype(np.float64), rows[:, 14].astype(np.float64))
-
-    return detect
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How good a detector is on a set of images.

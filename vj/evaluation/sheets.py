@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vj.errors import InputError
-from vj.evaluation.matching import FALSE
+from vj.evaluation.errors import false_positives, misses
 from vj.evaluation.measure import Evaluation
 from vj.images import draw_boxes, read_bgr
 
@@ -19,8 +19,8 @@ _LINE = 16
 _COLUMNS = 10
 
 
-def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
-    """Return a sheet of the strongest false positives, strongest first: score, and overlap with the nearest object.
+def error_sheets(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> dict[str, npt.NDArray[np.uint8] | None]:
+    """Return a sheet of each kind of errors.
 
     Parameters
     ----------
@@ -28,48 +28,21 @@ def false_positives(result: Evaluation, paths: Sequence[Path], limit: int = 60) 
     paths : sequence of Path
         Of the images, in the order of the evaluation.
     limit : int
-        Most tiles.
+        Most tiles of a sheet.
 
     Returns
     -------
-    ndarray of uint8, shape (h, w, 3), or None
-        BGR; None if there are none.
+    dict of str to ndarray of uint8, shape (h, w, 3), or None
+        BGR; None if there are no such errors. ``false-positives``: strongest first, with the score and the overlap with
+        the nearest object; ``missed``: largest first, with the size and the best overlap of any detection.
     """
-    rows = [
-        (float(found.scores[i]), paths[k], found.boxes[i], f"{found.scores[i]:.3g} iou {matches.overlap[i]:.2f}")
-        for k, (found, matches) in enumerate(zip(result.found, result.matches, strict=True))
-        for i in np.flatnonzero(matches.outcome == FALSE)
-    ]
-    rows.sort(key=lambda row: -row[0])
-    return _sheet([row[1:] for row in rows[:limit]])
-
-
-def missed_faces(result: Evaluation, paths: Sequence[Path], limit: int = 60) -> npt.NDArray[np.uint8] | None:
-    """Return a sheet of the objects that no detection found, largest first: size, and best overlap of any detection.
-
-    Parameters
-    ----------
-    result : Evaluation
-    paths : sequence of Path
-        Of the images, in the order of the evaluation.
-    limit : int
-        Most tiles.
-
-    Returns
-    -------
-    ndarray of uint8, shape (h, w, 3), or None
-        BGR; None if there are none.
-    """
-    from vj.evaluation.matching import overlaps
-
-    rows = []
-    for k, (found, truth) in enumerate(zip(result.found, result.truth, strict=True)):
-        for i in result.missed(k):
-            box = truth.boxes[i]
-            nearest = overlaps(box[None], found.boxes).max(initial=0.0)
-            rows.append((float(box[3]), paths[k], box, f"{box[2]:.0f}x{box[3]:.0f} iou {nearest:.2f}"))
-    rows.sort(key=lambda row: -row[0])
-    return _sheet([row[1:] for row in rows[:limit]])
+    wrong = [(one, f"{one.score:.3g}") for one in false_positives(result, paths)]
+    missed = [(one, f"{one.box[2]:.0f}x{one.box[3]:.0f}") for one in misses(result, paths)]
+    missed.sort(key=lambda row: -row[0].box[3])
+    return {
+        kind: _sheet([(one.path, one.box, f"{words} iou {one.overlap:.2f}") for one, words in rows[:limit]])
+        for kind, rows in (("false-positives", wrong), ("missed", missed))
+    }
 
 
 def _sheet(rows: Sequence[tuple[Path, npt.NDArray[np.float64], str]]) -> npt.NDArray[np.uint8] | None:

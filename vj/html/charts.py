@@ -73,7 +73,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage; below 0.001 % as one in so many, such as 1 in 4,350,000."""
+    """Return a share as a percentage; below 0.001 % in words such as 1 in 4,350,000."""
     value = 100 * share
     if 0 < value < 1e-3:
         return f"1 in {float(f'{1 / share:.3g}'):,.0f}"

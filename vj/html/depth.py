@@ -20,7 +20,7 @@ from vj.detector import Detector, WindowMap
 from vj.evaluation.inspection import deepest
 from vj.evaluation.tracing import Place, Trace, deepest_in_cells, trace, window_pixels
 from vj.html.charts import plain
-from vj.html.page import Section, packed, part, picture, text
+from vj.html.page import Section, data_uri, packed, part, text
 from vj.html.windows import shapes_of
 
 IMAGES = 4
@@ -107,7 +107,7 @@ def _image(cascade: Cascade, shown: Shown, maps: Sequence[WindowMap]) -> tuple[d
     data = {
         "name": shown.path.name,
         "size": [width, height],
-        "picture": picture(np.asarray(seen, dtype=np.uint8), quality=82),
+        "uri": data_uri(np.asarray(seen, dtype=np.uint8), quality=82),
         "grid": list(grid),
         "bands": [
             {

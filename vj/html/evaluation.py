@@ -8,12 +8,13 @@ from pathlib import Path
 
 from vj.detector import Detector
 from vj.errors import InputError
+from vj.evaluation.errors import false_positives, misses
 from vj.evaluation.measure import Evaluation
 from vj.evaluation.rejection import RejectionProfile
 from vj.html.charts import number
 from vj.html.cost import cost_section
 from vj.html.depth import IMAGES, Shown, depth_section
-from vj.html.errors import errors_section, false_positives, misses
+from vj.html.errors import errors_section
 from vj.html.operating import Search, operating_section, roc_section
 from vj.html.page import Page, Section, table
 from vj.images import read_gray
@@ -84,7 +85,7 @@ def measured_sections(one: Measured, suffix: str = "") -> list[Section]:
 
 
 def worst(one: Measured) -> list[Shown]:
-    """Return the images of the worst errors: in turn of the surest false positives and of the largest misses."""
+    """Return the images of the worst errors: in turn the most confident false positives and the largest misses."""
     wrong = [error.path for error in false_positives(one.result, one.paths)]
     missed = [error.path for error in sorted(misses(one.result, one.paths), key=lambda error: -error.box[3])]
     longest = max(len(wrong), len(missed))

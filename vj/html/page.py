@@ -58,9 +58,9 @@ class Page:
     facts : sequence of (str, str)
         Names and values at the top: the few figures that matter most.
     status : str
-        What is going on; empty if nothing is.
+        Current state; empty if there is none.
     refresh : int
-        Seconds after which the page loads itself again; 0 for never.
+        Seconds after which the page reloads itself; 0 for never.
     notes : sequence of str
         Lines below the facts.
     """
@@ -156,7 +156,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> str
     )
 
 
-def picture(image: npt.NDArray[np.uint8], *, quality: int | None = None) -> str:
+def data_uri(image: npt.NDArray[np.uint8], *, quality: int | None = None) -> str:
     """Return an image as a data URI: a PNG, or a JPEG if there is a quality."""
     kind = "png" if quality is None else "jpeg"
     data = encode_image(".png" if quality is None else ".jpg", image, quality=quality)

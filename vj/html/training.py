@@ -16,7 +16,7 @@ from vj.html.page import Page, Section, table, text
 from vj.html.windows import features_section, sheet, spread
 
 REFRESH = 10
-"""Seconds after which the page of a run that is going on loads itself again."""
+"""Seconds after which the page of an unfinished run reloads itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ def training_page(run: Run, *, status: str = "", running: bool = False, measured
     status : str
         What the run is doing, or how it ended.
     running : bool
-        Whether the page should load itself again.
+        Whether the page should reload itself.
     measured : sequence of Section
         What was measured on labelled images.
     """
@@ -191,7 +191,7 @@ def _samples(run: Run) -> Section:
     if len(run.hardest):
         body += (
             "<h3>Hardest negatives</h3><p>Windows of the backgrounds that pass the stages so far. "
-            "If the object is among them, the backgrounds hold it.</p>"
+            "If the object is among them, the backgrounds contain it.</p>"
             f"{sheet(run.hardest, 'The hardest negatives')}"
         )
     return Section("samples", "Samples", body)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vj._types import Gray
 from vj.cascade.haar import HaarFeatures, corners_of
 from vj.cascade.model import Cascade
-from vj.html.page import Section, picture, text
+from vj.html.page import Section, data_uri, text
 
 STAGES, FEATURES = 4, 6
 """Stages whose first features are drawn, and how many of each."""
@@ -35,7 +35,7 @@ def features_section(cascade: Cascade, mean: Gray | None, what: str) -> Section:
     # One image for all drawings.
     shared = (
         '<svg class="hidden" aria-hidden="true"><defs><g id="mean"><image '
-        f'width="{width}" height="{height}" preserveAspectRatio="none" href="{picture(background)}"/></g></defs></svg>'
+        f'width="{width}" height="{height}" preserveAspectRatio="none" href="{data_uri(background)}"/></g></defs></svg>'
     )
     nodes = cascade.tree_starts[cascade.stage_starts[: STAGES + 1]].tolist()
     rows = []
@@ -91,8 +91,8 @@ def sheet(windows: npt.NDArray[np.uint8], label: str) -> str:
     n, height, width = shown.shape
     if not n:
         return "<p>None.</p>"
-    strip = picture(np.ascontiguousarray(shown.transpose(1, 0, 2).reshape(height, n * width)))
-    # One image behind all tiles, moved along by whole windows.
+    strip = data_uri(np.ascontiguousarray(shown.transpose(1, 0, 2).reshape(height, n * width)))
+    # One background image for all tiles, shifted by whole windows.
     tiles = "".join(f'<i style="--k:{k}"></i>' for k in range(n))
     style = f"--strip:url({strip});--n:{n};--ratio:{width / height:.4f}"
     return f'<div class="sheet" role="img" aria-label="{text(label)}" style="{style}">{tiles}</div>'

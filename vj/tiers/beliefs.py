@@ -13,14 +13,12 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
+from vj._types import Bools, Floats, Ints
 from vj.tiers import pooling
 from vj.tiers.calibration import Calibration
 from vj.tiers.outcomes import Outcomes
 from vj.tiers.pooling import LabelTables
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 State = tuple[int, ...]
 """Tiers asked, in rising order of index."""
 Step = tuple[State, int, bool]

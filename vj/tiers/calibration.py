@@ -314,7 +314,7 @@ def platt(scores: Floats, right: Floats, rounds: int = 100) -> Sigmoid:
     scores, right : ndarray of float64, shape (n,)
         n at least 1; `right` is 0 or 1.
     rounds : int
-        At most so many Newton steps.
+        Maximum number of Newton steps.
     """
     positives = float(right.sum())
     negatives = len(right) - positives

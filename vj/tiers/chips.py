@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Image
 from vj.detector import Detections
-from vj.tiers.detectors import Framing, Image
+from vj.tiers.detectors import Framing
 
 Box = Sequence[int]
 """x, y, width, height."""

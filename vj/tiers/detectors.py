@@ -15,13 +15,12 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Image
 from vj.cascade.calibration import ScoreCalibration
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
-from vj.evaluation.measure import open_yunet
 
-Image = npt.NDArray[np.uint8]
 MAX_COORDINATE = float(1 << 30)
 PADDED, SNAP = 32, 0.03
 """YuNet pads its input to multiples of the first; an image is shrunk by up to the second to need less of that."""
@@ -127,7 +126,7 @@ class YuNet:
     ) -> None:
         if not 0 < scale <= 1:
             raise InputError(f"expected a scale above 0, at most 1, got {scale}")
-        self._model = open_yunet(model, score_threshold) if isinstance(model, str) else model
+        self._model = _open_yunet(model, score_threshold) if isinstance(model, str) else model
         # Its input size is a state: two threads must not set it at once.
         self._lock = threading.Lock()
         self.scale = scale
@@ -148,6 +147,24 @@ class YuNet:
             return as_detections(np.zeros((0, 4)), np.zeros(0), self.calibration)
         factors = np.array([width / size[0], height / size[1]] * 2)
         return as_detections(rows[:, :4] * factors, rows[:, 14], self.calibration)
+
+
+def _open_yunet(path: str, score_threshold: float) -> Any:
+    """Return a ``cv2.FaceDetectorYN``.
+
+    Raises
+    ------
+    InputError
+        If the file is no such model, or this OpenCV has no ``FaceDetectorYN``.
+    """
+    import cv2
+
+    if not hasattr(cv2, "FaceDetectorYN"):
+        raise InputError(f"expected an OpenCV with FaceDetectorYN to run {path}, got {cv2.__version__}")
+    try:
+        return cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold, 0.3, 5000)
+    except cv2.error as error:
+        raise InputError(f"{path}: expected a YuNet model, got {' '.join(str(error).split())[:160]}") from None
 
 
 def _suited(width: float, height: float) -> tuple[int, int]:

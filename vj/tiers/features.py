@@ -17,7 +17,7 @@ from vj.errors import InputError
 
 KINDS = ("text", "image")
 BUCKETS = 1 << 16
-"""Words and their pairs and triples are hashed into so many buckets: 10,000 questions fill about half of them."""
+"""Number of buckets that words and their pairs and triples are hashed into: 10,000 questions fill about half."""
 THUMBNAIL = 32
 """Side of the thumbnail, in pixels."""
 _MAX_TEXT = 20_000

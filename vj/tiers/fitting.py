@@ -32,7 +32,7 @@ POINTS = 80
 """Thresholds tried for each plan."""
 _STORED_POINTS = 40
 _BLOCKS = 200
-"""Rows are resampled in so many random blocks: enough for a standard error, and little to keep for each point."""
+"""Random blocks in which rows are resampled: enough for a standard error, and little to keep for each point."""
 _RESAMPLES = 300
 
 
@@ -162,7 +162,7 @@ class Points:
 def plans(outcomes: Outcomes) -> list[Plan]:
     """Return every plan that is tried: single tiers, all pairs, and the price rule from each base tier."""
     k = len(outcomes.tiers)
-    # So many pools that fitting stays a matter of seconds: 11 for four tiers, 35 for six, 45 for ten.
+    # Few enough pools for fitting to take seconds: 11 for four tiers, 35 for six, 45 for ten.
     most = 4 if k <= 4 else 3 if k <= 6 else 2
     by_cost = [int(j) for j in np.argsort(outcomes.costs, kind="stable")]
     found = [Plan("single", (j,)) for j in by_cost]
@@ -359,7 +359,7 @@ def _too_few(outcomes: Outcomes, goal: Goal, confidence: float) -> Found:
         "gained_interval": [-2 * half, 2 * half],
         "margin": 2 * half,
         "optimism": 0.0,
-        "note": f"{n} rows are too few to tell anything (at least {MIN_ROWS}): a single tier is asked alone; "
+        "note": f"{n} rows are too few to judge by (at least {MIN_ROWS}): a single tier is asked alone; "
         f"its accuracy is {100 * share:.0f} % +- {100 * half:.0f} (95 %)",
     }
     return Found(Plan("single", (chosen,)), 0.0, _alone(outcomes, chosen), ((0.0, share, spent, 2 * half),), report)

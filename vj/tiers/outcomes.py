@@ -97,7 +97,7 @@ class Outcomes:
 
     @property
     def best(self) -> int:
-        """Index of the most accurate single tier; of equals the cheapest."""
+        """Index of the most accurate single tier; among equals the cheapest."""
         return int(np.lexsort((self.costs, -self.accuracies))[0])
 
     def rows(self, index: npt.NDArray[Any]) -> Outcomes:

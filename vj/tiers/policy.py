@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Collection, Mapping
@@ -13,21 +12,18 @@ from typing import Any
 import numpy as np
 
 from vj._files import read_json, write_text
-from vj._types import Floats
 from vj.errors import InputError
-from vj.tiers import fitting, pooling
-from vj.tiers.beliefs import Beliefs, Learned, State, joined
+from vj.tiers import fitting, policy_files, pooling
+from vj.tiers.beliefs import Beliefs, Learned, State
 from vj.tiers.calibration import Calibration
 from vj.tiers.model import Answer, checked_cost
 from vj.tiers.outcomes import Outcomes
-from vj.tiers.rules import RULES, Plan, Played, play
+from vj.tiers.rules import Plan, Played, play
 
-FORMAT, VERSION = "vj tiers policy", 1
 _MAX_BYTES = 1 << 26
 TRUST = 0.5
 """Where one tier fails says half of where another does. On seven sets of recorded answers a rule fitted for one heavy
 tier keeps 92 to 100 % of the gain of one fitted for the other; with full trust 82 to 100 %, with none 88 to 97 %."""
-_CURVE = ("threshold", "accuracy", "cost", "margin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +206,7 @@ class Policy:
             pick, found = self._pool(state)([answer.label for answer in members], stated)
             return state[pick], found
         if self.plan.pooled:
-            # A state that the plan does not know, after a failure: the surest answer stands.
+            # A state that the plan does not know, after a failure: the most confident answer stands.
             each = {k: self.probability(k, answer) for k, answer in answers.items()}
             surest = max(each, key=lambda k: each[k])
             return surest, each[surest]
@@ -333,32 +329,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON, the settings a person may change first."""
-        names = self.tiers
-        learned = self.learned
-        used = sorted(self.plan.order)
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "rule": self.plan.rule,
-            "threshold": self.threshold,
-            "order": list(self.asked_tiers),
-            "left_out": [name for name in names if name not in self.asked_tiers],
-            "pooled": self.plan.pooled,
-            "most_asked": self.plan.most,
-            "tiers": {name: {"cost": cost} for name, cost in zip(names, self.costs, strict=True)},
-            "fit": dict(self.fit_report),
-            "curve": [dict(zip(_CURVE, point, strict=True)) for point in self.curve],
-            "calibrations": {names[k]: learned.calibrations[k].to_dict() for k in used},
-            "labels": learned.tables.to_dict(names) if learned.weights else None,
-            "pools": [
-                {"asked": [names[k] for k in state], "weights": [float(w) for w in weights]}
-                for state, weights in sorted(learned.weights.items())
-            ],
-            "after": [
-                {"asked": [names[k] for k in step[0]], "next": names[step[1]]} | curve.to_dict()
-                for step, curve in learned.after.items()
-            ],
-        }
+        return policy_files.to_plain(self)
 
     @classmethod
     def from_dict(cls, plain: Any) -> Policy:
@@ -369,73 +340,11 @@ class Policy:
         InputError
             Another format or version, or a part that is missing or contradicts the rest.
         """
-        if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-            raise InputError(f"expected a policy with format {FORMAT!r}, got something else")
-        if plain.get("version") != VERSION:
-            raise InputError(f"expected a policy of version {VERSION}, got {plain.get('version')!r}")
-        try:
-            return cls._read(plain)
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"expected a policy, got one that cannot be read: {error!r}") from None
-
-    @classmethod
-    def _read(cls, plain: Mapping[str, Any]) -> Policy:
-        names = tuple(plain["tiers"])
-        costs = tuple(checked_cost(name, plain["tiers"][name]["cost"]) for name in names)
-
-        def number(name: str) -> int:
-            if name not in names:
-                raise InputError(f"expected tiers among {', '.join(names)}, got {name!r}")
-            return names.index(name)
-
-        order = tuple(number(name) for name in plain["order"])
-        rule, pooled = plain["rule"], bool(plain["pooled"])
-        if rule not in RULES:
-            raise InputError(f"expected a rule among {', '.join(RULES)}, got {rule!r}")
-        wanted = {"single": 1, "chow": 2, "gain": 2}.get(rule, len(order))
-        if len(set(order)) != len(order) or len(order) != wanted or not order:
-            raise InputError(
-                f"expected {wanted or 'some'} different tiers in order for rule {rule}, got {list(plain['order'])}"
-            )
-        plan = Plan(rule, order, pooled, int(plain["most_asked"]))
-        calibrations = {k: Calibration.from_dict(plain["calibrations"][names[k]]) for k in order}
-        weights = {
-            tuple(sorted(map(number, one["asked"]))): _weights(one["weights"], len(one["asked"]))
-            for one in plain["pools"]
-        }
-        labels = plain["labels"]
-        tables = (
-            pooling.LabelTables.from_dict(labels, names) if labels is not None else pooling.LabelTables.none(len(names))
-        )
-        after = {
-            (tuple(sorted(map(number, one["asked"]))), number(one["next"]), pooled): Calibration.from_dict(one)
-            for one in plain["after"]
-        }
-        for state, j, together in plan.steps:
-            if rule != "chow" and (state, j, together) not in after:
-                raise InputError(
-                    f"expected a curve for asking {names[j]} after {', '.join(names[k] for k in state)}, got none"
-                )
-            if together and joined(state, j) not in weights:
-                raise InputError(
-                    f"expected weights for the answers of {', '.join(names[k] for k in joined(state, j))}, got none"
-                )
-        curve = tuple(_point(point) for point in plain["curve"])
-        return cls(
-            names,
-            costs,
-            plan,
-            float(plain["threshold"]),
-            Learned(calibrations, tables, weights, after),
-            curve,
-            dict(plain["fit"]),
-        )
+        return cls(**policy_files.from_plain(plain))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that a person can read, whole or not at all."""
-        write_text(path, _readable(self.to_dict()) + "\n")
+        write_text(path, policy_files.readable(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Policy:
@@ -451,30 +360,3 @@ class Policy:
             return cls.from_dict(plain)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-
-
-def _point(plain: Mapping[str, Any]) -> fitting.CurvePoint:
-    threshold, accuracy, cost, margin = (float(plain[name]) for name in _CURVE)
-    if not all(map(math.isfinite, (threshold, accuracy, cost, margin))):
-        raise InputError(f"expected finite numbers in the curve, got {dict(plain)!r:.120}")
-    return threshold, accuracy, cost, margin
-
-
-def _weights(plain: Any, members: int) -> Floats:
-    found = np.array(plain, dtype=np.float64)
-    if found.shape != (members + 1,) or not np.isfinite(found).all():
-        raise InputError(f"expected {members + 1} finite weights for {members} tiers, got {plain!r:.80}")
-    return found
-
-
-def _readable(value: Any, indent: int = 0) -> str:
-    """JSON with a line for each entry, but lists of numbers and small objects on one line."""
-    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    plain = isinstance(value, list) and not any(isinstance(one, list | dict) for one in value)
-    if plain or not isinstance(value, list | dict) or len(flat) + indent <= 118:
-        return flat
-    pad = " " * (indent + 1)
-    if isinstance(value, dict):
-        inner = [f"{pad}{json.dumps(k, ensure_ascii=False)}: {_readable(v, indent + 1)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(inner) + "\n" + " " * indent + "}"
-    return "[\n" + ",\n".join(pad + _readable(one, indent + 1) for one in value) + "\n" + " " * indent + "]"

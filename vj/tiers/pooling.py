@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
+from vj._types import Bools, Floats, Ints
 from vj.errors import InputError
-
-Ints = npt.NDArray[np.int64]
 
 KNOWN_LABELS = 64
 """Most labels with a row of their own in the tables of errors; the others share one."""
@@ -139,7 +137,7 @@ def codes(labels: npt.NDArray[np.str_], lookup: Mapping[str, int]) -> Ints:
 
 def features(
     tables: LabelTables, members: Sequence[int], labels: npt.NDArray[np.str_], p: Floats
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
+) -> tuple[Floats, Bools]:
     """Logarithms that a pool adds up, and which of its places count.
 
     Parameters
@@ -183,7 +181,7 @@ def features(
     return logs, counted
 
 
-def fit_weights(logs: Floats, counted: npt.NDArray[np.bool_], target: Ints, rounds: int = 30) -> Floats:
+def fit_weights(logs: Floats, counted: Bools, target: Ints, rounds: int = 30) -> Floats:
     """Return the weights of a pool by maximum likelihood (Newton), held to independence by a ridge of one.
 
     Parameters
@@ -193,7 +191,7 @@ def fit_weights(logs: Floats, counted: npt.NDArray[np.bool_], target: Ints, roun
     target : ndarray of int64, shape (n,)
         Place of the truth.
     rounds : int
-        At most so many Newton steps.
+        Maximum number of Newton steps.
     """
     if len(target) > _FIT_ROWS:
         # m + 1 weights: more rows change the third digit.
@@ -234,7 +232,7 @@ def fit_weights(logs: Floats, counted: npt.NDArray[np.bool_], target: Ints, roun
     return w
 
 
-def pooled(logs: Floats, counted: npt.NDArray[np.bool_], weights: Floats, given: Ints) -> tuple[Ints, Floats]:
+def pooled(logs: Floats, counted: Bools, weights: Floats, given: Ints) -> tuple[Ints, Floats]:
     """Return which member's answer stands for each row, and its probability.
 
     Parameters

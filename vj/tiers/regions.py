@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
+from vj._types import Floats, Image
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
 from vj.tiers.chips import Placed, chips, cut_out, joined, place, scores_of
-from vj.tiers.detectors import FallbackWarning, Framing, Image, ImageDetector, as_detector, asked, own_probabilities
+from vj.tiers.detectors import FallbackWarning, Framing, ImageDetector, as_detector, asked, own_probabilities
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vj._types import Floats
-from vj.tiers.beliefs import Beliefs, Bools, Ints, State, Step, joined, steps_of
+from vj._types import Bools, Floats, Ints
+from vj.tiers.beliefs import Beliefs, State, Step, joined, steps_of
 
 RULES = ("single", "chow", "gain", "price")
 

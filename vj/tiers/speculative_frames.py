@@ -46,7 +46,7 @@ class SpeculativeFrames:
         called in another thread, one frame at a time, so it must not share state with `draft` that is not safe for
         threads.
     every : int
-        Verify every so many frames.
+        Frames from one verification to the next.
     live : bool
         For a camera: never wait for the heavy tier. What it found is put in as soon as it is there, and the next frame
         is verified when it is free again, which may be later than `every` frames. By default, for a file, the answer

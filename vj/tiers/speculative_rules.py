@@ -55,7 +55,7 @@ class TokenRule:
     name : str
     alpha : float
         From 0 to 1 for lenient (below 1), chow and token_v3; -1 to 1 for diff, token_v1 and token_v2; any finite number
-        for opt; 0 for lossless. At the lower end the heavy model decides, save that token_v3 always accepts the token
+        for opt; 0 for lossless. At the lower end the heavy model decides, except that token_v3 always accepts the token
         that it finds likeliest; at the upper end the draft always stands.
 
     Raises

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Image
 from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
-from vj.tiers.detectors import FallbackWarning, Image, ImageDetector, asked, own_probabilities, shrunk
+from vj.tiers.detectors import FallbackWarning, ImageDetector, asked, own_probabilities, shrunk
 
 WAKE, SLEEP = "wake", "sleep"
 
@@ -47,7 +48,7 @@ class Motion:
     level : float
         Grey levels by which a cell has to change. Noise of 8 levels a pixel is 1.3 in the mean of 6x6.
     cells : int
-        So many of them.
+        Number of cells that have to change.
 
     Raises
     ------
@@ -89,7 +90,7 @@ class Hysteresis:
     on, of : int
         Awake once the object was there in `on` of the last `of` images.
     off : int
-        Asleep after so many images in a row without it.
+        Asleep after this many images in a row without it.
 
     Raises
     ------

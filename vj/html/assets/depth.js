@@ -40,7 +40,7 @@
     var canvas = box.querySelector("canvas"), close = element.querySelector(".close canvas");
     var told = element.querySelector(".told"), slider = element.querySelector(".step");
     var output = element.querySelector("output"), evaluated = element.querySelector(".evaluated");
-    var image, picture = new Image(), layer, cell = 0, steps = [], chosen = null;
+    var image, photo = new Image(), layer, cell = 0, steps = [], chosen = null;
 
     given.images.forEach(function (one, k) { which.add(new Option(one.name, k)); });
     if (given.images.length < 2) which.parentNode.hidden = true;
@@ -54,13 +54,13 @@
       image = given.images[+which.value];
       band.replaceChildren();
       image.bands.forEach(function (one, k) { band.add(new Option(one.label, k)); });
-      picture = new Image();
-      picture.onload = function () {
-        canvas.width = picture.naturalWidth;
-        canvas.height = picture.naturalHeight;
+      photo = new Image();
+      photo.onload = function () {
+        canvas.width = photo.naturalWidth;
+        canvas.height = photo.naturalHeight;
         setBand(true);
       };
-      picture.src = image.picture;
+      photo.src = image.uri;
     }
 
     function setBand(deepestOne) {
@@ -152,7 +152,7 @@
 
     function paint() {
       var context = canvas.getContext("2d"), zoom = canvas.width / image.size[0], shown = canvas.width / (canvas.clientWidth || canvas.width);
-      context.drawImage(picture, 0, 0);
+      context.drawImage(photo, 0, 0);
       if (overlay.checked) { context.imageSmoothingEnabled = false; context.drawImage(layer, 0, 0, canvas.width, canvas.height); }
       var columns = image.grid[0], wide = canvas.width / columns, high = canvas.height / image.grid[1];
       var left = (cell % columns) * wide, top = Math.floor(cell / columns) * high;
@@ -178,8 +178,8 @@
       close.height = Math.round(264 * ratio);
       var context = close.getContext("2d");
       if (!chosen) return;
-      var zoom = picture.naturalWidth / image.size[0], b = chosen.box.map(function (v) { return v * zoom; });
-      context.drawImage(picture, b[0], b[1], b[2], b[3], 0, 0, close.width, close.height);
+      var zoom = photo.naturalWidth / image.size[0], b = chosen.box.map(function (v) { return v * zoom; });
+      context.drawImage(photo, b[0], b[1], b[2], b[3], 0, 0, close.width, close.height);
       shapes(context, now, 0, 0, close.width / cascade.window[0], close.height / cascade.window[1], 2);
     }
 
