@@ -7,7 +7,7 @@ A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is 
 `proposals:` in front one is run in coarser steps, to propose regions to a second detector: what counts is the share of
 the faces that a proposal touches, and how many proposals an image has. With `coarse3:` one visits every second row of
 windows first, then the neighbours of those that pass 3 stages; with `exact:` it ignores soft thresholds. These two may
-stand before `suppressed:`.
+stand before `suppressed:`. Names with commas, of which some may have `mirrored:` in front, share one scan.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import _runner
 from vj.cascade.opencv_xml import load
+from vj.cli._detectors import named_cascades
 from vj.datasets.formats import FORMATS, read_labelled
 from vj.datasets.labelled import FRONTAL, Wanted
 from vj.detector import Detector
@@ -39,6 +40,7 @@ from vj.evaluation.measure import (
     cascade_detector,
     evaluate,
     measurable,
+    measurable,
     run_detector,
 )
 from vj.images import to_gray
@@ -47,12 +49,15 @@ from vj.tiers import YuNet
 CASCADES = (
     "suppressed:frontalface",
     "frontalface",
+    "suppressed:frontalface,profileface,mirrored:profileface",
+    "suppressed:frontalface_small",
     "frontalface_default",
     "frontalface_alt",
     "frontalface_alt2",
     "cv2:frontalface_alt2",
 )
 
+PROPOSING = ("proposals:frontalface_fast", "proposals:frontalface")
 
 SUPPRESSED = {"min_neighbors": 0, "suppression": 0.3}
 PROPOSALS = SUPPRESSED | {"scale_factor": 1.2, "stride": 2, "min_size": 24}
@@ -106,11 +111,13 @@ def measure(
         detect = opencv_detector(given.removeprefix("cv2:"), settings["scale_factor"], settings["min_neighbors"])
     else:
         words, changes, rest = variant(given)
-        cascade = load(rest)
-        name = ", ".join([cascade.name.removeprefix("haarcascade_"), *words])
-        own = settings | {"min_size": cascade.window} | changes
-        detect = cascade_detector(cascade, **own)
-        cost = Detector(cascade, **own).cost
+        cascades = named_cascades(rest.split(","))
+        names = dict.fromkeys(cascade.name.removeprefix("haarcascade_") for cascade in cascades)
+        name = ", ".join([" + ".join(names), *words])
+        own = settings | {"min_size": min(cascade.window for cascade in cascades)} | changes
+        detector = Detector(cascades, **own)
+        detect = measurable(detector)
+        cost = detector.cost if len(cascades) == 1 else None
     result = evaluate(name, list(run_detector(detect, labelled, cost)), rules)
     figures = as_figures(result, false_positives=VIOLA_JONES)
     figures["interval"] = {
@@ -165,9 +172,9 @@ def table(figures: dict[str, Any]) -> str:
                 *("" if cost is None else f"{cost:.1f}" for cost in costs),
             ]
         )
-    return _runner.table(
-        ["detector", "AP (95 %)", *(f"at {k}" for k in columns), "weak/window", "features/window"], rows
-    )
+    header = ["detector", "AP (95 %)", *(f"at {k}" for k in columns), "weak/window", "features/window"]
+    shown = [_runner.table(header, rows), *([proposals_table(figures)] if "proposals" in figures else [])]
+    return "\n\n".join(shown)
 
 
 def summary(folder: Path = _runner.RESULTS) -> str:
@@ -216,7 +223,7 @@ def _run(args: argparse.Namespace) -> int:
     labelled = read_labelled(args.dataset, args.format)
     rules = Rules(FRONTAL if args.frontal else Wanted(), align=not args.no_align)
     settings = {k: getattr(args, k) for k in ("scale_factor", "min_neighbors", "stride", "suppression", "threads")}
-    given = [*(args.cascades or _runner.available(CASCADES)), *([f"yunet:{args.yunet}"] if args.yunet else [])]
+    given = [*(args.cascades or [*_runner.available(CASCADES), *PROPOSING]), *([f"yunet:{args.yunet}"] if args.yunet else [])]
     proposing = [one for one in given if one.startswith("proposals:")]
     proposed = [proposals(one, labelled, rules, args.threads) for one in proposing]
     given = [one for one in given if one not in proposing]
@@ -241,7 +248,7 @@ def _run(args: argparse.Namespace) -> int:
     path = _runner.write_result(f"accuracy-{name}", figures, data=data, folder=folder)
     plot = folder / f"accuracy-{name}.png"
     plot_curves(plot, {result.name: result.curve for result in results})
-    shown = [report.text_table(results), table(figures), *([proposals_table(figures)] if proposed else [])]
+    shown = [report.text_table(results), table(figures)]
     print("\n" + "\n\n".join([*shown, f"Written: {path} and {plot}"]))
     return 0
 

@@ -28,11 +28,11 @@ from benchmarks import _runner
 from vj.cascade import stock
 from vj.cascade.model import Cascade
 from vj.errors import InputError
-from vj.evaluation.measure import open_yunet
 from vj.images import to_gray
 from vj.scanning.planes import Planes, Workspace, layout
 from vj.scanning.pyramid import Level, levels
 from vj.scanning.whole import bands
+from vj.tiers.detectors import open_yunet
 
 Gray = npt.NDArray[np.uint8]
 

@@ -55,6 +55,17 @@ def data_of(text, kind):
     return [json.loads(one) for one in found]
 
 
+def two_images(folder):
+    """A folder with a cascade, `model.xml`, and in `set` an image with one label and one without any."""
+    save(random_cascade(9, window=(12, 12)), folder / "model.xml")
+    (folder / "set").mkdir()
+    write_image(folder / "set" / "a.png", photo("astronaut")[:120, 150:300])
+    write_image(folder / "set" / "b.png", photo("coffee")[:100, :100])
+    rows = [{"file": "a.png", "faces": [{"bbox": [40, 20, 50, 60]}]}, {"file": "b.png", "faces": []}]
+    (folder / "set" / "annotations.json").write_text(json.dumps(rows))
+    return folder
+
+
 def labelled_set(folder, calibration=None):
     """A folder with a cascade, `model.xml`, and labelled images in `set`, some of them with hits as labels."""
     import dataclasses

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import photo
+from photos import photo
 
 import vj
 from benchmarks import _runner

@@ -1,12 +1,12 @@
 """The benchmarks run on small input, their files say where they come from, and README shows what the files hold."""
 
-import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cascades import random_cascade
+from pages import two_images
 from photos import gray, photo
 from skimage import data
 
@@ -21,13 +21,7 @@ from vj.scanning.pyramid import levels
 
 @pytest.fixture
 def place(tmp_path):
-    save(random_cascade(9, window=(12, 12)), tmp_path / "model.xml")
-    (tmp_path / "set").mkdir()
-    write_image(tmp_path / "set" / "a.png", photo("astronaut")[:120, 150:300])
-    write_image(tmp_path / "set" / "b.png", photo("coffee")[:100, :100])
-    rows = [{"file": "a.png", "faces": [{"bbox": [40, 20, 50, 60]}]}, {"file": "b.png", "faces": []}]
-    (tmp_path / "set" / "annotations.json").write_text(json.dumps(rows))
-    return tmp_path
+    return two_images(tmp_path)
 
 
 def test_a_result_says_where_it_comes_from(tmp_path):

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 from cascades import random_cascade
-from photos import photo
+from pages import two_images
 
 from vj.boosting.positives import load_positives
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.workers import Workers
-from vj.cascade.opencv_xml import load, save
+from vj.cascade.opencv_xml import load
 from vj.cli import evaluate, inspect
 from vj.datasets.formats import read_labelled
 from vj.detector import Detector
@@ -22,14 +22,7 @@ from vj.tiers import Regions
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with a cascade, two labelled images and one that cannot be read."""
-    save(random_cascade(9, window=(12, 12)), tmp_path / "model.xml")
-    (tmp_path / "set").mkdir()
-    write_image(tmp_path / "set" / "a.png", photo("astronaut")[:120, 150:300])
-    write_image(tmp_path / "set" / "b.png", photo("coffee")[:100, :100])
-    rows = [{"file": "a.png", "faces": [{"bbox": [40, 20, 50, 60]}]}, {"file": "b.png", "faces": []}]
-    (tmp_path / "set" / "annotations.json").write_text(json.dumps(rows))
-    return tmp_path
+    return two_images(tmp_path)
 
 
 def test_evaluate_writes_all_it_is_asked_for(place, capsys):

@@ -8,8 +8,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import takewhile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -38,7 +40,9 @@ SHORTER = {
 def _commands(page: str) -> list[list[str]]:
     """Every `vj-...` command of a page, in fenced and in indented blocks, without its comment."""
     text = re.sub(r"\\\n\s*", "", (ROOT / page).read_text(encoding="utf-8"))
-    return [shlex.split(line, comments=True) for line in re.findall(r"^(?: {4})?(vj-[a-z]+ .*)$", text, re.MULTILINE)]
+    lines = re.findall(r"^(?: {4})?(vj-[a-z]+ .*)$", text, re.MULTILINE)
+    # What a shell does with the output is not the command's.
+    return [list(takewhile(lambda word: word != ">", shlex.split(line, comments=True))) for line in lines]
 
 
 def _python(page: str) -> list[str]:
@@ -51,6 +55,10 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("user")
     astronaut = np.ascontiguousarray(skimage.data.astronaut()[:300, :, ::-1])
     write_image(place / "photo.jpg", astronaut)
+    clip = cv2.VideoWriter(str(place / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, astronaut.shape[1::-1])
+    for _ in range(3):
+        clip.write(astronaut)
+    clip.release()
     for name in ("photos", "faces"):
         (place / name).mkdir()
     for name in ("coffee", "chelsea", "rocket"):
@@ -92,6 +100,8 @@ def test_commands_of_the_main_readme_run(folder, monkeypatch, capsys):
     assert (folder / "run" / "params.xml").is_file()
     assert json.loads((folder / "policy.json").read_text())["tiers"].keys() == {"small", "large"}
     assert list((folder / "plots").glob("*.png"))
+    assert (folder / "page.html").is_file() and (folder / "out" / "report.html").is_file()
+    assert (folder / "safe" / "coffee.png").is_file()
     assert not _stock() or list((folder / "errors").iterdir())
 
 

@@ -8,7 +8,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from pictures import photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photos import photo
 
 import vj
 from vj import videos
@@ -164,6 +166,23 @@ def test_late_frames_are_filled_in(tmp_path, encoder):
     assert len(shown) == 7
     for k, source in enumerate((0, 1, 1, 1, 1, 5, 6)):
         assert np.abs(shown[k] - frame(source)).mean() < 8
+
+
+def test_wrong_times_and_clocks_for_rates_make_no_endless_video(tmp_path, encoder):
+    with writing_video(tmp_path / "out.mp4", 1000) as writer:
+        assert writer.rate == 60
+        for seconds in (0, 95443.7, 95443.8, 0.05):
+            writer.write(frame(0), seconds)
+        assert writer.written == 4
+
+
+@given(st.sampled_from([b"RIFF", b"\x1aE\xdf\xa3", b"\0\0\0\x18ftyp", b"\0\0\0\1mdat", b""]), st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_can_be_asked_how_much_is_missing(tmp_path_factory, head, rest):
+    path = tmp_path_factory.getbasetemp() / "any.mp4"
+    path.write_bytes(head + rest)
+    assert missing_bytes(path) >= 0 and is_video(path) in (True, False)
+    assert videos._mp4_seconds(path) is None or videos._mp4_seconds(path) >= 0
 
 
 def test_a_video_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path, encoder):

@@ -35,8 +35,10 @@ def temporary_folder() -> Path:
 
 
 def _announce() -> None:
+    if not on_compile or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return
     try:
-        compiled = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0" or any(caches())
+        compiled = any(caches())
     except OSError:
         # A folder that may not be read; numba finds out.
         return

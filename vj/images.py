@@ -192,7 +192,7 @@ def _opened(data: bytes) -> Iterator[Any]:
             continue
         try:
             image = factory(io.BytesIO(data), "")
-        except Exception:  # whatever a spoilt header makes a decoder raise: OpenCV decides then
+        except Exception:  # whatever a corrupt header makes a decoder raise: OpenCV decides then
             continue
         with image:
             yield image
@@ -220,9 +220,7 @@ def read_opaque(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> n
         try:
             alpha = np.asarray(ImageOps.exif_transpose(opened.convert("RGBA")).getchannel("A"), dtype=np.float32)
         except Exception as error:  # what a decoder raises
-            raise InputError(
-                f"{os.fspath(path)}: expected an image, got transparency that is spoilt: {error}"
-            ) from None
+            raise InputError(f"{os.fspath(path)}: expected an image, got corrupt transparency: {error}") from None
     if alpha.shape != image.shape[:2]:
         raise InputError(f"{os.fspath(path)}: expected transparency of the image's size, got {alpha.shape}")
     share = alpha[:, :, None] / 255

@@ -21,6 +21,12 @@ from vj.errors import InputError
 SUFFIXES = (".mp4", ".mov", ".mkv")
 """Endings of the files that are written."""
 
+MAX_GAP = 600
+"""Seconds for which a frame is shown at most: what comes later has a wrong time."""
+
+MAX_RATE = 250
+"""Frames a second of a file at most: some files with frames at any time say 1000, and mean their clock."""
+
 
 class EncoderError(Exception):
     """A video cannot be encoded; one line."""
@@ -60,12 +66,13 @@ class VideoWriter:
         if self._shape not in (None, image.shape):
             raise InputError(f"expected frames of one size {self._shape}, got {image.shape}")
         late = 0 if seconds is None or self._shape is None else round(seconds * self.rate) - self.written
-        for _ in range(max(0, late)):
+        late = late if 0 < late <= MAX_GAP * self.rate else 0
+        for _ in range(late):
             self._encoder.again()
         # Most encoders take even sizes only.
         height, width = image.shape[:2]
         self._encoder.write(np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
-        self.written += 1 + max(0, late)
+        self.written += 1 + late
         self._shape = image.shape
 
 
@@ -83,7 +90,7 @@ def writing_video(
     path : str or path
         With one of `SUFFIXES`.
     rate : float
-        Frames a second.
+        Frames a second; above `MAX_RATE`, 60 are written.
     sound : str or path, optional
         The file whose sound it gets, if it has any.
 
@@ -95,6 +102,7 @@ def writing_video(
         If there is no frame, or the encoder cannot write the video.
     """
     target = Path(path)
+    rate = rate if rate <= MAX_RATE else 60.0
     program = shutil.which("ffmpeg")
     with replacing(target, target.suffix) as temporary:
         encoder = _Ffmpeg(program, temporary, rate, sound) if program else _OpenCV(temporary, rate)

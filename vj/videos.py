@@ -20,6 +20,7 @@ SUFFIXES: tuple[str, ...] = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".
 SUFFIXES += (".ogv", ".ts", ".webm", ".wmv")
 """Endings of video files."""
 
+_MAX_BOXES = 100_000
 _MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ")
 
@@ -290,7 +291,7 @@ def missing_bytes(path: str | os.PathLike[str]) -> int:
         if head[:4] == b"RIFF":
             ends = _riff_ends(file, size)
         elif head[:4] == b"\x1aE\xdf\xa3":
-            ends = _matroska_ends(file)
+            ends = _matroska_ends(file, size)
         elif head[4:8] in _MP4:
             ends = _mp4_ends(file, size)
         else:
@@ -305,13 +306,15 @@ def _mp4_ends(file: BinaryIO, size: int) -> Iterator[int]:
 
 def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, place and length of the boxes of an MP4 from one place to another."""
-    while at + 8 <= end:
+    for _ in range(_MAX_BOXES):
+        if at + 8 > end:
+            return
         file.seek(at)
         head = file.read(16)
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # up to the end of the file, or spoilt
+        if length < 8:  # up to the end of the file, or corrupt
             return
         yield head[4:8], at, length
         at += length
@@ -348,10 +351,12 @@ def _riff_ends(file: BinaryIO, size: int) -> Iterator[int]:
         at += at % 2
 
 
-def _matroska_ends(file: BinaryIO) -> Iterator[int]:
+def _matroska_ends(file: BinaryIO, size: int) -> Iterator[int]:
     """Yield where the header and the segment end; a segment of unknown length is left out, as a recorder makes it."""
     at = 0
     for _ in range(2):
+        if at > size:
+            return
         file.seek(at)
         data = file.read(12)
         # An identifier of 4 bytes, then a length whose first byte says by its leading zeros how many follow.

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,11 @@ from vj.cascade.model import Cascade
 from vj.cascade.new_xml import to_xml
 from vj.cascade.old_xml import to_old_xml
 from vj.cascade.storage_node import MAX_BYTES, Node
+from vj.cascade.storage_values import FormatError, child_int, children, float32, floats, int32, ints, one, text_of
 from vj.errors import InputError
 
 MAX_STAGES = 1000
 """Most stages read; Viola and Jones used 38, OpenCV's longest file has 47."""
-
-
-_T = TypeVar("_T")
-
-
-class _FormatError(Exception):
-    """What is wrong inside a file; `load` puts the file's name in front."""
 
 
 def load(source: str | os.PathLike[str] = stock.DEFAULT) -> Cascade:
@@ -132,7 +126,7 @@ def from_tree(root: Node, *, name: str = "cascade", place: str = "cascade") -> C
     """
     try:
         return _read_root(root, name)
-    except (_FormatError, InputError) as error:
+    except (FormatError, InputError) as error:
         raise InputError(f"{place}: {error}") from None
 
 
@@ -161,49 +155,37 @@ class _Tables:
 
     def renumber(self, numbers: npt.NDArray[np.int64]) -> None:
         """Replace the numbers of features by their places in `numbers`."""
-        found = _int32(self.node_features)
+        found = int32(self.node_features)
         at = np.minimum(np.searchsorted(numbers, found), len(numbers) - 1)
         if (unknown := numbers[at] != found).any():
-            raise _FormatError(f"expected features of the pool, got number {found[unknown][0]}")
+            raise FormatError(f"expected features of the pool, got number {found[unknown][0]}")
         self.node_features = at.tolist()
 
     def cascade(self, window: tuple[int, int], features: HaarFeatures | LbpFeatures, **more: Any) -> Cascade:
         return Cascade(
             window=window,
             features=features,
-            stage_starts=_int32(self.stage_starts),
-            stage_thresholds=_float32(self.stage_thresholds),
-            tree_starts=_int32(self.tree_starts),
-            node_features=_int32(self.node_features),
-            node_children=_int32(self.node_children).reshape(-1, 2),
-            node_thresholds=_float32(self.node_thresholds),
-            node_subsets=_int32(self.node_subsets).reshape(-1, SUBSET_WORDS),
-            leaves=_float32(self.leaves),
+            stage_starts=int32(self.stage_starts),
+            stage_thresholds=float32(self.stage_thresholds),
+            tree_starts=int32(self.tree_starts),
+            node_features=int32(self.node_features),
+            node_children=int32(self.node_children).reshape(-1, 2),
+            node_thresholds=float32(self.node_thresholds),
+            node_subsets=int32(self.node_subsets).reshape(-1, SUBSET_WORDS),
+            leaves=float32(self.leaves),
             **more,
         )
-
-
-def _int32(values: Any) -> Any:
-    try:
-        return np.array(values, dtype=np.int32)
-    except OverflowError:
-        raise _FormatError("expected integers of 32 bits, got a larger one") from None
-
-
-def _float32(values: list[float]) -> Any:
-    with np.errstate(over="ignore"):
-        return np.array(values, dtype=np.float64).astype(np.float32)
 
 
 def _read_root(root: Any, name: str) -> Cascade:
     node = root[0] if root.tag == "opencv_storage" and len(root) else None
     if node is None:
-        raise _FormatError(f"expected <opencv_storage> holding a cascade, got <{root.tag[:60]}>")
+        raise FormatError(f"expected <opencv_storage> holding a cascade, got <{root.tag[:60]}>")
     if node.find("stageType") is not None or node.find("featureType") is not None:
         return _read_new(node, name)
     if is_old(root):
         return _read_old(node, name)
-    raise _FormatError(f"expected a cascade classifier, got <{node.tag[:60]}> without featureType or size")
+    raise FormatError(f"expected a cascade classifier, got <{node.tag[:60]}> without featureType or size")
 
 
 def is_old(root: Node) -> bool:
@@ -213,13 +195,13 @@ def is_old(root: Node) -> bool:
 
 
 def _read_new(node: Any, name: str) -> Cascade:
-    stage_type = _text(node, "stageType", "the cascade")
+    stage_type = text_of(node, "stageType", "the cascade")
     if stage_type != "BOOST":
-        raise _FormatError(f"expected stageType BOOST, got {stage_type[:40]!r}")
-    kind = _text(node, "featureType", "the cascade")
+        raise FormatError(f"expected stageType BOOST, got {stage_type[:40]!r}")
+    kind = text_of(node, "featureType", "the cascade")
     if kind not in ("HAAR", "LBP"):
-        raise _FormatError(f"expected featureType HAAR or LBP, got {kind[:40]!r}")
-    window = (_child_int(node, "width"), _child_int(node, "height"))
+        raise FormatError(f"expected featureType HAAR or LBP, got {kind[:40]!r}")
+    window = (child_int(node, "width"), child_int(node, "height"))
     tables = _Tables()
     for s, stage in enumerate(_stages(node)):
         _read_stage(tables, stage, s, kind == "LBP")
@@ -262,7 +244,7 @@ def read_stages(
         if numbers is not None:
             tables.renumber(numbers)
         return tables.cascade(window, features)
-    except _FormatError as error:
+    except FormatError as error:
         raise InputError(str(error)) from None
 
 
@@ -270,33 +252,33 @@ def _read_stage(tables: _Tables, stage: Any, s: int, lbp: bool) -> None:
     # OpenCV takes the eight words of an LBP node from featureParams/maxCatCount; the kind of feature says the same,
     # and scikit-image's file, where that element is misspelt, can be read.
     step = 3 + (SUBSET_WORDS if lbp else 1)
-    for t, tree in enumerate(_children(stage, "weakClassifiers", f"stage {s}")):
+    for t, tree in enumerate(children(stage, "weakClassifiers", f"stage {s}")):
         _read_tree(tables, tree, step, f"stage {s}, weak classifier {t}")
-    tables.end_stage(_one(_floats(_text(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+    tables.end_stage(one(floats(text_of(stage, "stageThreshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
 
 
 def _read_tree(tables: _Tables, tree: Any, step: int, place: str) -> None:
-    numbers = _text(tree, "internalNodes", place).split()
-    leaves = _floats(_text(tree, "leafValues", place), place)
+    numbers = text_of(tree, "internalNodes", place).split()
+    leaves = floats(text_of(tree, "leafValues", place), place)
     if not numbers or len(numbers) % step:
-        raise _FormatError(f"expected internalNodes in groups of {step} numbers in {place}, got {len(numbers)}")
+        raise FormatError(f"expected internalNodes in groups of {step} numbers in {place}, got {len(numbers)}")
     if len(leaves) != len(numbers) // step + 1:
-        raise _FormatError(f"expected {len(numbers) // step + 1} leafValues in {place}, got {len(leaves)}")
+        raise FormatError(f"expected {len(numbers) // step + 1} leafValues in {place}, got {len(leaves)}")
     for i in range(0, len(numbers), step):
-        left, right, feature = _ints(numbers[i : i + 3], place)
+        left, right, feature = ints(numbers[i : i + 3], place)
         tables.node_children.append((left, right))
         tables.node_features.append(feature)
         if step == 4:
-            tables.node_thresholds.append(_floats(numbers[i + 3], place)[0])
+            tables.node_thresholds.append(floats(numbers[i + 3], place)[0])
         else:
             tables.node_thresholds.append(0.0)
-            tables.node_subsets.append(_ints(numbers[i + 3 : i + step], place))
+            tables.node_subsets.append(ints(numbers[i + 3 : i + step], place))
     tables.leaves.extend(leaves)
     tables.end_tree()
 
 
 def _read_haar(node: Any) -> HaarFeatures:
-    return _haar_table(enumerate(_children(node, "features", "the cascade")), lambda i: f"feature {i}")
+    return _haar_table(enumerate(children(node, "features", "the cascade")), lambda i: f"feature {i}")
 
 
 def _haar_table(items: Iterable[tuple[Any, Any]], place: Callable[[Any], str]) -> HaarFeatures:
@@ -304,46 +286,46 @@ def _haar_table(items: Iterable[tuple[Any, Any]], place: Callable[[Any], str]) -
     rects, weights, tilted = [], [], []
     for index, element in items:
         row, weight = [[0, 0, 0, 0]] * MAX_RECTANGLES, [0.0] * MAX_RECTANGLES
-        parts = list(_children(element, "rects", place(index)))
+        parts = list(children(element, "rects", place(index)))
         if not 1 <= len(parts) <= MAX_RECTANGLES:
-            raise _FormatError(f"expected 1 to {MAX_RECTANGLES} rectangles in {place(index)}, got {len(parts)}")
+            raise FormatError(f"expected 1 to {MAX_RECTANGLES} rectangles in {place(index)}, got {len(parts)}")
         for k, part in enumerate(parts):
             numbers = (part.text or "").split()
             if len(numbers) != 5:
-                raise _FormatError(
+                raise FormatError(
                     f"expected x, y, width, height and weight in {place(index)}, got {len(numbers)} values"
                 )
-            row[k] = _ints(numbers[:4], place(index))
-            weight[k] = _floats(numbers[4], place(index))[0]
+            row[k] = ints(numbers[:4], place(index))
+            weight[k] = floats(numbers[4], place(index))[0]
         flag = element.find("tilted")
         rects.append(row)
         weights.append(weight)
-        tilted.append(flag is not None and _ints((flag.text or "0").split(), place(index)) != [0])
+        tilted.append(flag is not None and ints((flag.text or "0").split(), place(index)) != [0])
     return HaarFeatures(
-        _int32(rects).reshape(-1, MAX_RECTANGLES, 4),
-        _float32(weights).reshape(-1, MAX_RECTANGLES),  # type: ignore[arg-type]
+        int32(rects).reshape(-1, MAX_RECTANGLES, 4),
+        float32(weights).reshape(-1, MAX_RECTANGLES),  # type: ignore[arg-type]
         np.array(tilted, dtype=np.bool_),
     )
 
 
 def _read_lbp(node: Any) -> LbpFeatures:
     rects = []
-    for i, element in enumerate(_children(node, "features", "the cascade")):
-        rect = _ints(_text(element, "rect", f"feature {i}").split(), f"feature {i}")
+    for i, element in enumerate(children(node, "features", "the cascade")):
+        rect = ints(text_of(element, "rect", f"feature {i}").split(), f"feature {i}")
         if len(rect) != 4:
-            raise _FormatError(f"expected x, y, width and height in feature {i}, got {len(rect)} values")
+            raise FormatError(f"expected x, y, width and height in feature {i}, got {len(rect)} values")
         rects.append(rect)
-    return LbpFeatures(_int32(rects).reshape(-1, 4))
+    return LbpFeatures(int32(rects).reshape(-1, 4))
 
 
 def _read_old(node: Any, name: str) -> Cascade:
-    size = _ints(_text(node, "size", "the cascade").split(), "the size")
+    size = ints(text_of(node, "size", "the cascade").split(), "the size")
     if len(size) != 2:
-        raise _FormatError(f"expected a size of two numbers, got {len(size)}")
+        raise FormatError(f"expected a size of two numbers, got {len(size)}")
     tables = _Tables()
     features: list[tuple[str, Any]] = []
     for s, stage in enumerate(_stages(node)):
-        for t, tree in enumerate(_children(stage, "trees", f"stage {s}")):
+        for t, tree in enumerate(children(stage, "trees", f"stage {s}")):
             place = f"stage {s}, tree {t}"
             n_leaves = 0
             for item in tree:
@@ -352,14 +334,14 @@ def _read_old(node: Any, name: str) -> Cascade:
                 tables.node_children.append((left, right))
                 # Every node has a feature of its own in this layout.
                 tables.node_features.append(len(features))
-                threshold = _floats(_text(item, "threshold", place), place)
-                tables.node_thresholds.append(_one(threshold, place))
+                threshold = floats(text_of(item, "threshold", place), place)
+                tables.node_thresholds.append(one(threshold, place))
                 feature = item.find("feature")
                 if feature is None:
-                    raise _FormatError(f"expected a feature in {place}, got none")
+                    raise FormatError(f"expected a feature in {place}, got none")
                 features.append((place, feature))
             tables.end_tree()
-        tables.end_stage(_one(_floats(_text(stage, "stage_threshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
+        tables.end_stage(one(floats(text_of(stage, "stage_threshold", f"stage {s}"), f"stage {s}"), f"stage {s}"))
     table = _haar_table(features, str)
     return tables.cascade((size[0], size[1]), table, name=name, calibration=calibration.read_element(node))
 
@@ -368,62 +350,21 @@ def _read_old_child(tables: _Tables, item: Any, side: str, n_leaves: int, place:
     """Return the child in the current layout's numbering and the number of leaves met so far in the tree."""
     value, node = item.find(f"{side}_val"), item.find(f"{side}_node")
     if value is not None:
-        tables.leaves.append(_one(_floats(value.text or "", place), place))
+        tables.leaves.append(one(floats(value.text or "", place), place))
         return -n_leaves, n_leaves + 1
     if node is None:
-        raise _FormatError(f"expected {side}_val or {side}_node in {place}, got neither")
-    index = _one(_ints((node.text or "").split(), place), place)
+        raise FormatError(f"expected {side}_val or {side}_node in {place}, got neither")
+    index = one(ints((node.text or "").split(), place), place)
     if index < 1:
-        raise _FormatError(f"expected {side}_node above 0 in {place}, got {index}")
+        raise FormatError(f"expected {side}_node above 0 in {place}, got {index}")
     return index, n_leaves
 
 
 def _stages(node: Any) -> list[Any]:
-    stages = list(_children(node, "stages", "the cascade"))
+    stages = list(children(node, "stages", "the cascade"))
     if not 1 <= len(stages) <= MAX_STAGES:
-        raise _FormatError(f"expected 1 to {MAX_STAGES} stages, got {len(stages)}")
+        raise FormatError(f"expected 1 to {MAX_STAGES} stages, got {len(stages)}")
     return stages
-
-
-def _children(node: Any, tag: str, place: str) -> Iterator[Any]:
-    child = node.find(tag)
-    if child is None:
-        raise _FormatError(f"expected <{tag}> in {place}, got none")
-    return iter(child)
-
-
-def _text(node: Any, tag: str, place: str) -> str:
-    child = node.find(tag)
-    if child is None:
-        raise _FormatError(f"expected <{tag}> in {place}, got none")
-    return (child.text or "").strip()
-
-
-def _child_int(node: Any, tag: str) -> int:
-    return _one(_ints(_text(node, tag, "the cascade").split(), f"<{tag}>"), f"<{tag}>")
-
-
-def _one(values: list[_T], place: str) -> _T:
-    if len(values) != 1:
-        raise _FormatError(f"expected one number in {place}, got {len(values)}")
-    return values[0]
-
-
-def _ints(words: list[str], place: str) -> list[int]:
-    try:
-        values = [int(word) for word in words]
-    except ValueError:
-        raise _FormatError(f"expected integers in {place}, got {' '.join(words)[:60]!r}") from None
-    if any(not -(2**31) <= value < 2**31 for value in values):
-        raise _FormatError(f"expected integers of 32 bits in {place}, got {' '.join(words)[:60]!r}")
-    return values
-
-
-def _floats(text: str, place: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split()]
-    except ValueError:
-        raise _FormatError(f"expected numbers in {place}, got {text[:60]!r}") from None
 
 
 def _read_provenance(node: Any) -> dict[str, str]:

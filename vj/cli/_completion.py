@@ -14,7 +14,7 @@ PROGRAM = "python -m vj completion"
 SHELLS = ("bash", "zsh", "tcsh")
 
 _FOLDERS = {"DIR", "FOLDER"}
-_FILES = {"CASCADE", "DETECTOR", "FILE", "FILE.csv", "IMAGE", "PATH", "POLICY.json", "RECIPE", "SOURCE"}
+_FILES = {"CASCADE", "DETECTOR", "FILE", "FILE.csv", "IMAGE", "INPUT", "PATH", "POLICY.json", "RECIPE", "SOURCE"}
 
 
 def run(argv: Sequence[str], commands: Mapping[str, tuple[str, str]]) -> int:

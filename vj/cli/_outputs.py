@@ -110,7 +110,7 @@ class Outputs:
                 if "annotate" in writers:
                     writers["annotate"].write(annotated(image, shown), seconds)
                 masked.add(image, seconds, found.boxes, shown.boxes)
-                self._crops(path, f"-{number:06d}", image, shown)
+                self._crops(path, f"-frame{number:06d}", image, shown)
 
             yield write
             masked.finish()

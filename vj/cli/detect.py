@@ -53,14 +53,14 @@ def _detect(argv: Sequence[str] | None) -> int:
     with Progress(PROGRAM, len(paths), quiet=args.quiet, verbose=args.verbose) as progress:
         _remark(args, progress)
         work = _Work(args, search, outputs, rows_as(args.format, progress.say), progress)
-        for line in inputs.empty if inputs else []:
-            work.failed.append(line)
+        work.failed += inputs.failed if inputs else []
         for folder, count in inputs.left_out.items() if inputs else []:
             progress.note(f"{folder}: left out {count} files that are no image or video by their names")
         try:
             for path in paths:
                 work.take(path, path in videos)
         except KeyboardInterrupt:
+            work.interrupted = True
             work.end()
             raise
         finally:
@@ -86,12 +86,12 @@ class _Work:
         try:
             self._video(path) if video else self._image(path)
             self.done += 1
-        except BrokenPipeError:
-            raise
         except InputError as error:
             self._fail(path, str(error))
         except OSError as error:
-            self._fail(path, f"{error.filename or path}: {error.strerror or error}")
+            if error.filename is None:  # not a file: what we print to
+                raise
+            self._fail(path, f"{error.filename}: {error.strerror}")
         self.progress.advance()
 
     def _fail(self, path: Path, message: str) -> None:
@@ -147,6 +147,8 @@ class _Work:
 
     def end(self) -> int:
         """List what failed; return the exit code."""
+        if not self.done and not self.failed and not self.interrupted:
+            self.failed.append("expected images or videos, got no names")
         for line in self.failed:
             _common.report(PROGRAM, line)
         if self.failed and self.done:

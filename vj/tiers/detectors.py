@@ -126,7 +126,7 @@ class YuNet:
     ) -> None:
         if not 0 < scale <= 1:
             raise InputError(f"expected a scale above 0, at most 1, got {scale}")
-        self._model = _open_yunet(model, score_threshold) if isinstance(model, str) else model
+        self._model = open_yunet(model, score_threshold) if isinstance(model, str) else model
         # Its input size is a state: two threads must not set it at once.
         self._lock = threading.Lock()
         self.scale = scale
@@ -149,7 +149,7 @@ class YuNet:
         return as_detections(rows[:, :4] * factors, rows[:, 14], self.calibration)
 
 
-def _open_yunet(path: str, score_threshold: float) -> Any:
+def open_yunet(path: str, score_threshold: float) -> Any:
     """Return a ``cv2.FaceDetectorYN``.
 
     Raises
