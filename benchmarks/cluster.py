@@ -10,6 +10,7 @@ minutes with 3,000 images on two idle cores. `--quick` tries everything on littl
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import sys
 import time
 from pathlib import Path
@@ -225,7 +226,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("expected folders with images to search and to mine in, got none")
     # Reads every file once, so that none is read from the disk in one run and from memory in the next.
     digest = _runner.data_hash([*paths, *backgrounds])
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"distributed": importlib.metadata.version("distributed")}
 
     def part(name: str, value: Any) -> Any:
         figures[name] = value
