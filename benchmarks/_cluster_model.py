@@ -102,14 +102,14 @@ def best_chunk(rates: dict[int, float]) -> int:
     return next(size for size in sorted(rates) if rates[size] >= 0.97 * max(rates.values()))
 
 
-def projection(parts: Parts, yunet: float | None) -> dict[str, Any]:
+def projection(parts: Parts, single: dict[str, float]) -> dict[str, Any]:
     """Return what the model says of clusters that were not measured.
 
     Parameters
     ----------
     parts : Parts
-    yunet : float or None
-        Seconds of one thread that decodes an image and searches it with YuNet.
+    single : dict of str to float
+        Seconds of one thread that decodes an image and searches it, for each detector.
     """
     rows = []
     for workers in WORKERS:
@@ -127,9 +127,7 @@ def projection(parts: Parts, yunet: float | None) -> dict[str, Any]:
                 "row_bytes_a_second": found * parts.row_bytes,
             }
         )
-    hours = {"vj": parts.image * BILLION / 3600}
-    if yunet is not None:
-        hours["YuNet"] = (yunet + parts.read) * BILLION / 3600
+    hours = {name: (seconds + parts.read + parts.encode) * BILLION / 3600 for name, seconds in single.items()}
     return {
         "parts": asdict(parts),
         "rows": rows,

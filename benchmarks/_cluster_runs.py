@@ -105,24 +105,40 @@ def killing(client: Any, seconds: float) -> Iterator[list[int]]:
 
 
 def detection(client: Any, paths: Sequence[Path], every: float) -> dict[str, Any]:
-    """Measure detection on two threads, on two workers, and on these while one of them is killed every so often."""
+    """Measure detection on two threads, on two workers, and on these while one of them is killed every so often.
+
+    Threads and workers take turns, A B B A with halves of the images: what disturbs the machine disturbs both.
+    """
     cascade = load("frontalface")
+    halves = [paths[::2], paths[1::2]]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         # Everything is loaded before it is timed.
         together(client, paths[:64], Detector(cascade), folder / "warm")
         alone(paths[:32], Detector(cascade, threads=2), folder)
-        base, _, rows = alone(paths, Detector(cascade, threads=2), folder)
-        seconds, done, found = together(client, paths, Detector(cascade), folder / "two")
+        base, rows, runs, found = 0.0, [], [], []
+        for threads, k in ((True, 0), (False, 0), (False, 1), (True, 1)):
+            if threads:
+                seconds, _, some = alone(halves[k], Detector(cascade, threads=2), folder)
+                base, rows = base + seconds, rows + some
+            elif halves[k]:
+                seconds, done, some = together(client, halves[k], Detector(cascade), folder / f"two-{k}")
+                runs.append(_measured(seconds, done, len(halves[k])))
+                found += some
+        both = _sum(runs)
         figures = {
             "two_threads": {"seconds": base, "images_a_second": len(paths) / base},
-            "local_2": _measured(seconds, done, base, len(paths)) | {"same_rows": same_rows(rows, found)},
+            "local_2": both | {"of_two_threads": base / both["seconds"], "same_rows": same_rows(rows, found)},
             "row_bytes": float(np.mean([len(json.dumps(one)) + 1 for one in rows])) if rows else 0.0,
         }
         with killing(client, every) as killed:
             seconds, done, found = together(client, paths, Detector(cascade), folder / "killed")
-        more = {"same_rows": same_rows(rows, found), "kills": len(killed), "every_seconds": every}
-        figures["killed"] = _measured(seconds, done, base, len(paths)) | more
+        figures["killed"] = _measured(seconds, done, len(paths)) | {
+            "of_two_threads": base / seconds,
+            "same_rows": same_rows(rows, found),
+            "kills": len(killed),
+            "every_seconds": every,
+        }
     return figures
 
 
@@ -133,7 +149,7 @@ def one_worker(client: Any, paths: Sequence[Path]) -> dict[str, Any]:
         folder = Path(place)
         together(client, paths[:32], Detector(cascade), folder / "warm")
         seconds, done, _ = together(client, paths, Detector(cascade), folder / "one")
-        figures = {"local_1": _measured(seconds, done, 0.0, len(paths))}
+        figures = {"local_1": _measured(seconds, done, len(paths))}
         seconds, tiny, _ = together(client, paths[:1], Detector(cascade), folder / "start")
         figures["start_seconds"] = seconds - sum(tiny.seconds.values())
         seconds, each, _ = alone(paths, Detector(cascade, threads=1), folder)
@@ -141,16 +157,24 @@ def one_worker(client: Any, paths: Sequence[Path]) -> dict[str, Any]:
     return figures | {"one_thread": {"seconds": seconds, "images": len(paths), "spread": spread}}
 
 
-def _measured(seconds: float, done: Any, base: float, images: int) -> dict[str, Any]:
-    found = {
+def _measured(seconds: float, done: Any, images: int) -> dict[str, Any]:
+    return {
         "seconds": seconds,
         "images": images,
         "images_a_second": images / seconds,
+        "runs": 1,
         "chunks": done.chunks,
         "chunk": chunk_size(images),
         "busy_seconds": done.seconds,
     }
-    return found | ({"of_two_threads": base / seconds} if base else {})
+
+
+def _sum(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return runs of equal size as one."""
+    total = {name: sum(one[name] for one in runs) for name in ("seconds", "images", "runs", "chunks")}
+    busy = {name: sum(one["busy_seconds"][name] for one in runs) for name in runs[0]["busy_seconds"]}
+    rate = {"images_a_second": total["images"] / total["seconds"], "chunk": runs[0]["chunk"]}
+    return total | rate | {"busy_seconds": busy}
 
 
 # --- mining -----------------------------------------------------------------------------------------------------------

@@ -58,9 +58,9 @@ def yunet_seconds(path: str | None, images: list[Path]) -> dict[str, float] | No
     return {name: float(np.mean(found)) for name, found in times.items() if found}
 
 
-def parts_of(figures: dict[str, Any], image_bytes: float) -> model.Parts:
-    """Return the parts of the model: a worker's times from the run on one worker, the others from the rehearsals."""
-    one = figures["detection"]["local_1"]
+def parts_of(figures: dict[str, Any], run: str, image_bytes: float) -> model.Parts:
+    """Return the parts of the model: a worker's times from a run of detection, the others from the rehearsals."""
+    one = figures["detection"][run]
     busy, images = one["busy_seconds"], one["images"]
     # Small chunks, of which there are many: what is left of each but for writing is what handing it out takes.
     many = figures["rehearsals"][-1]
@@ -76,14 +76,28 @@ def parts_of(figures: dict[str, Any], image_bytes: float) -> model.Parts:
     )
 
 
-def checked(figures: dict[str, Any], parts: model.Parts) -> list[dict[str, float]]:
-    """Return what the model says of the runs on one worker, from which it has its times, and on two."""
+def checked(figures: dict[str, Any], image_bytes: float) -> list[dict[str, float]]:
+    """Return what the model says of the runs on one worker and on two.
+
+    Once with what an image took a worker in the run itself, so that everything else is put to the test; once with what
+    it took the single worker, so that the difference is what two of them take from each other.
+    """
     rows = []
+    start = figures["detection"]["start_seconds"]
+    first = parts_of(figures, "local_1", image_bytes)
     for workers, name in ((1, "local_1"), (2, "local_2")):
-        run = figures["detection"][name]
-        start = figures["detection"]["start_seconds"]
-        predicted = run["images"] / (start + model.simulate(parts, workers, run["chunk"], run["images"]))
-        rows.append({"workers": workers, "measured": run["images_a_second"], "model": predicted})
+        run, own = figures["detection"][name], parts_of(figures, name, image_bytes)
+        each = run["images"] // run["runs"]
+        said = [each / (start + model.simulate(parts, workers, run["chunk"], each)) for parts in (own, first)]
+        rows.append(
+            {
+                "workers": workers,
+                "image_seconds": own.image,
+                "measured": run["images_a_second"],
+                "model": said[0],
+                "model_from_one": said[1],
+            }
+        )
     return rows
 
 
@@ -92,7 +106,8 @@ def checked(figures: dict[str, Any], parts: model.Parts) -> list[dict[str, float
 
 def table(figures: dict[str, Any]) -> str:
     """Markdown tables of a result file."""
-    return "\n\n".join((_reached(figures), _checked(figures), _projected(figures), _sizes(figures)))
+    parts = (_reached, _checked, _projected, _sizes, _limits)
+    return "\n\n".join(part(figures) for part in parts)
 
 
 def _reached(figures: dict[str, Any]) -> str:
@@ -146,10 +161,17 @@ def _reached(figures: dict[str, Any]) -> str:
 
 def _checked(figures: dict[str, Any]) -> str:
     rows = [
-        [one["workers"], f"{one['measured']:.1f}", f"{one['model']:.1f}", f"{one['model'] / one['measured'] - 1:+.0%}"]
+        [
+            one["workers"],
+            f"{1000 * one['image_seconds']:.1f} ms",
+            f"{one['measured']:.1f}",
+            f"{one['model']:.1f} ({one['model'] / one['measured'] - 1:+.0%})",
+            f"{one['model_from_one']:.1f} ({one['model_from_one'] / one['measured'] - 1:+.0%})",
+        ]
         for one in figures["model"]["checked"]
     ]
-    return _runner.table(["workers", "measured, images a second", "the model", "difference"], rows)
+    header = ["workers", "an image takes", "measured, images a second", "the model", "with one worker's times"]
+    return _runner.table(header, rows)
 
 
 def _projected(figures: dict[str, Any]) -> str:
@@ -193,6 +215,23 @@ def _sizes(figures: dict[str, Any]) -> str:
     ]
     counts = [f"{one['workers']:,} workers, images a second" for one in found["rows"] if one["workers"] >= 10]
     return _runner.table(["chunk", "takes a worker", *counts, "workers that fill the scheduler"], rows)
+
+
+def _limits(figures: dict[str, Any]) -> str:
+    found = figures["model"]
+    rows = [
+        [f"a billion images with {name}, one thread of a machine that does nothing else", f"{hours:,.0f} core-hours"]
+        for name, hours in found["core_hours_of_a_billion"].items()
+    ]
+    rows += [
+        [
+            f"workers whose reading fills a store that gives {found['store_bytes_assumed'] / 1e9:g} GB/s (assumed)",
+            f"{found['workers_at_which_the_store_is_full']:,.0f}",
+        ],
+        ["a chunk takes of the scheduler and the client", f"{1000 * found['parts']['schedule']:.1f} ms"],
+        ["and to be written", f"{1000 * found['parts']['write']:.1f} ms"],
+    ]
+    return _runner.table(["costs and limits (extrapolated, from measured parts)", ""], rows)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -246,9 +285,11 @@ def _run(args: argparse.Namespace) -> int:
     part("rehearsals", [runs.rehearsal(jobs, size, [each]) for jobs, size in sizes])
     yunet = part("single_thread", yunet_seconds(args.yunet, paths[:: max(1, len(paths) // 150)]))
     image_bytes = float(np.mean([path.stat().st_size for path in paths]))
-    parts = parts_of(figures, image_bytes)
-    projected = model.projection(parts, yunet["YuNet"] if yunet else None)
-    figures["model"] = projected | {"checked": checked(figures, parts), "image_seconds": parts.image}
+    # A cluster's machines are busy on all cores, as this one is with two workers.
+    parts = parts_of(figures, "local_2", image_bytes)
+    single = yunet or {"vj": parts_of(figures, "local_1", image_bytes).detect}
+    projected = model.projection(parts, single)
+    figures["model"] = projected | {"checked": checked(figures, image_bytes), "image_seconds": parts.image}
     data = {"name": "portraits and photos", "pictures": len(paths), "backgrounds": len(backgrounds), "sha256": digest}
     path = _runner.write_result("cluster", figures, data=data, folder=Path(args.output))
     print(f"\n{table(figures)}\n\nWritten: {path}")

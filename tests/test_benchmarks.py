@@ -326,7 +326,7 @@ def test_the_model_of_a_cluster_keeps_to_its_bounds():
     # 64 images of 20 ms keep a worker for 1.28 s; a chunk takes 5 ms of the scheduler, so 256 workers fill it.
     assert model.rate(parts, 1000, 64) == pytest.approx(64 / 0.005, rel=0.02)
     assert model.rate(parts, 200, 64) > 0.9 * 200 / 0.02
-    said = model.projection(parts, 0.05)
+    said = model.projection(parts, {"vj": 0.019, "YuNet": 0.05})
     assert said["workers_at_which_the_scheduler_is_full"]["64"] == pytest.approx(256)
     assert said["core_hours_of_a_billion"] == pytest.approx({"vj": 1e9 * 0.02 / 3600, "YuNet": 1e9 * 0.051 / 3600})
     (largest,) = [row for row in said["rows"] if row["workers"] == 1000]
