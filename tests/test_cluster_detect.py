@@ -433,5 +433,22 @@ def test_the_command_does_the_same_on_a_cluster(folder, tmp_path, capsys, monkey
     lines = [line for path in sorted(Path("out").glob("part-*")) for line in path.read_text().splitlines()]
     assert sorted(line for line in lines if "error" not in json.loads(line)) == alone
     assert out == "" and err.splitlines() == ["vj-detect: 22 images, 2 could not be used; 3 parts in out"]
-    assert main([*arguments, "--cluster", "local:1"]) == 2
-    assert "--output DIR" in capsys.readouterr().err
+    for more, text in [([], "--output DIR"), (["--crops", "x"], "got --crops"), (["--format", "csv"], "got --format")]:
+        output = ["--output", "other"] if more else []
+        assert main([*arguments, "--cluster", "local:1", *output, *more]) == 2
+        assert text in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals to a group of processes")
+def test_ctrl_c_is_one_line_and_leaves_whole_parts(folder, tmp_path):
+    for k in range(200):
+        (folder / f"more-{k}.png").write_bytes((folder / "19.png").read_bytes())
+    command = [sys.executable, "-m", "vj.cli.detect", str(folder), "--cascade", str(LBP_FILE), "--cluster", "local:2"]
+    command += ["--output", str(tmp_path / "out"), "--chunk", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    while process.poll() is None and len(list(tmp_path.glob("out/part-*"))) < 3:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=60)[1].decode()
+    assert (process.returncode, err.splitlines()[-1]) == (130, "vj-detect: interrupted") and "Traceback" not in err
+    assert 3 <= len(encoding.read_rows(tmp_path / "out")) < 222

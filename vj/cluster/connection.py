@@ -29,6 +29,7 @@ _LOCAL = re.compile(r"local:(\d+)")
 
 _SETTINGS = {
     "distributed.worker.daemon": True,
+    "distributed.worker.preload": ["vj.cluster._local_worker"],
     # After so many deaths a job comes back to us, who take it apart; see `vj.cluster.detection`.
     "distributed.scheduler.allowed-failures": 1,
     # A worker that has been stopped shows no sign of life; its nanny starts another one.
