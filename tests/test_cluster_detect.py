@@ -22,18 +22,20 @@ from photos import photo
 
 import vj
 from vj.cli.detect import main
-from vj.rows import row
+from vj.rows import Search, row
 
 pytest.importorskip("distributed", reason="needs vj[cluster]")
 import distributed
 import fsspec
 
 from vj.cluster import connection, encoding, parts, sources
+from vj.cluster._isolation import Limits, isolated_rows
 from vj.cluster.connection import connect
 from vj.cluster.detection import chunk_size, detect
+from vj.cluster.sources import Chunk
 
-DEADLY, SLOW = 131, 137
-"""Widths of images at which `Fragile` dies or hangs."""
+DEADLY, SLOW, LARGE = 131, 137, 139
+"""Widths of images at which `Fragile` dies, hangs or takes a gigabyte."""
 
 
 class Fragile(vj.Detector):
@@ -43,6 +45,9 @@ class Fragile(vj.Detector):
         if image.shape[1] == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)
         if image.shape[1] == SLOW:
+            time.sleep(3600)
+        if image.shape[1] == LARGE:
+            self.__dict__["hog"] = np.ones(1 << 30, dtype=np.uint8)
             time.sleep(3600)
         return super().detect(image)
 
@@ -215,6 +220,14 @@ def test_a_worker_killed_while_it_starts_is_replaced(monkeypatch):
         assert not {first, starting} & set(own.run(os.getpid).values())
 
 
+def test_an_image_that_takes_too_much_memory_is_set_aside(cascade, folder):
+    cv2.imwrite(str(folder / "04-large.png"), photo("coins")[:140, :LARGE])
+    names = tuple(str(folder / name) for name in ("04.png", "04-large.png", "05.png"))
+    found = list(isolated_rows(Search(Fragile(cascade, threads=1)), Chunk(0, names, "/"), Limits(60, 700 << 20), 1))
+    assert good(found) == expected(vj.Detector(cascade), [names[0], names[2]])
+    assert found[1]["error"].endswith("the process took more than 700 MB of memory")
+
+
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
@@ -247,12 +260,12 @@ def test_tar_shards_lists_and_a_server(client, cascade, folder, tmp_path):
         rows = encoding.read_rows(tmp_path / "out")
         with pytest.raises(vj.InputError, match=r"closed.png: expected a source that workers may read.*403"):
             detect(client, f"{url}/closed.png", vj.Detector(cascade), output=tmp_path / "closed")
-        assert not (tmp_path / "closed" / "part-00000000.jsonl").exists()
         with pytest.raises(vj.InputError, match=r"closed/: expected a source of images, got no permission"):
             detect(client, f"{url}/closed/", vj.Detector(cascade), output=tmp_path / "closed")
     finally:
         server.shutdown()
         server.server_close()
+    assert not (tmp_path / "closed").exists()
     wanted = expected(vj.Detector(cascade), paths[:5], lambda path: f"{url}/a.tar/{path.name}")
     wanted += expected(vj.Detector(cascade), paths[5:8], lambda path: f"{url}/b.tar.gz/{path.name}")
     wanted += expected(vj.Detector(cascade), paths[9:10], lambda path: f"{url}/one.png")
@@ -297,7 +310,7 @@ def test_what_workers_do_not_see_is_said_before_any_work(client, cascade, tmp_pa
     fsspec.filesystem("memory").pipe("/only-here/a.png", b"x")
     with pytest.raises(vj.InputError, match=r"that worker tcp.* can read as this process can, got nothing there"):
         detect(client, "memory://only-here", vj.Detector(cascade), output=tmp_path / "out")
-    assert not list(tmp_path.glob("out/part*"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -437,6 +450,15 @@ def test_the_command_does_the_same_on_a_cluster(folder, tmp_path, capsys, monkey
         output = ["--output", "other"] if more else []
         assert main([*arguments, "--cluster", "local:1", *output, *more]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_without_the_packages_the_command_says_so(folder, tmp_path):
+    code = "import sys; sys.modules['distributed'] = None; from vj.cli.detect import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, str(folder), "--cascade", str(LBP_FILE)]
+    done = subprocess.run([*command, "--cluster", "local:1", "--output", str(tmp_path / "o")], capture_output=True)
+    text = b"vj-detect: --cluster: expected the packages of vj[cluster], got no module distributed\n"
+    assert (done.returncode, done.stderr) == (2, text) and not (tmp_path / "o").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals to a group of processes")

@@ -29,7 +29,7 @@ from vj.cluster.connection import check
 from vj.cluster.encoding import KINDS, encode
 from vj.cluster.parts import Parts, digest
 from vj.cluster.rows import Row, failure
-from vj.cluster.sources import Chunk, chunks, find, is_shard, refusal
+from vj.cluster.sources import Chunk, chunks, is_shard, listed, refusal
 from vj.cluster.tasks import Job, Result, Setup, run_chunk
 from vj.detector import Detector
 from vj.errors import InputError
@@ -44,7 +44,7 @@ _SHARES = 200
 AHEAD = 3
 """Chunks under way for each thread of the cluster: one at work, one waiting there, one on its way."""
 
-_PROBES = 3
+_PROBES, _PROBED_SOURCES = 3, 20
 _NO_WORKERS_SECONDS = 300.0
 _TRIES_ALONE = 2
 _MOST_REGATHERED = 100
@@ -137,17 +137,19 @@ def detect(
         raise InputError(f"expected parts as {' or '.join(KINDS)}, got {parts!r}")
     if chunk is not None and chunk < 1:
         raise InputError(f"expected a chunk of 1 or more images, got {chunk}")
-    names = find(sources)
+    groups = listed(sources)
+    names = list(dict.fromkeys(name for group in groups for name in group))
     size = chunk or chunk_size(len(names))
     todo = list(chunks(names, size))
     run = {"sources": digest(names), "detector": _fingerprint(search), "chunk size": size, "version": __version__}
     place = Parts(output, run, parts, len(todo))
     packages = ("pyarrow",) if parts == "parquet" else ()
+    # Before anything is written: what cannot work leaves nothing behind.
+    if len(place.there()) < len(todo):
+        check(client, packages=packages)
+        _probe(client, groups, todo[0].base)
     with place.open() as done:
         waiting = [one for one in todo if one.number not in done]
-        if waiting:
-            check(client, packages=packages)
-            _probe(client, sources, waiting[0].base)
         alone = replace(search, detector=search.detector.replace(threads=1))
         runner = Runner(client, Setup(secrets.token_hex(6), Job(alone, parts, seconds), packages))
         images = failed = 0
@@ -179,15 +181,14 @@ def _fingerprint(search: Search) -> str:
     return digest(replace(search, detector=search.detector.replace(threads=1)))
 
 
-def _probe(client: Client, sources: Any, base: str) -> None:
+def _probe(client: Client, listed: list[list[str]], base: str) -> None:
     """Refuse sources that workers may not read, or that this process sees and they do not.
 
     Raises
     ------
     InputError
     """
-    given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    groups = [find(one)[:_PROBES] for one in given[:20]]
+    groups = [group[:_PROBES] for group in listed[:_PROBED_SOURCES]]
     every = list(dict.fromkeys(name for group in groups for name in group))
     here = {name: refusal(name, base) for name in every}
     answers = client.run(_refusals, every, base, on_error="return")

@@ -62,6 +62,17 @@ class Parts:
         except OSError as error:
             raise self._error(error) from None
 
+    def there(self) -> set[int]:
+        """Return the numbers of the parts that are there.
+
+        Raises
+        ------
+        InputError
+            If they are of another run.
+        """
+        self._compare()
+        return self._finished()
+
     def write(self, number: int, data: bytes) -> None:
         """Write a part, whole or not at all.
 

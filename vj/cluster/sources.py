@@ -91,17 +91,27 @@ def find(sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     InputError
         If a source cannot be listed, or there is nothing in one.
     """
+    return list(dict.fromkeys(name for group in listed(sources) for name in group))
+
+
+def listed(sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[list[str]]:
+    """Return the names of the images and shards of each source; see `find`.
+
+    Raises
+    ------
+    InputError
+        As `find`.
+    """
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    found: dict[str, None] = {}
+    groups = []
     for one in given:
         name = os.fspath(one)
-        below = _below(name)
-        if not below:
+        groups.append(_below(name))
+        if not groups[-1]:
             raise InputError(f"{name}: expected images, got a source without any")
-        found |= dict.fromkeys(below)
-    if not found:
+    if not groups:
         raise InputError("expected sources of images, got none")
-    return list(found)
+    return groups
 
 
 def chunks(names: Sequence[str], size: int) -> Iterator[Chunk]:
