@@ -40,7 +40,6 @@ from vj.evaluation.measure import (
     cascade_detector,
     evaluate,
     measurable,
-    measurable,
     run_detector,
 )
 from vj.images import to_gray
@@ -223,7 +222,10 @@ def _run(args: argparse.Namespace) -> int:
     labelled = read_labelled(args.dataset, args.format)
     rules = Rules(FRONTAL if args.frontal else Wanted(), align=not args.no_align)
     settings = {k: getattr(args, k) for k in ("scale_factor", "min_neighbors", "stride", "suppression", "threads")}
-    given = [*(args.cascades or [*_runner.available(CASCADES), *PROPOSING]), *([f"yunet:{args.yunet}"] if args.yunet else [])]
+    given = [
+        *(args.cascades or [*_runner.available(CASCADES), *PROPOSING]),
+        *([f"yunet:{args.yunet}"] if args.yunet else []),
+    ]
     proposing = [one for one in given if one.startswith("proposals:")]
     proposed = [proposals(one, labelled, rules, args.threads) for one in proposing]
     given = [one for one in given if one not in proposing]

@@ -242,6 +242,19 @@ def test_masks_cover_what_is_found_and_shown_and_what_is_found_a_little_later(cl
     capsys.readouterr()
 
 
+def test_damaged_frames_are_not_told_by_the_decoder(tmp_path):
+    """It would print to the process's own stderr."""
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mkv"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (240, 240))
+    for k in range(40):
+        writer.write(moved(k % 20))
+    writer.release()
+    data = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "clip.mkv").write_bytes(data[: len(data) * 2 // 3])
+    command = [sys.executable, "-m", "vj.cli.detect", str(tmp_path / "clip.mkv"), *LBP]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert len(done.stderr.splitlines()) == 1 and "cut short" in done.stderr
+
+
 def test_a_video_that_breaks_off_leaves_no_copy(clip, folder, capsys):
     out = folder / "out"
     data = clip.read_bytes()

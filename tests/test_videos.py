@@ -114,7 +114,7 @@ def test_videos_are_known_by_content_then_by_name(made, tmp_path):
 
 def test_what_is_no_video(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
-    with pytest.raises(vj.InputError, match=r"no.mp4: expected a video, got none that OpenCV"):
+    with pytest.raises(vj.InputError, match=r"no.mp4: expected a video, got none that can be read by OpenCV"):
         open_video(tmp_path / "no.mp4")
 
 
@@ -222,7 +222,7 @@ def test_sound_is_kept_and_nothing_else(made, tmp_path):
     assert b"secret" in source.read_bytes()
     for name in ("out.mp4", "out.mkv"):
         with writing_video(tmp_path / name, RATE, source) as writer:
-            for k in range(COUNT):
+            for k in range(COUNT if name == "out.mp4" else COUNT - 8):  # sound may go on for longer
                 writer.write(frame(k), k / RATE)
         told = subprocess.run([FFMPEG, "-i", tmp_path / name], capture_output=True, text=True, check=False).stderr
         assert "Audio: aac" in told and "Duration: 00:00:03.0" in told

@@ -88,7 +88,7 @@ def read_frames(source: int | str | os.PathLike[str], max_pixels: int = MAX_PIXE
     -------
     iterator of Frame
         The source is open when this returns. An image of a folder that cannot be read is yielded with its error, and so
-        is the place where a video file breaks off.
+        is the place where a video file breaks off, if its container says how long it should be (MPEG streams do not).
 
     Raises
     ------
@@ -198,11 +198,9 @@ def open_video(source: int | str | os.PathLike[str]) -> Video:
     video = _by_opencv(text, camera) or (None if camera else _by_pyav(text))
     if video is None:
         what = f"camera {text}: expected one that can be opened" if camera else f"{text}: expected a video"
-        raise InputError(f"{what}, got none that {_READERS[camera or _has_pyav()]} can read")
+        more = "" if camera else " or PyAV" if _has_pyav() else " (pip install 'vj[video]' reads more)"
+        raise InputError(f"{what}, got none that can be read by OpenCV{more}")
     return video
-
-
-_READERS = {True: "OpenCV", False: "OpenCV (PyAV may: pip install 'vj[video]')"}
 
 
 def _has_pyav() -> bool:
@@ -212,6 +210,8 @@ def _has_pyav() -> bool:
 def _by_opencv(text: str, camera: bool) -> Video | None:
     import cv2
 
+    # What it prints about damaged frames; whether the video is whole, we say ourselves. OpenCV reads this once.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     with _quiet_opencv():
         capture = cv2.VideoCapture(int(text) if camera else text)
         opened, first = capture.read() if capture.isOpened() else (False, None)
