@@ -33,9 +33,11 @@ _SETTINGS = {
     # After so many deaths a job comes back to us, who take it apart; see `vj.cluster.detection`.
     "distributed.scheduler.allowed-failures": 1,
     # A worker that has been stopped shows no sign of life; its nanny starts another one.
-    "distributed.scheduler.worker-ttl": "60 s",
+    "distributed.scheduler.worker-ttl": "30 s",
     # A worker that has not come back by then is replaced.
     "distributed.deploy.lost-worker-timeout": "10 s",
+    # To workers that have just died, which nobody waits for longer.
+    "distributed.comm.timeouts.connect": "10 s",
     "distributed.admin.log-format": "%(message)s",
 }
 

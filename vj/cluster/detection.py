@@ -27,6 +27,7 @@ from distributed.client import ClosedClientError
 from vj._version import __version__
 from vj.cluster.connection import check
 from vj.cluster.encoding import KINDS, encode
+from vj.cluster.ordered import give, gone
 from vj.cluster.parts import Parts, digest
 from vj.cluster.rows import Row, failure
 from vj.cluster.sources import Chunk, chunks, is_shard, listed, refusal
@@ -263,7 +264,7 @@ class Runner:
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
-        self._client.register_plugin(self._setup)
+        give(self._client, self._setup)
         try:
             yield
         finally:
@@ -287,7 +288,7 @@ class Runner:
         try:
             futures = self._client.map(self._work, *columns, key=keys, pure=False)
         except ClosedClientError:
-            raise self._gone() from None
+            raise gone() from None
         for key, future, piece in zip(keys, futures, pieces, strict=True):
             self._flying[key] = future, piece
             self._listen(future)
@@ -297,11 +298,11 @@ class Runner:
         now = time.monotonic()
         if now - self._asked > 5.0 or not self._threads:
             if self._client.status != "running":
-                raise self._gone()
+                raise gone()
             try:
                 self._threads = sum(self._client.nthreads().values())
             except Exception:
-                raise self._gone() from None
+                raise gone() from None
             self._asked = now
             self._idle_since = now if self._threads else self._idle_since
             if now - self._idle_since > _NO_WORKERS_SECONDS:
@@ -350,17 +351,14 @@ class Runner:
             while True:
                 keys.append(self._ended.get_nowait())
         if self._client.status != "running":
-            raise self._gone()
+            raise gone()
         # Nothing for a second: whatever has ended without our being told.
         return keys or [key for key, (one, _) in self._flying.items() if one.status not in ("pending", "lost")]
-
-    def _gone(self) -> InputError:
-        return InputError("expected a scheduler to the end, got none any more; the same command goes on where it was")
 
     def _failed(self, piece: _Piece, future: Future) -> Iterator[tuple[_Piece, Result]]:
         """Try a job that did not end well in another way; yields the row of an image that has had its tries."""
         if future.status != "error":
-            raise self._gone()
+            raise gone()
         error: Any = future.exception()
         if isinstance(error, InputError):
             raise error

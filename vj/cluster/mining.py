@@ -21,7 +21,7 @@ from vj.boosting.workers import Workers
 from vj.cascade.model import Cascade
 from vj.cluster import urls
 from vj.cluster.connection import PACKAGES, disagreement, versions_here
-from vj.cluster.ordered import Batches
+from vj.cluster.ordered import Batches, give
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
 from vj.scanning.scanner import Scanner
@@ -154,11 +154,11 @@ class ClusterMiner(Miner):
                 scale_factor=self.scale_factor,
                 lbp=self.lbp,
             )
-            self._client.register_plugin(MinerSetup(self._key, visitor))
+            give(self._client, MinerSetup(self._key, visitor))
             self._given = True
         self._stages += 1
         stage = f"stage {self._stages}"
-        self._client.register_plugin(CascadeSetup(self._key, stage, cascade))
+        give(self._client, CascadeSetup(self._key, stage, cascade))
         return stage
 
     def take_back(self) -> None:

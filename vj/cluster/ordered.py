@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
@@ -119,6 +120,29 @@ class Batches:
             raise gone() from None
         self._seconds = max(seconds / len(jobs), 1e-6)
         return list(results)
+
+
+def give(client: Client, plugin: Any) -> None:
+    """Give a plugin to all workers there are and will be.
+
+    Raises
+    ------
+    InputError
+        If the scheduler is gone, or workers die whenever they are given it.
+    """
+    for _ in range(_TRIES):
+        try:
+            client.register_plugin(plugin)
+            return
+        except ClosedClientError:
+            raise gone() from None
+        except (OSError, TimeoutError) as error:
+            # A worker died while it was told.
+            if client.status != "running":
+                raise gone() from None
+            last = error
+            time.sleep(0.5)
+    raise InputError(f"expected workers that can be set up, got {type(last).__name__}: {last}")
 
 
 def gone() -> InputError:

@@ -224,8 +224,8 @@ class ClusterSearch(Search):
                 return [one.result() for one in futures]
             except ClosedClientError:
                 raise gone() from None
-            except (KilledWorker, CancelledError, TimeoutError):
-                # The samples were on workers that died, or the same share's workers died again: they get new ones.
+            except (KilledWorker, CancelledError, TimeoutError, OSError):
+                # Samples were on, or on their way to, workers that died, or a share's workers died again and again.
                 if self._client.status != "running":
                     raise gone() from None
                 self._futures = []
