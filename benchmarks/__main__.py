@@ -47,6 +47,9 @@ def plan(args: argparse.Namespace) -> list[tuple[str, list[str], str]]:
     steps.append(("speculative", text, "" if text else "needs a long text: --text FILE"))
     pair = [args.accuracy[0].partition(":")[0], "--yunet", args.yunet, *output] if args.accuracy and args.yunet else []
     steps.append(("speculative_frames", pair, "" if pair else "needs --accuracy DATASET and --yunet MODEL.onnx"))
+    found = [args.photos, "--backgrounds", args.backgrounds, *output] if args.photos and args.backgrounds else []
+    found += ["--yunet", args.yunet] if found and args.yunet else []
+    steps.append(("cluster", found, "" if found else "needs --photos DIR and --backgrounds DIR, and vj[cluster]"))
     attack = [args.robustness, *output] if args.robustness else []
     steps.append(("robustness", attack, "" if attack else "takes an hour: --robustness FOLDER for what it keeps"))
     missing = "is not in this clone"
@@ -68,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dlib", metavar="MODEL.dat", help="dlib's CNN as the heavy tier, about 30 minutes")
     parser.add_argument("--training", metavar="DIR", help="workload of the training benchmark")
     parser.add_argument("--text", metavar="FILE", help="a book, for the language models of speculative cascades")
+    parser.add_argument("--photos", metavar="DIR", help="some thousand images, to search on a cluster")
     parser.add_argument("--robustness", metavar="FOLDER", help="attack the readers; what fails is kept there")
     parser.add_argument("--output", default=str(_runner.RESULTS), metavar="DIR", help="where results go")
     parser.add_argument("--list", action="store_true", help="say what would run, and stop")

@@ -11,7 +11,8 @@ from photos import gray, photo
 from skimage import data
 
 from benchmarks import __main__ as everything
-from benchmarks import _runner, accuracy, groups, packages, parity, readme, rejection, speed, training, wakeup
+from benchmarks import _cluster_model as model
+from benchmarks import _runner, accuracy, cluster, groups, packages, parity, readme, rejection, speed, training, wakeup
 from vj.boosting.workers import Workers
 from vj.cascade.opencv_xml import load, save
 from vj.images import write_image
@@ -314,3 +315,37 @@ def test_a_face_in_a_shot_is_noticed(monkeypatch):
         == 1
     )
     assert "50 % (50 %)" in wakeup.table({"frontalface": found})
+
+
+def test_the_model_of_a_cluster_keeps_to_its_bounds():
+    """As many images a second as the workers can, until what hands out chunks is full."""
+    parts = model.Parts(0.001, 0.019, 0.0, 0.0, 0.004, 0.001, 50_000, 200)
+    for workers in (1, 2, 10):
+        found = model.rate(parts, workers, 64)
+        assert 0.97 * workers / 0.02 < found <= workers / 0.02
+    # 64 images of 20 ms keep a worker for 1.28 s; a chunk takes 5 ms of the scheduler, so 256 workers fill it.
+    assert model.rate(parts, 1000, 64) == pytest.approx(64 / 0.005, rel=0.02)
+    assert model.rate(parts, 200, 64) > 0.9 * 200 / 0.02
+    said = model.projection(parts, {"vj": 0.019, "YuNet": 0.05})
+    assert said["workers_at_which_the_scheduler_is_full"]["64"] == pytest.approx(256)
+    assert said["core_hours_of_a_billion"] == pytest.approx({"vj": 1e9 * 0.02 / 3600, "YuNet": 1e9 * 0.051 / 3600})
+    (largest,) = [row for row in said["rows"] if row["workers"] == 1000]
+    assert largest["chunk"] >= 256 and largest["images_a_second"] > 45_000
+    # The last chunks of a run are not shared out: 10 chunks on 4 workers take as long as 12.
+    assert model.simulate(parts, 4, 50, 500) == pytest.approx(3 * 50 * 0.02, rel=0.05)
+
+
+def test_the_benchmark_of_the_cluster(tmp_path, capsys):
+    for k in range(6):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        write_image(tmp_path / "images" / f"{k}.png", photo("coffee")[10 * k : 120 + 10 * k, :160])
+    folder = str(tmp_path / "images")
+    small = ["--images", "6", "--few", "3", "--wanted", "4", "--jobs", "300", "--samples", "12", "--rounds", "2"]
+    assert cluster.main([folder, "--backgrounds", folder, *small, "--output", str(tmp_path)]) == 0
+    found = _runner.read_result("cluster", tmp_path)["figures"]
+    assert found["detection"]["local_2"]["same_rows"] and found["detection"]["killed"]["same_rows"]
+    assert all(one["same_windows"] for one in found["mining"]) and found["exact_search"]["same_splits"]
+    assert [one["rows"] for one in found["rehearsals"]] == [300, 16]
+    assert found["rehearsals"][0]["messages"]["to_workers"] > 0 < found["rehearsals"][0]["scheduler_bytes"]
+    assert [row["workers"] for row in found["model"]["checked"]] == [1, 2]
+    assert cluster.table(found) in capsys.readouterr().out

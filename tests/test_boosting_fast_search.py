@@ -84,7 +84,7 @@ def test_fast_is_nearly_exact_on_a_smooth_problem(search):
 def test_losses_are_those_of_the_exact_search(search):
     search, neighbours = search
     weights = sample_weights("gentle", np.linspace(-1, 1, 200), np.linspace(1, -1, 200))
-    padded = search._padded((weights.first, weights.second))
+    padded = search.padded((weights.first, weights.second))
     every = np.arange(len(search.table))
     losses, edges = search.evaluate(every, padded, weights.criterion)
     chosen, got, got_edges = FastCandidates(neighbours, len(every), 0.3, (1,))(

@@ -110,7 +110,7 @@ def test_samples_without_weight_are_as_if_they_were_not_there(kind, share, worke
     rng = np.random.default_rng(8)
     weights = [np.where(rng.random(len(g)) < share, rng.integers(1, 1000, len(g)), 0) for g in groups]
     weights = tuple(one.astype(np.int32) for one in weights)
-    rows = search.evaluate(np.arange(len(features)), search._padded(weights), 0)
+    rows = search.evaluate(np.arange(len(features)), search.padded(weights), 0)
     for chosen in rng.choice(len(features), 5, replace=False):
         values = np.concatenate([feature_values(search.table.take(np.array([chosen])), g)[0] for g in search.groups])
         samples = [(1, w) for w in weights[0].tolist()] + [(-1, w) for w in weights[1].tolist()]

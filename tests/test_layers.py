@@ -43,6 +43,8 @@ ALLOWED = {
     "evaluation": _RUNTIME | {"evaluation", "datasets"},
     # Above the detector, below the command line; nothing below knows it.
     "tiers": _RUNTIME | {"tiers", "evaluation"},
+    # Beside the command line: nothing else knows it, so that nothing needs its packages.
+    "cluster": _RUNTIME | {"cluster", "boosting", "datasets", "rows", "_version"},
     "plotting": _RUNTIME | {"evaluation", "tiers"},
     # Pages read what training and measuring return, as plots do, and say which version made them.
     "html": _RUNTIME | {"html", "boosting", "evaluation", "_version"},
@@ -56,11 +58,28 @@ ONLY_IN = {
     "yaml": {"datasets"},
     "av": {"videos"},
     "numba.njit": {"_compile"},
+    "dask": {"cluster"},
+    "distributed": {"cluster"},
+    "fsspec": {"cluster"},
+    "pyarrow": {"cluster"},
     "supervision": {"detections"},
     "shtab": {"cli"},
 }
 # Imported inside functions there, so that `--help` never waits for them.
-HEAVY = {"numba", "cv2", "matplotlib", "skimage", "scipy", "tqdm", "dlib", "supervision", "shtab", "av"}
+HEAVY = {
+    "numba",
+    "cv2",
+    "matplotlib",
+    "skimage",
+    "scipy",
+    "tqdm",
+    "dlib",
+    "supervision",
+    "shtab",
+    "av",
+    "dask",
+    "distributed",
+}
 
 
 def _room(path: Path) -> str:

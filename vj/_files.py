@@ -10,9 +10,56 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from vj.errors import InputError
+
+
+class Store(Protocol):
+    """Reads what lies at URLs; see `vj.cluster.urls`."""
+
+    def read(self, url: str, limit: int) -> bytes:
+        """Return what a URL holds, of at most `limit` bytes."""
+
+    def find(self, url: str) -> list[str]:
+        """Return the images that a URL of an image, a folder, a pattern or a list stands for."""
+
+    def stamp(self, url: str) -> bytes:
+        """Return bytes that change when what a URL holds does, without reading it."""
+
+    def copy(self, url: str) -> str:
+        """Return a file or folder of this machine with what a URL holds."""
+
+    def original(self, path: str) -> str:
+        """Return the URL of a file that `copy` made, or the path itself."""
+
+
+stores: list[Store] = []
+"""What reads URLs, at most one: none before `vj.cluster` is used."""
+
+# A Path makes s3:/bucket of s3://bucket.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def as_url(name: str | os.PathLike[str]) -> str | None:
+    """Return the URL that a name is, also after it has been a `Path`; None if it is that of a file."""
+    found = _URL.fullmatch(os.fspath(name))
+    if found is None:
+        return None
+    return f"{found[1]}://{'/' if found[1] == 'file' else ''}{found[2]}"
+
+
+def store(url: str) -> Store:
+    """Return what reads URLs.
+
+    Raises
+    ------
+    InputError
+        If nothing does.
+    """
+    if not stores:
+        raise InputError(f"{url}: expected a file or folder, got a URL; those are read with --cluster")
+    return stores[0]
 
 
 def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -> bytes:
@@ -41,6 +88,8 @@ def read_bounded(path: str | os.PathLike[str], limit: int, what: str = "file") -
     name, article = _shown(path), "an" if what[0] in "aeiou" else "a"
     # Without O_NONBLOCK, opening a pipe waits for a writer.
     no_wait = getattr(os, "O_NONBLOCK", 0)
+    if (url := as_url(path)) is not None:
+        return store(url).read(url, limit)
     try:
         with open(path, "rb", opener=lambda found, flags: os.open(found, flags | no_wait)) as file:
             status = os.fstat(file.fileno())

@@ -190,6 +190,10 @@ class Detector(Settings):
     _spaces: list[Workspace] = field(init=False, repr=False, default_factory=list)
     """Memory that no thread is using now: taking and putting back are atomic."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made when first used: a process that gets this detector makes its own."""
+        return self.__dict__ | {"_scanners": {}, "_spaces": []}
+
     # Unlike settings, detectors are equal only to themselves.
     __eq__ = object.__eq__
     __hash__ = object.__hash__

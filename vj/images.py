@@ -99,10 +99,31 @@ def read_bgr(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> npt.
     InputError
         If the file is not a regular file, cannot be opened, holds no image, or is too large.
     """
+    return decode_bgr(read_bounded(path, MAX_BYTES, "image"), os.fspath(path), max_pixels)
+
+
+def decode_bgr(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Decode the bytes of an image file as `read_bgr` does.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        What error messages call the image.
+    max_pixels : int
+        Larger images are refused from their header, before they are decoded.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+
+    Raises
+    ------
+    InputError
+        If they are no image, or a too large one.
+    """
     import cv2
 
-    name = os.fspath(path)
-    data = read_bounded(path, MAX_BYTES, "image")
     size = _header_size(data)
     if size is not None and size[0] * size[1] > max_pixels:
         raise InputError(f"{name}: expected an image of at most {max_pixels} pixels, got {size[0]}x{size[1]}")

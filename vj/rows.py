@@ -10,7 +10,7 @@ from vj.cascade.model import Cascade
 from vj.detections import Detections
 from vj.detector import Detector
 from vj.errors import InputError
-from vj.images import MAX_PIXELS, read_bgr, read_opaque
+from vj.images import MAX_PIXELS, decode_bgr, read_bgr, read_opaque
 
 OPENCV: dict[str, Any] = {"min_neighbors": 3, "suppression": None, "threshold": None}
 """How OpenCV decides what is reported: the defaults for any cascade."""
@@ -76,6 +76,10 @@ class Search:
             If it cannot be read, is too large, or smaller than the window.
         """
         return self.checked(read_opaque(path, self.max_pixels) if opaque else read_bgr(path, self.max_pixels), path)
+
+    def decode(self, data: bytes, name: str) -> Any:
+        """Return the image that bytes hold, as `read` does; `name` is what errors call it."""
+        return self.checked(decode_bgr(data, name, self.max_pixels), name)
 
     def checked(self, image: Any, name: str | Path) -> Any:
         """Return an image if it is large enough.

@@ -11,7 +11,7 @@ import numpy as np
 
 from vj._files import read_bounded
 from vj._types import Floats
-from vj.boosting.positives import labelled_format
+from vj.boosting.positives import labelled_format, local, original
 from vj.boosting.recipe import ANNOTATED, PositiveSource, TrainingConfig
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.datasets.formats import read_labelled
@@ -48,7 +48,7 @@ def annotated_backgrounds(sources: Sequence[PositiveSource]) -> Backgrounds:
         If no source has labelled images.
     """
     found: dict[Path, list[Floats]] = {}
-    for source in sources:
+    for source in map(local, sources):
         name = labelled_format(source)
         if name is None:
             continue
@@ -57,7 +57,8 @@ def annotated_backgrounds(sources: Sequence[PositiveSource]) -> Backgrounds:
     if not found:
         raise InputError(f"expected positives in labelled images for backgrounds {ANNOTATED!r}, got none")
     boxes = {k: joined for k, parts in enumerate(found.values()) if len(joined := np.concatenate(parts))}
-    return Backgrounds(list(found), boxes)
+    # Workers elsewhere read them, too.
+    return Backgrounds([original(os.fspath(path)) for path in found], boxes)
 
 
 def overlap(names: Iterable[str], backgrounds: Backgrounds) -> list[str]:

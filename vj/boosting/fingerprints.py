@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import as_url, store
+
 # Files up to _WHOLE bytes are read whole, of larger ones the size and _PIECES pieces. 10,000 backgrounds of 70 KB took
 # 0.85 s from memory and 3.8 s from the disk; whole photos of 5 MB would take minutes, and a compressed image that was
 # changed hardly keeps its size, its beginning and its end. Times of change would be cheaper, but copies have others.
@@ -44,6 +46,8 @@ def _digest(part: npt.NDArray[Any] | str | os.PathLike[str]) -> bytes:
         found = hashlib.sha256(f"{part.dtype.str} {part.shape}".encode())
         found.update(np.ascontiguousarray(part).data)
         return found.digest()
+    if (url := as_url(part)) is not None:
+        return store(url).stamp(url)
     try:
         return _file_digest(part)
     except (OSError, ValueError):  # ValueError: a name with a NUL byte

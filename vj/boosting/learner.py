@@ -13,16 +13,17 @@ from vj._version import __version__
 from vj.boosting.advice import stage_advice
 from vj.boosting.build import build_cascade, pool
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
+from vj.boosting.engine import Engine
 from vj.boosting.fast_search import FastCandidates, Neighbours
 from vj.boosting.feature_values import FeatureTable, feature_table
 from vj.boosting.memory import SampleCounts, least_memory, memory_budget, memory_for_bins
-from vj.boosting.mining import Harvest, Miner
+from vj.boosting.mining import Harvest
 from vj.boosting.positives import Positives
 from vj.boosting.progress import Progress, StageReport
 from vj.boosting.pruning import depths, measured, prune
 from vj.boosting.recipe import TrainingConfig
 from vj.boosting.samples import Samples, Windows, prepare
-from vj.boosting.search import Arena, Search
+from vj.boosting.search import Arena
 from vj.boosting.soft import soften
 from vj.boosting.stage import Round, Stage, stage_limit, train_stage
 from vj.boosting.trees import Chooser, WeakTree
@@ -53,6 +54,8 @@ class Learner:
     workers : Workers
     hear : callable
         Called with a `Progress` at every step; the state may be saved then.
+    engine : Engine, optional
+        Where to mine and search; by default on the threads of `workers`.
 
     Attributes
     ----------
@@ -68,12 +71,14 @@ class Learner:
         backgrounds: Backgrounds,
         workers: Workers,
         hear: Callable[[Progress], None],
+        engine: Engine | None = None,
     ) -> None:
         self.config, self.positives, self.held_out = config, positives, held_out
         self._features = pool(config.window, config.features, config.feature_step)
         self._table: FeatureTable = feature_table(self._features, config.window)
         self._tilted = isinstance(self._features, HaarFeatures) and bool(self._features.tilted.any())
-        self._miner = Miner(
+        self._engine = engine or Engine()
+        self._miner = self._engine.miner(
             backgrounds,
             config.window,
             workers,
@@ -186,7 +191,15 @@ class Learner:
         groups = self._prepare(self.positives.windows[training]), self._prepare(state.harvest.windows)
         held_samples = self._prepare(self.positives.windows[held]) if len(held) else None
         bins = memory_for_bins(self._memory, self._arena.size, sum(group.count for group in groups) + len(held))
-        search = Search(self._table, groups, self._workers, bins, self._arena)
+        search = self._engine.search(
+            self._table,
+            groups,
+            self._workers,
+            bins,
+            self._arena,
+            window=config.window,
+            exact=config.search == "exact",
+        )
         result = train_stage(
             search,
             held_samples,

@@ -8,7 +8,7 @@ been visited, the next pass mirrors them and shifts the scales, which gives new 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -102,7 +102,9 @@ class Harvest:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """One visit: which image, how it is mirrored and shrunk, how many windows may be taken, what share should pass."""
+
     visit: int
     image: int
     mirror: bool
@@ -112,15 +114,20 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """What a visit came to: windows taken, windows scanned, windows that passed, and why an image cannot be used."""
+
     windows: Windows
     scanned: int
     hits: int
     error: str | None = None
 
 
+Count = tuple[int, npt.NDArray[np.int64]]
+"""Windows scanned, and how many of them reached each stage and passed all."""
+
 # Result of a visit to an image that cannot be used.
-_NOTHING = _Found(np.zeros((0, 0, 0), dtype=np.uint8), 0, 0)
+_NOTHING = Found(np.zeros((0, 0, 0), dtype=np.uint8), 0, 0)
 
 
 class Miner:
@@ -190,12 +197,9 @@ class Miner:
         """
         harvest = harvest if harvest is not None else self.harvest()
         start = perf_counter() - harvest.seconds
-        scanner = Scanner(cascade) if cascade is not None else None
         unreadable = harvest.unreadable
-        results = self.workers.map(
-            lambda job: (job, _NOTHING if job.image in unreadable else self._visit(scanner, job)),
-            self._jobs(wanted, expected, harvest.visits, harvest.first_visit),
-        )
+        jobs = self._jobs(wanted, expected, harvest.visits, harvest.first_visit)
+        results = self._visits(cascade, jobs, harvest, wanted)
         found = harvest.found
         with closing(results):
             while found < wanted:
@@ -240,30 +244,10 @@ class Miner:
         reached : ndarray of int64, shape (n_stages + 1,)
             Windows that reached each stage, and that passed all of them.
         """
-        scanner = Scanner(cascade)
-
-        def visit(job: _Job) -> tuple[int, npt.NDArray[np.int64]]:
-            scanned, reached = 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
-            try:
-                image = self._image(job)
-            except InputError:
-                return scanned, reached
-            for level, planes in self._levels(scanner, image.gray):
-                if len(image.boxes):
-                    # Slower, but which windows passed is known of each, and objects must not count.
-                    free = scanner.depths(planes, level.rows, level.columns)[0][~image.forbidden(level)]
-                    scanned += len(free)
-                    reached += [int(np.count_nonzero(free >= k)) for k in range(len(reached))]
-                else:
-                    result = scanner.count(planes, level.rows, level.columns, False)
-                    scanned += result.windows
-                    reached += [*result.entered, result.hits]
-            return scanned, reached
-
         n, first = len(self.backgrounds), _FAR * len(self.backgrounds)
         jobs = itertools.islice(self._jobs(1, 0.0, first, first), n)
         scanned, reached = 0, np.zeros(cascade.n_stages + 1, dtype=np.int64)
-        with closing(self.workers.map(visit, jobs)) as results:
+        with closing(self._counts(cascade, jobs)) as results:
             for found in results:
                 scanned, reached = scanned + found[0], reached + found[1]
                 if progress is not None:
@@ -272,7 +256,39 @@ class Miner:
                     break
         return scanned, reached
 
-    def _jobs(self, wanted: int, expected: float, next_visit: int, first: int) -> Iterator[_Job]:
+    def _visits(
+        self, cascade: Cascade | None, jobs: Iterator[Job], harvest: Harvest, wanted: int
+    ) -> Generator[tuple[Job, Found], None, None]:
+        """Yield each job with what its visit found, in order, computing only a few ahead."""
+        scanner = Scanner(cascade) if cascade is not None else None
+        return self.workers.map(
+            lambda job: (job, _NOTHING if job.image in harvest.unreadable else self._visit(scanner, job)), jobs
+        )
+
+    def _counts(self, cascade: Cascade, jobs: Iterator[Job]) -> Generator[Count, None, None]:
+        """Yield the windows of each job, all of them and those that reach each stage, in order."""
+        scanner = Scanner(cascade)
+        return self.workers.map(lambda job: self._count(scanner, job), jobs)
+
+    def _count(self, scanner: Scanner, job: Job) -> Count:
+        scanned, reached = 0, np.zeros(scanner.cascade.n_stages + 1, dtype=np.int64)
+        try:
+            image = self._image(job)
+        except InputError:
+            return scanned, reached
+        for level, planes in self._levels(scanner, image.gray):
+            if len(image.boxes):
+                # Slower, but which windows passed is known of each, and objects must not count.
+                free = scanner.depths(planes, level.rows, level.columns)[0][~image.forbidden(level)]
+                scanned += len(free)
+                reached += [int(np.count_nonzero(free >= k)) for k in range(len(reached))]
+            else:
+                result = scanner.count(planes, level.rows, level.columns, False)
+                scanned += result.windows
+                reached += [*result.entered, result.hits]
+        return scanned, reached
+
+    def _jobs(self, wanted: int, expected: float, next_visit: int, first: int) -> Iterator[Job]:
         """Visits from where mining stopped; a cap keeps one image from supplying most of the negatives."""
         n = len(self.backgrounds)
         cap = max(2, -(-4 * wanted // n))
@@ -284,13 +300,13 @@ class Miner:
             image = int(order[place])
             # Later passes of a stage take all they find: negatives are scarce by then.
             room = cap if visit < first + n else wanted
-            yield _Job(visit, image, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
+            yield Job(visit, image, lap % 2 == 1, (lap * _GOLDEN) % 1.0 if lap else 0.0, room, expected)
 
     def _order(self, lap: int) -> npt.NDArray[np.int64]:
         """Return the order in which a pass visits the images."""
         return np.random.default_rng((self.seed, 2, lap)).permutation(len(self.backgrounds))
 
-    def _visit(self, scanner: Scanner | None, job: _Job) -> _Found:
+    def _visit(self, scanner: Scanner | None, job: Job) -> Found:
         try:
             image = self._image(job)
         except InputError as error:
@@ -300,7 +316,7 @@ class Miner:
             return self._sample(image, job.cap, rng)
         return self._scan(scanner, self._part(image, job, rng), job.cap, rng)
 
-    def _image(self, job: _Job) -> MaskedImage:
+    def _image(self, job: Job) -> MaskedImage:
         """Return the image of a visit, mirrored and shrunk as the pass requires."""
         gray: Gray = self.backgrounds[job.image]
         if gray.shape[0] < self.window[1] or gray.shape[1] < self.window[0]:
@@ -320,7 +336,7 @@ class Miner:
             return image
         return image.resized((width, height))
 
-    def _part(self, image: MaskedImage, job: _Job, rng: np.random.Generator) -> MaskedImage:
+    def _part(self, image: MaskedImage, job: Job, rng: np.random.Generator) -> MaskedImage:
         """Cut out a random part that should yield about twice as many windows as may be taken."""
         height, width = image.gray.shape
         # At a scale factor of 1.1 an image has 5.8 windows per pixel.
@@ -331,7 +347,7 @@ class Miner:
         x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         return image.part(x, y, w, h)
 
-    def _sample(self, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
+    def _sample(self, image: MaskedImage, cap: int, rng: np.random.Generator) -> Found:
         """Take windows at random positions and scales, each window with the same chance."""
         gray = image.gray
         grid = levels((gray.shape[1], gray.shape[0]), self.window, self.scale_factor, stride=1)
@@ -349,9 +365,9 @@ class Miner:
         taken = np.concatenate(windows)
         scanned = len(taken)
         taken = taken if self.lbp else taken[has_contrast(taken)]
-        return _Found(taken, scanned, len(taken))
+        return Found(taken, scanned, len(taken))
 
-    def _scan(self, scanner: Scanner, image: MaskedImage, cap: int, rng: np.random.Generator) -> _Found:
+    def _scan(self, scanner: Scanner, image: MaskedImage, cap: int, rng: np.random.Generator) -> Found:
         windows, scanned = [], 0
         for level, planes in self._levels(scanner, image.gray):
             result = scanner.scan(planes, level.rows, level.columns, False)
@@ -371,7 +387,7 @@ class Miner:
             here = picks[(picks >= start) & (picks < start + len(xs))] - start
             start += len(xs)
             taken.append(_cut(level_image, xs[here], ys[here], self.window))
-        return _Found(np.concatenate(taken), scanned, total)
+        return Found(np.concatenate(taken), scanned, total)
 
     def _levels(self, scanner: Scanner, gray: Gray) -> Iterator[tuple[Level, Planes]]:
         """Yield every level of an image that has windows, whole, with windows one pixel apart."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vj._files import as_url, store, stores
 from vj._types import Floats
 from vj.boosting.recipe import PositiveSource, TrainingConfig
 from vj.boosting.samples import Windows, has_contrast
@@ -110,7 +111,7 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     if not config.positives:
         raise InputError("expected positives, got none")
     jobs: list[tuple[int, PositiveSource, _Object]] = []
-    for source in config.positives:
+    for source in map(local, config.positives):
         found = _find(source, config.window)
         if source.limit and len(found) > source.limit:
             rng = np.random.default_rng((config.seed, len(jobs)))
@@ -146,12 +147,29 @@ def load_positives(config: TrainingConfig, workers: Workers) -> Positives:
     failures = [result for result in results if isinstance(result, str)]
     if not cuts:
         raise InputError(f"expected readable positives, got {len(failures)} failures, the first: {failures[0]}")
-    names, sizes = tuple(cut.name for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
+    names, sizes = tuple(original(cut.name) for cut in cuts), np.array([cut.size for cut in cuts], dtype=np.float64)
     collected = _collect([cut.copies for cut in cuts], config, failures)
     hard = np.array([not source.thresholds for _, source, _ in used], dtype=np.bool_)[collected.groups]
     borders = sum(cut.at_border for cut in cuts)
     groups = _first(used)[collected.groups]
     return replace(collected, groups=groups, names=names, sizes=sizes, boosted_only=hard, at_border=borders)
+
+
+def local(source: PositiveSource) -> PositiveSource:
+    """Return a source whose paths are of this machine: what lies at URLs is copied."""
+    path, images = as_url(source.path), as_url(source.images) if source.images else None
+    if path is None and images is None:
+        return source
+    return replace(
+        source,
+        path=source.path if path is None else store(path).copy(path),
+        images=source.images if images is None else store(images).copy(images),
+    )
+
+
+def original(path: str) -> str:
+    """Return the URL that a file is a copy of; see `local`."""
+    return stores[0].original(path) if stores else path
 
 
 def _flipped(gray: Windows, region: Region | None) -> tuple[Windows, Region | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vj._files import read_bounded
+from vj._files import as_url, read_bounded
 from vj.boosting.fields import (
     check_fields,
     choice,
@@ -393,6 +393,8 @@ def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     text = os.fspath(value)
     if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
+    if (url := as_url(text)) is not None:
+        return url
     if "{data}" in text:
         if data is None:
             raise InputError(f"expected a data folder (--data PATH) for {key} = {text!r}, got none")

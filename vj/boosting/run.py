@@ -17,6 +17,7 @@ from vj import _notebook
 from vj.boosting.advice import data_advice
 from vj.boosting.annotated import overlap
 from vj.boosting.checkpoint import FINISHED, Checkpoint, State
+from vj.boosting.engine import Engine
 from vj.boosting.fingerprints import fingerprint
 from vj.boosting.inputs import AnyPath, BackgroundsGiven, PositivesGiven, Recipe, gather
 from vj.boosting.learner import Learner
@@ -86,6 +87,8 @@ class Training:
         nothing is written.
     progress : callable, optional
         Called with a `Progress` at every step within stages.
+    engine : vj.cluster.Engine, optional
+        Where to mine and search; by default on threads here. The cascade is the same everywhere.
     **settings
         Fields of `TrainingConfig`, which replace those of the recipe.
 
@@ -122,6 +125,7 @@ class Training:
         backgrounds: BackgroundsGiven | None = None,
         output: AnyPath | None = None,
         progress: Callable[[Progress], None] | None = None,
+        engine: Any = None,
         **settings: Any,
     ) -> None:
         if output is not None:
@@ -130,7 +134,7 @@ class Training:
         self.config = config = self._inputs.config
         self.notes: list[str] = []
         self._tell = progress or (lambda _: None)
-        self._workers = Workers(config.threads)
+        self._workers, self._engine = Workers(config.threads), engine or Engine()
         self._output = Output(config)
         self._learner: Learner | None = None
         self._checkpoint: Checkpoint | None = None
@@ -256,6 +260,7 @@ class Training:
             self._loops -= 1
             if not self._loops:
                 self._workers.close()
+                self._engine.close()
                 if self._learner is not None:
                     self._learner.release()
                 self._lock.close()
@@ -314,7 +319,7 @@ class Training:
                 f"{len(shared)} backgrounds are images of positives, whose objects are mined as negatives, the first: "
                 f"{shared[0]}; backgrounds {ANNOTATED!r} takes labelled images without their objects"
             )
-        learner = Learner(config, self.positives, self.held_out, found, self._workers, self._hear)
+        learner = Learner(config, self.positives, self.held_out, found, self._workers, self._hear, self._engine)
         n = int(self.held_out.sum())
         learner.describe_pool()
         learner.check_memory()
@@ -408,13 +413,14 @@ def train(
     backgrounds: BackgroundsGiven | None = None,
     output: AnyPath | None = None,
     progress: Callable[[Progress], None] | None = None,
+    engine: Any = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a cascade, to the end.
 
     Parameters
     ----------
-    recipe, positives, backgrounds, output, progress, **settings
+    recipe, positives, backgrounds, output, progress, engine, **settings
         As for `Training`. With an output folder an interrupted call resumes when it is repeated.
 
     Returns
@@ -434,7 +440,13 @@ def train(
     >>> vj.Detector(result.cascade).detect(image)  # doctest: +SKIP
     """
     training = Training(
-        recipe, positives=positives, backgrounds=backgrounds, output=output, progress=progress, **settings
+        recipe,
+        positives=positives,
+        backgrounds=backgrounds,
+        output=output,
+        progress=progress,
+        engine=engine,
+        **settings,
     )
     for _ in training:
         pass

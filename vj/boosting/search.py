@@ -169,7 +169,7 @@ class Search:
         Split or None
             None if no feature separates the samples.
         """
-        padded = self._padded(weights)
+        padded = self.padded(weights)
         if candidates is None:
             features = np.arange(len(self.table))
             losses, edges = self.evaluate(features, padded, criterion)
@@ -202,7 +202,7 @@ class Search:
             fill_bins(self.table, samples, self.binning, features, out, rows)
         return blocks, rows
 
-    def _padded(self, weights: Weights) -> Weights:
+    def padded(self, weights: Weights) -> Weights:
         """Return the weights as long as the rows of bins, which are whole tiles."""
         first, second = (np.pad(one, (0, width - len(one))) for one, width in zip(weights, self._widths, strict=True))
         return first, second

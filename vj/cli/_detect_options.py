@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from vj.cli import _common
+from vj.cli import _cluster, _common
 from vj.cli._formats import CSV_COLUMNS, FORMATS
 
 DESCRIPTION = """Find objects in images and videos. Prints one line of JSON for each image: {"image", "width", "height",
@@ -38,6 +38,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     _add_search(made.add_argument_group("what is looked for"))
     _add_outputs(made.add_argument_group("what is written"))
+    _cluster.add_options(made)
     made.add_argument(
         "--max-pixels",
         type=int,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vj.cli import _common, _detect_options
+from vj.cli import _cluster, _common, _detect_options
 from vj.cli._formats import Rows, rows_as
 from vj.cli._inputs import find_inputs
 from vj.cli._outputs import Outputs
@@ -44,6 +44,8 @@ def _detect(argv: Sequence[str] | None) -> int:
         raise InputError("expected images, videos or --camera, got " + ("both" if args.images else "none of them"))
     _fill_in(args)
     search = Search(_detector(args), args.threshold, args.min_score, args.max_pixels)
+    if args.cluster:
+        return _cluster.detect(PROGRAM, args, search)
     inputs = find_inputs(args.images) if args.images else None
     paths = inputs.paths if inputs else [Path(f"camera-{args.camera}")]
     videos = {path for path in paths if is_video(path)} if inputs else set(paths)

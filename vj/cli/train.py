@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vj.cli import _cluster
 from vj.cli._common import INTERRUPTED, OK, add_version, run
 from vj.errors import InputError
 
@@ -117,6 +118,7 @@ def _add_run(group: Any) -> None:
     add("--soften", metavar="CASCADE", help=text)
     add("--seed", type=int, metavar="N", help="seed of everything random [1]")
     add("--threads", type=int, metavar="N", help="results do not depend on it [one per core]")
+    add("--cluster", metavar="ADDRESS", help="Dask scheduler whose workers mine and search, or local:N")
     add(
         "--set",
         dest="settings",
@@ -215,10 +217,11 @@ def _run(arguments: argparse.Namespace) -> int:
         Log(config, quiet=arguments.quiet, verbose=arguments.verbose) as log,
         _ctrl_c() as checked,
         TrainingPage(folder) as page,
+        _cluster.engine(arguments.cluster) as engine,
     ):
         if arguments.restart:
             _forget(folder)
-        page.training = training = Training(config, progress=checked(page.heard(log.progress)))
+        page.training = training = Training(config, progress=checked(page.heard(log.progress)), engine=engine)
         try:
             for report in training:
                 log.stage(report)

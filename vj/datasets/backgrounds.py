@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vj._files import is_file, read_bounded
+from vj._files import as_url, is_file, read_bounded, store
 from vj._types import Floats, Gray
 from vj.datasets.packaged import BACKGROUNDS, packaged_backgrounds
 from vj.errors import InputError
@@ -100,6 +100,8 @@ def find_backgrounds(places: Sequence[str]) -> Backgrounds:
 def _expand(place: str) -> Sequence[str | npt.NDArray[np.uint8]]:
     if place == BACKGROUNDS:
         return packaged_backgrounds()
+    if (url := as_url(place)) is not None:
+        return store(url).find(url)
     path = Path(place)
     if path.is_dir():
         return [str(p) for p in list_images(path)]
