@@ -78,7 +78,7 @@ def scan_plain(planes, grid, tables, offsets, rule, results, counts):
                     entered[stage] += 1
                 marks[r + 1, i + 1] = turn == 0 and depth >= min(coarse, n_stages)
                 if depth == n_stages:
-                    hits, hit_sums = _room_for(hits, hit_sums, found, 1)
+                    hits, hit_sums = _room_for(hits, hit_sums, found, np.int64(1))
                     hits[found, 0] = r
                     hits[found, 1] = i
                     hit_sums[found] = total
@@ -233,6 +233,10 @@ LANES = 8
 vector are alive whatever its width, a fifth more."""
 BATCH = 4
 """Vectors handled together, so that 32 bits hold a flag for each lane."""
+PAIRS = BATCH // 2
+"""A batch may also be given as two pairs of neighbouring vectors, as in the first stage: 16-bit features of 16
+neighbours are half the instructions of those of 8 (a tenth of the stage's time). In later stages, where one of a pair
+is often dead, pairs gained one or two per cent and were left out."""
 WIDTH = np.uintp(LANES)
 ALL = np.uint32((1 << LANES) - 1)
 
@@ -285,25 +289,25 @@ def _map(context, builder, kind, operation, *blocks):
     return result
 
 
-def _vector(element: str):
-    return ir.VectorType(_ELEMENTS[element], LANES)
+def _vector(element: str, lanes: int = LANES):
+    return ir.VectorType(_ELEMENTS[element], lanes)
 
 
 def _pointer(builder, address, element="i32"):
     return builder.inttoptr(address, _ELEMENTS[element].as_pointer())
 
 
-def _load_vector(builder, pointer, index, element):
-    place = builder.bitcast(builder.gep(pointer, [index]), _vector(element).as_pointer())
+def _load_vector(builder, pointer, index, element, lanes=LANES):
+    place = builder.bitcast(builder.gep(pointer, [index]), _vector(element, lanes).as_pointer())
     loaded = builder.load(place)
     loaded.align = 2 if element == "i16" else 4
     return loaded
 
 
-def _splat(builder, scalar, element):
-    vector = ir.Constant(_vector(element), ir.Undefined)
+def _splat(builder, scalar, element, lanes=LANES):
+    vector = ir.Constant(_vector(element, lanes), ir.Undefined)
     vector = builder.insert_element(vector, scalar, ir.Constant(I32, 0))
-    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
 
 def _collect(context, builder, kind, vector_of):
@@ -449,7 +453,7 @@ def _store_blocks(typing, address, starts, block):
 def _fill(typing, value, bases):
     """Put one int32 or float32 in every lane of a block."""
     element = "f32" if value == types.float32 else "i32"
-    kind = _Block(element, bases.count)
+    kind = _Block(element, BATCH)
 
     def generate(context, builder, signature, args):
         vector = _splat(builder, args[0], element)
@@ -546,32 +550,62 @@ def _below(typing, values, norms, threshold):
     return kind(values, norms, threshold), generate
 
 
-def _corner_loader(builder, args, element="i32"):
+def _base(builder, kind, bases, g):
+    """Where vector g of a batch begins, from a position for each vector or for each pair of neighbours."""
+    if kind.count == BATCH:
+        return builder.extract_value(bases, g)
+    first = builder.extract_value(bases, g // 2)
+    return builder.add(first, ir.Constant(first.type, LANES)) if g % 2 else first
+
+
+def _corner_loader(builder, signature, args, element="i32", *, paired=False):
     """Return corner(g, c): the vector at the base of vector g plus the offset in entry c of the record at `first`.
 
-    Arguments of the intrinsic: addresses of the sums and the records, first, bases, ...
+    Arguments of the intrinsic: addresses of the sums and the records, first, bases, ... If `paired`, g is a pair and
+    the vector has its 16 lanes.
     """
     sums, table = _pointer(builder, args[0], element), _pointer(builder, args[1])
-    offsets = {}
+    windows, offsets = {}, {}
 
     def corner(g, c):
         if c not in offsets:
             place = builder.gep(table, [builder.add(args[2], ir.Constant(args[2].type, c))])
             offsets[c] = builder.zext(builder.load(place), args[2].type)
-        return _load_vector(builder, sums, builder.add(builder.extract_value(args[3], g), offsets[c]), element)
+        if g not in windows:
+            start = builder.extract_value(args[3], g) if paired else _base(builder, signature.args[3], args[3], g)
+            # Does not depend on the node: kept in a register, and the load adds the offset.
+            windows[g] = builder.gep(sums, [start])
+        return _load_vector(builder, windows[g], offsets[c], element, 2 * LANES if paired else LANES)
 
     return corner
+
+
+def _low_feature(builder, context, signature, args, value_of):
+    """Collect the 16-bit values of a feature, ``value_of(corner, splat, g)`` for vector or pair g."""
+    kind, paired = signature.return_type, signature.args[3].count == PAIRS
+    corner = _corner_loader(builder, signature, args, "i16", paired=paired)
+
+    def splat(scalar):
+        return _splat(builder, scalar, "i16", 2 * LANES if paired else LANES)
+
+    if not paired:
+        return _collect(context, builder, kind, lambda g: value_of(corner, splat, g))
+    both = [value_of(corner, splat, g) for g in range(PAIRS)]
+
+    def half(g):
+        lanes = ir.Constant(ir.VectorType(I32, LANES), [LANES * (g % 2) + k for k in range(LANES)])
+        return builder.shuffle_vector(both[g // 2], both[g // 2], lanes)
+
+    return _collect(context, builder, kind, half)
 
 
 @intrinsic
 def _edge(typing, sums, records, first, bases):
     """(c0 + c1) - (c2 + c3) + 2 * (c4 - c5), in 16 bits."""
-    kind = _Block("i16", bases.count)
+    kind = _Block("i16", BATCH)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args, "i16")
-
-        def value(g):
+        def value(corner, splat, g):
             ones = builder.add(
                 builder.sub(corner(g, 0), corner(g, 2)),
                 builder.sub(corner(g, 1), corner(g, 3)),
@@ -579,64 +613,73 @@ def _edge(typing, sums, records, first, bases):
             twos = builder.sub(corner(g, 4), corner(g, 5))
             return builder.add(ones, builder.add(twos, twos))
 
-        return _collect(context, builder, kind, value)
+        return _low_feature(builder, context, signature, args, value)
 
     return kind(sums, records, first, bases), generate
 
 
-def _liner(element):
-    """Make an intrinsic for (c0 + c1) - (c2 + c3) + weight * ((c4 + c5) - (c6 + c7)), in 16 or 32 bits."""
+def _line_of(builder, corner, factor, g):
+    """(c0 + c1) - (c2 + c3) + factor * ((c4 + c5) - (c6 + c7))."""
 
-    def line(typing, sums, records, first, bases, weight):
-        kind = _Block(element, bases.count)
+    def rectangle(c):
+        return builder.add(
+            builder.sub(corner(g, c), corner(g, c + 2)),
+            builder.sub(corner(g, c + 1), corner(g, c + 3)),
+        )
 
-        def generate(context, builder, signature, args):
-            corner = _corner_loader(builder, args, element)
-            weight = builder.trunc(args[4], I16) if element == "i16" else args[4]
-            factor = _splat(builder, weight, element)
-
-            def rectangle(g, c):
-                return builder.add(
-                    builder.sub(corner(g, c), corner(g, c + 2)),
-                    builder.sub(corner(g, c + 1), corner(g, c + 3)),
-                )
-
-            return _collect(
-                context,
-                builder,
-                kind,
-                lambda g: builder.add(rectangle(g, 0), builder.mul(rectangle(g, 4), factor)),
-            )
-
-        return kind(sums, records, first, bases, weight), generate
-
-    return intrinsic(line)
+    return builder.add(rectangle(0), builder.mul(rectangle(4), factor))
 
 
-_line = _liner("i16")
-_wide = _liner("i32")
+@intrinsic
+def _line(typing, sums, records, first, bases, weight):
+    """(c0 + c1) - (c2 + c3) + weight * ((c4 + c5) - (c6 + c7)), in 16 bits."""
+    kind = _Block("i16", BATCH)
+
+    def generate(context, builder, signature, args):
+        weight = builder.trunc(args[4], I16)
+        return _low_feature(
+            builder,
+            context,
+            signature,
+            args,
+            lambda corner, splat, g: _line_of(builder, corner, splat(weight), g),
+        )
+
+    return kind(sums, records, first, bases, weight), generate
+
+
+@intrinsic
+def _wide(typing, sums, records, first, bases, weight):
+    """As `_line`, in 32 bits."""
+    kind = _Block("i32", BATCH)
+
+    def generate(context, builder, signature, args):
+        corner = _corner_loader(builder, signature, args)
+        factor = _splat(builder, args[4], "i32")
+        return _collect(context, builder, kind, lambda g: _line_of(builder, corner, factor, g))
+
+    return kind(sums, records, first, bases, weight), generate
 
 
 @intrinsic
 def _checker(typing, sums, records, first, bases, sign):
     """Sign * ((c0 + c1 + c2 + c3) - 2 * (c4 + c5 + c6 + c7) + 4 * c8), in 16 bits."""
-    kind = _Block("i16", bases.count)
+    kind = _Block("i16", BATCH)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args, "i16")
-        factor = _splat(builder, builder.trunc(args[4], I16), "i16")
+        sign = builder.trunc(args[4], I16)
 
-        def four(g, c):
-            return builder.add(
-                builder.add(corner(g, c), corner(g, c + 1)), builder.add(corner(g, c + 2), corner(g, c + 3))
-            )
+        def value(corner, splat, g):
+            def four(c):
+                return builder.add(
+                    builder.add(corner(g, c), corner(g, c + 1)), builder.add(corner(g, c + 2), corner(g, c + 3))
+                )
 
-        def value(g):
             centre = builder.add(corner(g, 8), corner(g, 8))
-            twos = builder.sub(centre, four(g, 4))
-            return builder.mul(builder.add(four(g, 0), builder.add(twos, twos)), factor)
+            twos = builder.sub(centre, four(4))
+            return builder.mul(builder.add(four(0), builder.add(twos, twos)), splat(sign))
 
-        return _collect(context, builder, kind, value)
+        return _low_feature(builder, context, signature, args, value)
 
     return kind(sums, records, first, bases, sign), generate
 
@@ -644,10 +687,10 @@ def _checker(typing, sums, records, first, bases, sign):
 @intrinsic
 def _general(typing, sums, records, first, bases, weights):
     """Three rectangles with float weights, rounded to float32 after every step as OpenCV does."""
-    kind = _Block("f32", bases.count)
+    kind = _Block("f32", BATCH)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args)
+        corner = _corner_loader(builder, signature, args)
         factors = [_splat(builder, builder.extract_value(args[4], k), "f32") for k in range(3)]
 
         def part(g, k):
@@ -673,10 +716,10 @@ def _lbp_inside(typing, sums, records, first, bases):
 
     Entries 0 to 15 are the corners of the 3x3 cells, row by row.
     """
-    kind = _Block("i32", bases.count)
+    kind = _Block("i32", BATCH)
 
     def generate(context, builder, signature, args):
-        corner = _corner_loader(builder, args)
+        corner = _corner_loader(builder, signature, args)
         table = _pointer(builder, args[1])
         places = [builder.add(args[2], ir.Constant(args[2].type, LBP_SUBSET + k)) for k in range(8)]
         subset = [_splat(builder, builder.load(builder.gep(table, [place])), "i32") for place in places]
@@ -710,7 +753,7 @@ def _lbp_inside(typing, sums, records, first, bases):
 @intrinsic
 def _lane_norms(typing, sums, squares, bases, corners, area):
     """Norms of the windows of each vector, as `_norm` gives them, float32."""
-    kind = _Block("f32", bases.count)
+    kind = _Block("f32", BATCH)
     doubles = ir.VectorType(ir.DoubleType(), LANES)
 
     def generate(context, builder, signature, args):
@@ -724,7 +767,7 @@ def _lane_norms(typing, sums, squares, bases, corners, area):
             return ir.Constant(doubles, [value] * LANES)
 
         def norm(g):
-            base = builder.extract_value(args[2], g)
+            base = _base(builder, signature.args[2], args[2], g)
 
             def inner(pointer):
                 a, b, c, d = (
@@ -959,7 +1002,7 @@ def _tree_sums(at, bases, norms, segments, total, lbp):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _run_part(at, bases, norms, part, total, lbp):
     """Run a part of a stage over a batch of vectors.
 
@@ -1043,7 +1086,7 @@ def _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scrat
             if grid.columns - left < BATCH * LANES:
                 inside = np.uint32((1 << (grid.columns - left)) - 1)
             start = base + np.uintp(left)
-            bases = (start, start + WIDTH, start + WIDTH * np.uintp(2), start + WIDTH * np.uintp(3))
+            bases = (start, start + WIDTH * np.uintp(2))
             bits = inside
             if lbp:
                 block = _fill(np.float32(1), bases)
@@ -1061,7 +1104,15 @@ def _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scrat
                         some = unsure >> np.uint32(LANES * k) & ALL
                         here = vector + k
                         passed = _exact_bits(
-                            planes.sums, bases[k], norms, here * LANES, some, part, tables, plain, offsets
+                            planes.sums,
+                            start + WIDTH * np.uintp(k),
+                            norms,
+                            here * LANES,
+                            some,
+                            part,
+                            tables,
+                            plain,
+                            offsets,
                         )
                         sure |= passed << np.uint32(LANES * k)
                 bits &= sure
@@ -1079,7 +1130,7 @@ def _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scrat
                 alive[vector] = mine
                 # Always written, and overwritten if no lane is alive: a branch would be mispredicted half the time.
                 vectors[n] = vector
-                places[n] = bases[k]
+                places[n] = start + WIDTH * np.uintp(k)
                 n += mine != 0
                 vector += 1
     counts[0][0] += entered
@@ -1355,6 +1406,8 @@ def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
     scratch[0] = 0  # The lanes that reach a node to which no branch leads.
     marks = np.zeros((lines + 1 if coarse else 0, width), np.uint32)
     visited = 0
+    # Not literals, for which `_run_parts` would be compiled again.
+    begin, after = (np.int64(0), np.int64(-1)), (np.int64(tables.first_stage), np.int64(0))
     here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
     for top in range(0, lines, rows):
         tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
@@ -1362,9 +1415,7 @@ def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
         visited += seen
         if len(features):
             features[0] += _count_first_stage(planes, here, tile, tables, plain, offsets, scratch)
-        n, lanes = _run_parts(
-            planes, tile, (n, lanes), (tables.first_stage, 0), tables, plain, offsets, counts, coarse, marks, scratch
-        )
+        n, lanes = _run_parts(planes, tile, (n, lanes), after, tables, plain, offsets, counts, coarse, marks, scratch)
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
         found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
     if coarse:
@@ -1377,7 +1428,9 @@ def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
             tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
             seen, n, lanes = _between(planes, here, plain, marks, tile)
             visited += seen
-            n, lanes = _run_parts(planes, tile, (n, lanes), (0, -1), tables, plain, offsets, counts, -1, marks, scratch)
+            n, lanes = _run_parts(
+                planes, tile, (n, lanes), begin, tables, plain, offsets, counts, np.int64(-1), marks, scratch
+            )
             hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
             found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
         hits[middle:found, 0] = 2 * hits[middle:found, 0] + 1

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from vj._compile import njit
 from vj.scanning._kernels import scan_lanes, scan_plain
@@ -47,7 +47,8 @@ class Tables(NamedTuple):
     ----------
     plain : PlainTables
     corners : pair of tuple of int
-    lanes : pair of LaneTables
+    lanes : pair of LaneTables, or of None
+        None: scan window by window.
     offsets : pair of ndarray of int64
     """
 
@@ -94,6 +95,22 @@ def _take(typing, counter):
     return types.int64(counter), generate
 
 
+def _scan_band(lanes, planes, grid, plain, offsets, rule, results, counts):
+    """Scan in vectors, or window by window if there are no tables for that; only the one called is compiled."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(_scan_band, inline="always")
+def _scan_band_of(lanes, planes, grid, plain, offsets, rule, results, counts):
+    if isinstance(lanes, types.NoneType):
+        return lambda lanes, planes, grid, plain, offsets, rule, results, counts: scan_plain(
+            planes, grid, plain, offsets, rule, results, counts
+        )
+    return lambda lanes, planes, grid, plain, offsets, rule, results, counts: scan_lanes(
+        planes, grid, lanes, plain, offsets, rule, results, counts
+    )
+
+
 @njit(cache=True, nogil=True)
 def scan_bands(gray, todo, counter, space, shapes, cascades, options):
     """Scan bands until all are taken or the pixels of those done reach a budget.
@@ -110,14 +127,14 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
         For strides of 1 and 2.
     cascades : tuple of Tables
         They share what is made of a band.
-    options : ((bool, int), bool, bool, int)
-        Which windows to visit, see `scan_plain`; whether to count features, and to scan window by window; pixels to do.
+    options : ((bool, int), bool, int)
+        Which windows to visit, see `scan_plain`; whether to count features; pixels to do.
 
     Returns
     -------
     Found
     """
-    rule, count, one_by_one, budget = options
+    rule, count, budget = options
     n_levels, n_cascades, n_stages = len(todo.levels), len(cascades), 0
     for c in range(n_cascades):
         n_stages = max(n_stages, len(cascades[c].plain.limits))
@@ -126,7 +143,9 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
     windows = np.zeros((n_cascades, n_levels), np.int64)
     entered = np.zeros((n_cascades, n_levels, n_stages), np.int64)
     features = np.zeros((n_cascades, n_levels, n_stages if count else 0), np.int64)
-    found, n, done = 0, 0, 0
+    # Not a literal 0, for which all that it is passed to would be compiled as well: half of the compiling.
+    found = np.int64(0)
+    n, done = 0, 0
     while done < budget:
         k = _take(counter)  # type: ignore[call-arg, var-annotated]
         if k >= len(todo.bands):
@@ -154,11 +173,8 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
             grid = Grid(here, todo.grids[level, c, 1], shape.row_stride * stride, cascade.corners[stride - 1])
             results = hits, sums, found
             counts = entered[c, level], features[c, level]
-            if one_by_one:
-                hits, sums, found, seen = scan_plain(planes, grid, plain, offsets, rule, results, counts)
-            else:
-                lanes = cascade.lanes[stride - 1]
-                hits, sums, found, seen = scan_lanes(planes, grid, lanes, plain, offsets, rule, results, counts)
+            lanes = cascade.lanes[stride - 1]
+            hits, sums, found, seen = _scan_band(lanes, planes, grid, plain, offsets, rule, results, counts)
             windows[c, level] += seen
             taken[n] = k, c, found
             n += 1

@@ -233,10 +233,10 @@ class Scanner:
         others : sequence of Scanner
             That scan the same bands.
         """
-        rule, count, budget = options
         cascades = tuple(one.tables(shapes) for one in (self, *others))
-        how = rule, count, any(one._one_by_one for one in (self, *others)), budget
-        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, how)
+        if any(one._one_by_one for one in (self, *others)):
+            cascades = tuple(one._replace(lanes=(None, None)) for one in cascades)
+        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, options)
         return found
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, Any, LaneTables]:
