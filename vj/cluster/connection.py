@@ -25,6 +25,7 @@ PACKAGES = ("vj", "numpy", "numba", "cv2", "fsspec", "dask", "distributed")
 MOST_LOCAL = 1024
 """Most workers of one machine."""
 
+_LOCAL_SECONDS = 120.0
 _LOCAL = re.compile(r"local:(\d+)")
 
 _SETTINGS = {
@@ -52,7 +53,7 @@ def connect(address: str, *, seconds: float = 20.0, packages: Sequence[str] = ()
         That of a scheduler, such as ``tcp://10.0.0.7:8786``, or ``local:N`` for N workers of this machine, each a
         process with one thread. They listen on this machine alone and end with the block.
     seconds : float
-        How long to wait for the scheduler, and for its first worker.
+        How long to wait for a scheduler elsewhere, and for its first worker.
     packages : sequence of str
         Modules that workers need besides those of `PACKAGES`.
 
@@ -72,7 +73,8 @@ def connect(address: str, *, seconds: float = 20.0, packages: Sequence[str] = ()
         # What it warns of is refused below.
         warnings.simplefilter("ignore", VersionMismatchWarning)
         with _local(int(found[1])) if found else _remote(address, seconds) as client:
-            check(client, seconds, packages)
+            # Workers of this machine will come, be it slowly.
+            check(client, max(seconds, _LOCAL_SECONDS) if found else seconds, packages)
             yield client
 
 
