@@ -164,6 +164,11 @@ def _prompt_exit(program: str) -> Iterator[None]:
         os.close(into)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number and what it counts, in the singular or with an s."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Give a command its ``--version``."""
     parser.add_argument("--version", action="version", version=f"vj {__version__}")

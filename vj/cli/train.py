@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vj.cli import _cluster
-from vj.cli._common import INTERRUPTED, OK, add_version, run
+from vj.cli._common import INTERRUPTED, OK, add_version, counted, run
 from vj.errors import InputError
 
 DEMO = """
@@ -231,7 +231,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return _interrupted(training, log)
         result = training.result()
         page.end("finished", _measured(result.cascade, folder, labelled, log))
-        log.line(f"{len(result.reports)} stages in {folder / 'cascade.xml'}; {page.path} shows them")
+        log.line(f"{counted(len(result.reports), 'stage')} in {folder / 'cascade.xml'}; {page.path} shows them")
         if arguments.demo:
             _show(result.cascade, folder, log)
     return OK

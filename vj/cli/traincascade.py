@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vj.cli._common import INTERRUPTED, OK, run
+from vj.cli._common import INTERRUPTED, OK, counted, run
 from vj.cli._opencv_options import Option, one_of, parse
 from vj.errors import InputError
 
@@ -95,7 +95,7 @@ def _command(argv: Sequence[str] | None) -> int:
             from vj.cascade.opencv_xml import FORMATS, save
 
             save(cascade, folder / "cascade.xml", format=FORMATS[1])
-        log.line(f"{cascade.n_stages} stages in {folder / 'cascade.xml'}")
+        log.line(f"{counted(cascade.n_stages, 'stage')} in {folder / 'cascade.xml'}")
     return OK
 
 
@@ -190,7 +190,7 @@ def _train(config: Any, folder: Path, log: Any) -> Any:
 
         try:
             if continue_run(training, stages):
-                log.line(f"continuing after the {len(stages)} stages in {folder}")
+                log.line(f"continuing after {counted(len(stages), 'stage')} in {folder}")
             for report in training:
                 write()
                 log.stage(report)
