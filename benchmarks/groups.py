@@ -11,12 +11,12 @@ found its face, and its repeated edge is no photo.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from benchmarks import _runner
 from vj.cascade.opencv_xml import load
@@ -49,10 +49,8 @@ def wilson(found: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927), which also holds near 0 and 1."""
     if n == 0:
         return 0.0, 1.0
-    z, share = 1.96, found / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    limits = binomtest(found, n).proportion_ci(method="wilson")
+    return float(limits.low), float(limits.high)
 
 
 def find_all(detect: Any, labelled: list[Any]) -> tuple[list[bool], int]:

@@ -176,8 +176,9 @@ class Detections:
             import supervision
         except ImportError as error:
             raise InputError(f"expected the package supervision, got {error}: pip install supervision") from None
-        # Written so that no score overflows.
-        confidence = np.exp(-np.logaddexp(0, -self.scores)) if self.probabilities is None else self.probabilities
+        from scipy.special import expit
+
+        confidence = expit(self.scores) if self.probabilities is None else self.probabilities
         boxes = self.boxes.astype(np.float32)
         return supervision.Detections(
             xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
