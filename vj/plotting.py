@@ -86,16 +86,18 @@ def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> No
     curves : mapping of str to Curve
         By the detector's name, on the same images.
     """
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    rows = -(-len(curves) // 2)
+    figure = Figure(figsize=(10.5, 4.2 + 0.25 * rows), layout="constrained")
     roc, pr = figure.subplots(1, 2)
     most = min(1000.0, max([10.0, *(float(c.false[-1]) for c in curves.values() if len(c.false))]))
     for k, (name, curve) in enumerate(curves.items()):
         label = f"{name} (AP {100 * curve.average_precision:.1f})"
-        color = _color(k)
+        # Dashed where the colours begin again.
+        style = {"color": _color(k), "lw": 1.5, "ls": "-" if k < len(_COLORS) else "--"}
         false = np.concatenate([[0.0], curve.false, [most]])
         recall = 100 * np.concatenate([[0.0], curve.recall, [curve.recall[-1] if len(curve.recall) else 0.0]])
-        roc.step(false, recall, where="post", color=color, lw=1.5, label=label)
-        pr.plot(100 * curve.recall, 100 * curve.precision, color=color, lw=1.5, label=label)
+        roc.step(false, recall, where="post", label=label, **style)
+        pr.plot(100 * curve.recall, 100 * curve.precision, **style)
     roc.set_xscale("symlog", linthresh=10)
     roc.set(xlabel="false positives in the whole set", ylabel="faces found, %", ylim=(0, 100), xlim=(0, most))
     ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if t <= most]
@@ -106,7 +108,8 @@ def plot_curves(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> No
     pr.set_title("Precision against recall")
     for axes in (roc, pr):
         _tidy(axes)
-    roc.legend(frameon=False, loc="lower right")
+    # Below the axes, where names of any length have room.
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     _save(figure, path)
 
 
