@@ -252,7 +252,9 @@ def test_damaged_frames_are_not_told_by_the_decoder(tmp_path):
     (tmp_path / "clip.mkv").write_bytes(data[: len(data) * 2 // 3])
     command = [sys.executable, "-m", "vj.cli.detect", str(tmp_path / "clip.mkv"), *LBP]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert len(done.stderr.splitlines()) == 1 and "cut short" in done.stderr
+    # A first run also says that it compiles.
+    (told,) = (line for line in done.stderr.splitlines() if "compiling" not in line)
+    assert "cut short" in told
 
 
 def test_a_video_that_breaks_off_leaves_no_copy(clip, folder, capsys):
