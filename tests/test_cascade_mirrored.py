@@ -61,6 +61,7 @@ def test_depths_and_sums_in_a_mirrored_image_are_mirrored(kind, nodes, fractions
     assert hits > 0
 
 
+@pytest.mark.opencv4
 @pytest.mark.parametrize("name", ["frontalface_alt2", "haarcascade_profileface", str(LBP_FILE)])
 def test_cv2_finds_the_same_with_the_mirrored_file(name, tmp_path):
     cascade = vj.load(name)

@@ -55,7 +55,7 @@ def calibrated(cascade, scores, probabilities):
 def test_of_boxes_that_overlap_the_most_probable_is_kept(settings):
     image = gray("astronaut", (512, 512))
     one = calibrated(vj.load("frontalface"), [0.0, 10.0], [0.2, 0.9])
-    two = calibrated(vj.load("frontalface_alt2"), [0.0, 30.0], [0.0, 1.0])
+    two = calibrated(vj.load("frontalface_small"), [0.0, 30.0], [0.0, 1.0])
     parts = alone([one, two], image, **settings)
     found = vj.Detector([one, two], **settings).detect(image)
     boxes = np.concatenate([part.boxes for part in parts])
@@ -73,7 +73,7 @@ def test_of_boxes_that_overlap_the_most_probable_is_kept(settings):
 
 def test_without_calibrations_the_best_score_is_kept():
     image = gray("astronaut", (512, 512))
-    cascades = [vj.load("frontalface"), vj.load("frontalface_alt2")]
+    cascades = [vj.load("frontalface"), replace(vj.load("frontalface_small"), calibration=None)]
     found = vj.Detector(cascades).detect(image)
     parts = alone(cascades, image)
     assert found.probabilities is None
