@@ -27,7 +27,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "packaging: builds the wheel; the same whatever OpenCV is installed")
+    config.addinivalue_line("markers", "any_opencv: slow, and the same whatever OpenCV is installed")
     # A shell without job control starts background processes with Ctrl-C ignored, and whatever they start inherits it:
     # tests that send one would wait forever.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -89,6 +89,7 @@ def test_an_image_smaller_than_the_window_is_named(folder, capsys):
     assert "at least the window's 24x24 pixels, got 50x10" in capsys.readouterr().err
 
 
+@pytest.mark.any_opencv
 def test_the_first_run_says_that_it_compiles(folder, tmp_path):
     """A fresh cache of kernels takes seconds to fill: a user must not believe that the program hangs."""
     vj.save(random_cascade(0), tmp_path / "model.xml")

@@ -18,7 +18,7 @@ import yaml
 from vj._version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.packaging
+pytestmark = pytest.mark.any_opencv
 
 
 @pytest.fixture(scope="module")
