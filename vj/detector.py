@@ -384,7 +384,7 @@ class Detector(Settings):
             coarse=0 if self.exact or every else self.coarse,
             count=count,
         )
-        return found, np.array([level.scale for level in todo.levels], dtype=np.float64)
+        return found, todo.scales.astype(np.float64)
 
     def _hits(self, gray: Gray) -> list[Hits]:
         """Return the hits of each cascade."""

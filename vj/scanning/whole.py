@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vj._types import Boxes, Counts, Floats, Gray, Size
 from vj.cascade.model import Cascade
@@ -26,11 +27,12 @@ CALL_PIXELS = 1 << 22
 class Plan(NamedTuple):
     """How images of one size are scanned.
 
-    Their levels, the bands in the order they are taken, layouts for strides of 1 and 2, and the memory for a band. A
-    level that several cascades have is that of the one with the most rows of windows.
+    Their levels and the levels' scales, the bands in the order they are taken, layouts for strides of 1 and 2, and the
+    memory for a band. A level that several cascades have is that of the one with the most rows of windows.
     """
 
     levels: tuple[Level, ...]
+    scales: npt.NDArray[np.float32]
     bands: Bands
     shapes: tuple[Layout, Layout]
     pixels: int
@@ -114,6 +116,7 @@ def plan(
     shapes = layout(wide[0], 1, tilted), layout(wide[1], 2, tilted)
     return Plan(
         levels=tuple(found),
+        scales=np.array([level.scale for level in found], dtype=np.float32),
         bands=Bands(
             np.array(todo, dtype=np.int64).reshape(-1, 3),
             np.array(rows, dtype=np.int64).reshape(-1, 5),
@@ -189,25 +192,37 @@ def scan_image(
 
 def _join(todo: Plan, c: int, cascade: Cascade, parts: list[Found]) -> ImageScan:
     """Join what calls found for one cascade, in the order of the bands."""
-    found, bands, n = todo.levels, todo.bands.bands, cascade.n_stages
-    counts = [np.diff(p.taken[:, 2], prepend=0) for p in parts]
-    mine = np.concatenate([np.repeat(p.taken[:, 1], m) == c for p, m in zip(parts, counts, strict=True)])
-    band = np.concatenate([np.repeat(p.taken[:, 0], m) for p, m in zip(parts, counts, strict=True)])
-    order = np.flatnonzero(mine)
-    order = order[np.argsort(band[order], kind="stable")]
-    band, hits = band[order], np.concatenate([p.hits for p in parts])[order]
-    level, first = bands[band, 0], bands[band, 1]
-    scale = np.array([one.scale for one in found], dtype=np.float32)[level][:, None]
-    stride = np.array([one.stride for one in found], dtype=np.int64)[level][:, None]
+    bands, n = todo.bands.bands, cascade.n_stages
+    hits, sums = _one([p.hits for p in parts]), _one([p.sums for p in parts])
+    band, owner = _one([np.repeat(p.taken[:, :2], _counts(p), axis=0) for p in parts]).T
+    if len(parts) > 1 or len(parts[0].windows) > 1:
+        order = np.flatnonzero(owner == c)
+        order = order[np.argsort(band[order], kind="stable")]
+        hits, sums, band = hits[order], sums[order], band[order]
+    level = bands[band, 0]
+    boxes = np.empty((len(hits), 4), dtype=np.float32)
     # In float32 and rounded to even, as OpenCV does.
-    corner = np.column_stack([hits[:, 1], hits[:, 0] + first]) * stride
-    side = np.array(cascade.window, dtype=np.float32) * scale
-    boxes = np.rint(np.concatenate([corner.astype(np.float32) * scale, side], axis=1)).astype(np.int32)
+    boxes[:, 0] = hits[:, 1]
+    boxes[:, 1] = hits[:, 0] + bands[band, 1]
+    boxes[:, :2] *= todo.bands.levels[level, 2:3]
+    boxes[:, 2:] = cascade.window
+    boxes *= todo.scales[level, None]
     return ImageScan(
-        boxes,
-        np.concatenate([p.sums for p in parts])[order],
-        np.sum([p.windows[c] for p in parts], axis=0),
-        np.bincount(level, minlength=len(found)),
-        np.sum([p.entered[c, :, :n] for p in parts], axis=0),
-        np.sum([p.features[c, :, :n] for p in parts], axis=0),
+        np.rint(boxes).astype(np.int32),
+        sums,
+        sum(p.windows[c] for p in parts),
+        np.bincount(level, minlength=len(todo.levels)),
+        sum(p.entered[c, :, :n] for p in parts),
+        sum(p.features[c, :, :n] for p in parts),
     )
+
+
+def _one(arrays: list[Any]) -> Any:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _counts(part: Found) -> Counts:
+    """Return the hits of each band taken; `numpy.diff` costs as much as the rest of `_join`."""
+    counts: Counts = part.taken[:, 2].copy()
+    counts[1:] -= part.taken[:-1, 2]
+    return counts
