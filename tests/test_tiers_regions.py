@@ -125,6 +125,49 @@ def test_overlaps_on_plain_numbers_are_those_of_the_evaluation():
         np.testing.assert_array_equal(scores_of(a.tolist(), placed), _naive_scores(a, placed))
 
 
+class Drawn:
+    """A detector that finds something else each time."""
+
+    def __init__(self, rng):
+        self.rng, self.answers = rng, []
+
+    def detect(self, image):
+        boxes = _random_boxes(self.rng, self.rng.integers(4))
+        self.answers.append(found(boxes, self.rng.random(len(boxes)), self.rng.random(len(boxes))))
+        return self.answers[-1]
+
+
+@pytest.mark.parametrize("side", [None, 30])
+def test_regions_answer_as_the_whole_table_of_overlaps_does(side):
+    """Also where one proposal meets one detection, and where nothing is rescaled, which take short cuts."""
+    rng = np.random.default_rng(2)
+    image, framing = np.zeros((150, 160), np.uint8), Framing(1.3, side)
+    for n in [1, 2, 5] * 40:
+        proposals, heavy = found(_random_boxes(rng, n), rng.random(n), rng.random(n)), Drawn(rng)
+        result = Regions(Fixed(proposals), heavy, framing=framing).examine(image)
+        cut = chips(proposals.boxes, range(n), image.shape, framing)
+        answers, reached, everything = np.full(n, np.nan), np.zeros(n, bool), []
+        for chip, answer in zip(cut, heavy.answers, strict=True):
+            ends = np.column_stack([answer.boxes[:, :2], answer.boxes[:, :2] + answer.boxes[:, 2:]])
+            ends = np.rint(ends / chip.zoom + [chip.x, chip.y] * 2).astype(int)
+            inside = (ends[:, 2:] > np.maximum(ends[:, :2], 0)).all(axis=1) & (ends[:, :2] < [160, 150]).all(axis=1)
+            rows = zip(ends[inside].tolist(), answer.scores[inside], answer.probabilities[inside], strict=True)
+            placed = [Placed((x, y, right - x, bottom - y), s, 1, p) for (x, y, right, bottom), s, p in rows]
+            members = list(chip.proposals)
+            answers[members], reached[members] = _naive_scores(proposals.boxes[members], placed), True
+            everything += placed
+        np.testing.assert_array_equal(result.answers, answers)
+        np.testing.assert_array_equal(result.asked, reached)
+        assert result.pixels == round(sum(chip.pixels for chip in cut))
+        expected = joined(proposals, (~reached).tolist(), everything)
+        # Made without the checks, which it passes.
+        checked = vj.Detections(expected.boxes, expected.scores, expected.neighbors, expected.probabilities)
+        for name in ("boxes", "scores", "neighbors", "probabilities"):
+            column = getattr(result.detections, name)
+            np.testing.assert_array_equal(column, getattr(checked, name))
+            assert column.dtype == getattr(checked, name).dtype and not column.flags.writeable
+
+
 def test_of_detections_that_overlap_the_best_confirmed_one_stays():
     rng = np.random.default_rng(1)
     for with_p in (True, False):

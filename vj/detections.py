@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -202,21 +202,32 @@ class Detections:
     @overload
     def __getitem__(self, index: slice | npt.ArrayLike) -> Detections: ...
     def __getitem__(self, index: Any) -> Detection | Detections:
-        single = isinstance(index, int | np.integer) and not isinstance(index, bool)
+        single = isinstance(index, (int, np.integer)) and not isinstance(index, bool)
         selected = index if single or isinstance(index, slice) else _selection(index, len(self))
-        columns = [getattr(self, one.name) for one in fields(self)]
+        columns: tuple[Any, ...] = (self.boxes, self.scores, self.neighbors, self.probabilities, self.sources)
         parts: list[Any] = [None if column is None else column[selected] for column in columns]
-        return Detection(*map(_plain, parts)) if single else _checked(parts)
+        if single:
+            return Detection(*map(_plain, parts))
+        parts = [None if part is None else np.ascontiguousarray(part) for part in parts]
+        return unchecked(*parts)
 
 
-def _checked(columns: list[Any]) -> Detections:
-    """Return detections of columns taken from checked ones; not checking them again takes a third of the time."""
-    made = object.__new__(Detections)
-    for one, column in zip(fields(Detections), columns, strict=True):
+def unchecked(
+    boxes: Boxes,
+    scores: Floats,
+    neighbors: npt.NDArray[np.int32],
+    probabilities: Floats | None = None,
+    sources: npt.NDArray[np.int32] | None = None,
+) -> Detections:
+    """Return detections of columns made from checked ones: 1 us, where checking them again takes 11.
+
+    Parameters as for `Detections`: C-contiguous, with its dtypes. They are not copied, and become read-only.
+    """
+    for column in (boxes, scores, neighbors, probabilities, sources):
         if column is not None:
-            column = np.ascontiguousarray(column)
             column.setflags(write=False)
-        object.__setattr__(made, one.name, column)
+    made = object.__new__(Detections)
+    made.__dict__.update(boxes=boxes, scores=scores, neighbors=neighbors, probabilities=probabilities, sources=sources)
     return made
 
 
@@ -256,7 +267,7 @@ def _selection(index: Any, n: int) -> npt.NDArray[Any]:
     if selected.shape == (0,) and selected.dtype.kind == "f":
         # What numpy makes of an empty list.
         return np.zeros(0, dtype=np.intp)
-    if selected.ndim != 1 or selected.dtype.kind not in "biu" or (selected.dtype == np.bool_ and len(selected) != n):
+    if selected.ndim != 1 or selected.dtype.kind not in "biu" or (selected.dtype.kind == "b" and len(selected) != n):
         raise InputError(
             f"expected an integer, a slice, an array of integers or a mask of {n} booleans as index, "
             f"got {selected.dtype} of shape {selected.shape}"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from vj._types import Image
-from vj.detector import Detections
+from vj.detections import Detections, unchecked
 from vj.tiers.detectors import Framing
 
 Box = Sequence[int]
@@ -83,26 +84,31 @@ def chips(
     framing : Framing
     """
     plain = boxes.tolist() if isinstance(boxes, np.ndarray) else boxes
-    height, width = shape[:2]
-    wish = framing.object_side
+    height, width = shape[0], shape[1]
+    wish, half = framing.object_side, framing.context / 2
+    sides = [w if w > h else h for _, _, w, h in plain]
     out: list[Chip] = []
     # From large to small, so that what is merged has sizes close to each other.
-    for k in sorted(wanted, key=lambda k: -max(plain[k][2:])):
+    for k in sorted(wanted, key=sides.__getitem__, reverse=True):
         x, y, w, h = plain[k]
-        side = max(w, h)
-        reach = side * framing.context / 2
-        left, top = max(0, round(x + w / 2 - reach)), max(0, round(y + h / 2 - reach))
-        right, bottom = min(width, round(x + w / 2 + reach)), min(height, round(y + h / 2 + reach))
+        side = sides[k]
+        reach, middle_x, middle_y = side * half, x + w / 2, y + h / 2
+        left, top = round(middle_x - reach), round(middle_y - reach)
+        right, bottom = round(middle_x + reach), round(middle_y + reach)
+        # Comparisons: max and min take 0.1 us each.
+        left, top = left if left > 0 else 0, top if top > 0 else 0
+        right, bottom = right if right < width else width, bottom if bottom < height else height
         if right <= left or bottom <= top:
             continue
         zoom = 1.0 if wish is None else min(framing.max_zoom, wish / side)
         new = Chip(left, top, right - left, bottom - top, zoom, (k,))
         for i, old in enumerate(out):
+            x, y, w, h, _, members = old
             # One region around two with a gap between them is larger than both.
-            if left > old.x + old.width or right < old.x or top > old.y + old.height or bottom < old.y:
+            if left > x + w or right < x or top > y + h or bottom < y:
                 continue
             # The first of a region is its largest.
-            alike = wish is None or max(plain[old.proposals[0]][2:]) <= MERGED_SIZES * side
+            alike = wish is None or sides[members[0]] <= MERGED_SIZES * side
             if alike and (both := _merged(old, new)).pixels <= old.pixels + new.pixels:
                 out[i] = both
                 break
@@ -119,41 +125,50 @@ def _merged(a: Chip, b: Chip) -> Chip:
 
 def cut_out(image: Image, chip: Chip) -> Image:
     """Return the part of an image, rescaled; C-contiguous."""
-    part = np.ascontiguousarray(image[chip.y : chip.y + chip.height, chip.x : chip.x + chip.width])
-    size = (max(1, round(chip.width * chip.zoom)), max(1, round(chip.height * chip.zoom)))
-    if size == (chip.width, chip.height):
+    x, y, width, height, zoom, _ = chip
+    part = np.ascontiguousarray(image[y : y + height, x : x + width])
+    if zoom == 1:
+        return part
+    size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+    if size == (width, height):
         return part
     import cv2
 
-    way = cv2.INTER_AREA if chip.zoom < 1 else cv2.INTER_LINEAR
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(part, size, interpolation=way), dtype=np.uint8)
 
 
 def place(found: Detections, chip: Chip, shape: tuple[int, ...]) -> list[Placed]:
-    """Bring detections in a region into the image; what lies outside of it entirely is left out."""
+    """Bring detections in a region into the image; leave out those that lie outside of it entirely."""
     out: list[Placed] = []
-    if not len(found):
+    boxes = found.boxes.tolist()
+    if not boxes:
         return out
-    probabilities = [None] * len(found) if found.probabilities is None else found.probabilities.tolist()
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.neighbors.tolist(), probabilities, strict=True)
+    across, down, _, _, zoom, _ = chip
+    height, width = shape[0], shape[1]
+    probabilities = [None] * len(boxes) if found.probabilities is None else found.probabilities.tolist()
+    rows = zip(boxes, found.scores.tolist(), found.neighbors.tolist(), probabilities, strict=True)
     for (x, y, w, h), score, neighbors, p in rows:
-        left, top = round(x / chip.zoom + chip.x), round(y / chip.zoom + chip.y)
-        right, bottom = round((x + w) / chip.zoom + chip.x), round((y + h) / chip.zoom + chip.y)
-        if right > max(left, 0) and bottom > max(top, 0) and left < shape[1] and top < shape[0]:
+        if zoom == 1:
+            left, top, right, bottom = x + across, y + down, x + w + across, y + h + down
+        else:
+            left, top = round(x / zoom + across), round(y / zoom + down)
+            right, bottom = round((x + w) / zoom + across), round((y + h) / zoom + down)
+        if right > left and right > 0 and left < width and bottom > top and bottom > 0 and top < height:
             out.append(Placed((left, top, right - left, bottom - top), score, neighbors, p))
     return out
 
 
 def overlap(a: Box, b: Box) -> float:
     """Return the intersection over union of two boxes with areas, as `vj.evaluation.matching.overlaps` does."""
-    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    if across <= 0:
+    x, y, width, height = a
+    left, top, across, down = b
+    # Comparisons rather than max and min: 0.3 us rather than 1.
+    inner = (x + width if x + width < left + across else left + across) - (x if x > left else left)
+    if inner <= 0:
         return 0.0
-    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if down <= 0:
-        return 0.0
-    both = across * down
-    return both / (a[2] * a[3] + b[2] * b[3] - both)
+    both = inner * ((y + height if y + height < top + down else top + down) - (y if y > top else top))
+    return both / (width * height + across * down - both) if both > 0 else 0.0
 
 
 def scores_of(boxes: Sequence[Box], found: Sequence[Placed]) -> list[float]:
@@ -162,9 +177,6 @@ def scores_of(boxes: Sequence[Box], found: Sequence[Placed]) -> list[float]:
     The pair with the largest overlap first, then the largest of the others, and so on.
     """
     out = [math.nan] * len(boxes)
-    if len(boxes) == len(found) == 1:
-        # The usual case: 3 us less for each region.
-        return [found[0].score] if overlap(boxes[0], found[0].box) >= SAME_OBJECT else out
     pairs = [(-overlap(box, one.box), i, j) for i, box in enumerate(boxes) for j, one in enumerate(found)]
     given: set[int] = set()
     for _, i, j in sorted(pair for pair in pairs if pair[0] <= -SAME_OBJECT):
@@ -178,22 +190,29 @@ def joined(proposals: Detections, standing: Sequence[bool], found: Sequence[Plac
     """Join what the heavy detector found with the proposals that stand, the best of those that overlap."""
     kept = [k for k, one in enumerate(standing) if one]
     if not found:
-        return proposals if all(standing) else proposals[np.array(kept, dtype=np.intp)]
-    rows = [*found, *_as_placed(proposals, kept)]
-    comparable = all(one.probability is not None for one in rows)
+        if len(kept) == len(proposals):
+            return proposals
+        # A slice takes half the time of an array of indices.
+        return proposals[np.array(kept, dtype=np.intp)] if kept else proposals[:0]
+    others = _as_placed(proposals, kept) if kept else []
+    comparable = None not in [one.probability for one in found] and None not in [one.probability for one in others]
     # The scores of two detectors have different units; probabilities do not.
-    scores = [one.probability if comparable and kept and one.probability is not None else one.score for one in rows]
-    # Confirmed ones first.
-    order = sorted(range(len(rows)), key=lambda k: (k >= len(found), -scores[k]))
-    best: list[int] = []
-    for k in order:
-        if all(overlap(rows[k].box, rows[j].box) < SAME_OBJECT for j in best):
-            best.append(k)
-    return Detections(
-        np.array([rows[k].box for k in best], dtype=np.int32),
-        np.array([scores[k] for k in best], dtype=np.float64),
-        np.array([rows[k].neighbors for k in best], dtype=np.int32),
-        np.array([rows[k].probability for k in best], dtype=np.float64) if comparable else None,
+    value = attrgetter("probability" if comparable and kept else "score")
+    # Confirmed ones first, each kind from the best to the worst.
+    best: list[Placed] = []
+    for one in [*sorted(found, key=value, reverse=True), *sorted(others, key=value, reverse=True)]:
+        box = one.box
+        for other in best:
+            if overlap(box, other.box) >= SAME_OBJECT:
+                break
+        else:
+            best.append(one)
+    boxes, scores, neighbors, probabilities = zip(*best, strict=True)
+    return unchecked(
+        np.array(boxes, dtype=np.int32),
+        np.array(probabilities if comparable and kept else scores, dtype=np.float64),
+        np.array(neighbors, dtype=np.int32),
+        np.array(probabilities, dtype=np.float64) if comparable else None,
     )
 
 

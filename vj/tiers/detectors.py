@@ -21,7 +21,7 @@ from vj.cascade.model import Cascade
 from vj.detector import Detections, Detector
 from vj.errors import InputError
 
-MAX_COORDINATE = float(1 << 30)
+MAX_COORDINATE = 1 << 30
 PADDED, SNAP = 32, 0.03
 """YuNet pads its input to multiples of the first; an image is shrunk by up to the second to need less of that."""
 
@@ -386,9 +386,11 @@ def asked(detector: ImageDetector, image: Image) -> tuple[Detections | None, str
     if not isinstance(found, Detections):
         return None, f"expected Detections, got {type(found).__name__}"
     # On plain numbers: numpy takes 6 us for a handful of detections.
-    if not all(map(math.isfinite, found.scores.tolist())):
-        return None, "expected finite scores, got others"
+    for score in found.scores.tolist():
+        if not math.isfinite(score):
+            return None, "expected finite scores, got others"
     for x, y, width, height in found.boxes.tolist():
-        if not (0 < width <= MAX_COORDINATE and 0 < height <= MAX_COORDINATE and max(abs(x), abs(y)) <= MAX_COORDINATE):
+        fits = -MAX_COORDINATE <= x <= MAX_COORDINATE and -MAX_COORDINATE <= y <= MAX_COORDINATE
+        if not (fits and 0 < width <= MAX_COORDINATE and 0 < height <= MAX_COORDINATE):
             return None, "expected boxes with a size, got others"
     return found, ""

@@ -19,7 +19,7 @@ from vj._types import Floats, Image
 from vj.detector import Detections
 from vj.errors import InputError
 from vj.evaluation.matching import TRUE, Found, Truth, fit_alignment, match
-from vj.tiers.chips import Placed, chips, cut_out, joined, place, scores_of
+from vj.tiers.chips import SAME_OBJECT, Placed, chips, cut_out, joined, overlap, place, scores_of
 from vj.tiers.detectors import FallbackWarning, Framing, ImageDetector, as_detector, asked, own_probabilities
 
 
@@ -165,15 +165,19 @@ class Regions:
     def examine(self, image: Image) -> Examined:
         """Find objects and report what was asked; see `Examined`."""
         proposals = self.propose.detect(image)
-        n = len(proposals)
         # Lists and plain numbers: for the few regions of an image, arrays took five times as long.
-        sure, wanted = [False] * n, [True] * n
+        boxes = proposals.boxes.tolist()
+        n = len(boxes)
+        wanted: Sequence[int] = range(n)
+        # Without an answer for their region they stand.
+        standing = [True] * n
         if self.band is not None:
             low, high = self.band
             p = own_probabilities(proposals).tolist()
-            sure, wanted = [one > high for one in p], [low <= one <= high for one in p]
-        boxes = proposals.boxes.tolist()
-        cut = chips(boxes, [k for k in range(n) if wanted[k]], image.shape, self.framing)
+            wanted = [k for k in wanted if low <= p[k] <= high]
+            standing = [one >= low for one in p]
+        shape = image.shape
+        cut = chips(boxes, wanted, shape, self.framing)
         answers, reached = [math.nan] * n, [False] * n
         found: list[Placed] = []
         failures = []
@@ -182,21 +186,27 @@ class Regions:
             if answer is None:
                 failures.append(failure)
                 continue
-            placed = place(answer, chip, image.shape)
-            for k, score in zip(chip.proposals, scores_of([boxes[k] for k in chip.proposals], placed), strict=True):
-                reached[k], answers[k] = True, score
+            placed, members = place(answer, chip, shape), chip.proposals
+            for k in members:
+                reached[k], standing[k] = True, False
             found += placed
+            if len(placed) == len(members) == 1:
+                # The usual case: 3 us less for each region.
+                if overlap(boxes[members[0]], placed[0].box) >= SAME_OBJECT:
+                    answers[members[0]] = placed[0].score
+            elif placed:
+                for k, score in zip(members, scores_of([boxes[k] for k in members], placed), strict=True):
+                    answers[k] = score
         if failures:
             warnings.warn(
                 f"{len(failures)} of {len(cut)} regions got no answer: {failures[0]}", FallbackWarning, stacklevel=2
             )
-        standing = [s or (w and not r) for s, w, r in zip(sure, wanted, reached, strict=True)]
         given, there = np.array(answers, dtype=np.float64), np.array(reached, dtype=np.bool_)
         if self.fusion is not None:
             fused = self._fused(proposals, given, np.array(standing, dtype=np.bool_), there)
         else:
             fused = joined(proposals, standing, found)
-        pixels = round(sum(chip.pixels for chip in cut))
+        pixels = round(sum([chip.pixels for chip in cut]))
         return Examined(fused, proposals, given, there, len(cut), pixels, tuple(failures))
 
     def _fused(
