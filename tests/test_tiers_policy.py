@@ -89,6 +89,10 @@ def test_live_tiers_are_asked_as_the_replay_asks_them(goal):
         asked = {other.tiers[k] for k in np.flatnonzero(played.asked[i])}
         assert set(outcome.asked) == asked
         assert outcome.answer.label == other.labels[i, played.pick[i]]
+        assert outcome.probability == pytest.approx(played.probability[i], rel=1e-9)
+        order = [other.tiers.index(name) for name in outcome.asked]
+        answers = {k: Answer(str(other.labels[i, k]), float(other.confidences[i, k])) for k in order}
+        assert policy.stand(answers) == (policy.index[outcome.tier], outcome.probability)
         assert outcome.spent == pytest.approx(sum(COSTS[name] for name in asked))
 
 

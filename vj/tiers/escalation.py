@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vj.errors import InputError
+from vj.tiers.beliefs import State
 from vj.tiers.model import Answer, Reply, Tier, TierError
 from vj.tiers.policy import Policy
 
@@ -173,15 +174,17 @@ class Escalation:
 class _Run:
     """One query as it moves through the tiers."""
 
-    __slots__ = ("answers", "asked", "escalation", "failures", "p", "pick", "query", "spent", "tried")
+    __slots__ = ("answers", "asked", "escalation", "failed", "p", "pick", "query", "spent", "state", "stated", "tried")
 
     def __init__(self, escalation: Escalation, query: Any) -> None:
         self.escalation = escalation
         self.query = query
         self.answers: dict[int, Answer] = {}
+        self.stated: dict[int, float] = {}
+        self.state: State = ()
         self.tried: set[int] = set()
         self.asked: list[str] = []
-        self.failures: list[str] = []
+        self.failed: list[str] = []
         self.spent = 0.0
         self.pick, self.p = -1, 0.0
 
@@ -203,27 +206,28 @@ class _Run:
         if isinstance(reply, TierError):
             # What a failed call cost is not known; a price by the call is counted, as most services charge it.
             self.spent += seconds if tier.cost is None else tier.cost
-            self.failures.append(str(reply))
+            self.failed.append(str(reply))
             return
-        self.spent += reply.cost
-        self.answers[k] = reply.answer
-        self.pick, self.p = self.escalation.policy.stand(self.answers)
+        answer, cost, _ = reply
+        policy = self.escalation.policy
+        self.spent += cost
+        self.answers[k] = answer
+        self.stated[k] = policy.probability(k, answer)
+        self.state = (k,) if len(self.answers) == 1 else tuple(sorted(self.answers))
+        self.pick, self.p = policy.standing(self.state, self.answers, self.stated)
 
     def next(self) -> int | None:
         """Tier to ask next, None to stop."""
         if not self.answers:
             return None
-        policy = self.escalation.policy
-        state = tuple(sorted(self.answers))
-        return policy.next(state, self.answers[self.pick].label, self.p, self.tried)
+        return self.escalation.policy.next(self.state, self.answers[self.pick].label, self.p, self.tried)
 
     def offer(self, heap: list[tuple[float, int, int, int]], i: int) -> None:
         """Push the tiers that may be asked now, by what each is expected to add for its cost."""
         if not self.answers:
             return
         policy = self.escalation.policy
-        state = tuple(sorted(self.answers))
-        for k, gain in policy.gains(state, self.answers[self.pick].label, self.p, self.tried):
+        for k, gain in policy.gains(self.state, self.answers[self.pick].label, self.p, self.tried):
             if gain > 0:
                 heapq.heappush(heap, (-gain / max(policy.costs[k], 1e-300), i, k, len(self.asked)))
 
@@ -231,11 +235,11 @@ class _Run:
         return (
             self.outcome()
             if self.answers
-            else TierError("; ".join(self.failures) or "nothing was asked: the budget is spent")
+            else TierError("; ".join(self.failed) or "nothing was asked: the budget is spent")
         )
 
     def outcome(self) -> Outcome:
         if not self.answers:
-            raise TierError("; ".join(self.failures))
+            raise TierError("; ".join(self.failed))
         name = self.escalation.policy.tiers[self.pick]
-        return Outcome(self.answers[self.pick], self.p, name, self.spent, tuple(self.asked), tuple(self.failures))
+        return Outcome(self.answers[self.pick], self.p, name, self.spent, tuple(self.asked), tuple(self.failed))

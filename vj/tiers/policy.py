@@ -194,24 +194,25 @@ class Policy:
         Parameters
         ----------
         answers : mapping of int to Answer
-            By the tiers' numbers, in the order in which they came.
+            By the tiers' numbers, in the order in which they came; at least one.
         """
-        if len(answers) == 1:
-            ((only, answer),) = answers.items()
-            return only, self.probability(only, answer)
-        state = tuple(sorted(answers))
-        if self.plan.pooled and state in self.learned.weights:
-            members = [answers[k] for k in state]
-            stated = [self.probability(k, answer) for k, answer in zip(state, members, strict=True)]
-            pick, found = self._pool(state)([answer.label for answer in members], stated)
-            return state[pick], found
-        if self.plan.pooled:
+        stated = {k: self.probability(k, answer) for k, answer in answers.items()}
+        return self.standing(tuple(sorted(answers)), answers, stated)
+
+    def standing(self, state: State, answers: Mapping[int, Answer], stated: Mapping[int, float]) -> tuple[int, float]:
+        """Return what `stand` does, given the tiers in rising order and the `probability` of each."""
+        if len(state) == 1:
+            return state[0], stated[state[0]]
+        if not self.plan.pooled:
+            last = list(answers)[-1]
+            return last, stated[last]
+        pool = self._pool(state)
+        if pool is None:
             # A state that the plan does not know, after a failure: the most confident answer stands.
-            each = {k: self.probability(k, answer) for k, answer in answers.items()}
-            surest = max(each, key=lambda k: each[k])
-            return surest, each[surest]
-        last = list(answers)[-1]
-        return last, self.probability(last, answers[last])
+            surest = max(stated, key=stated.__getitem__)
+            return surest, stated[surest]
+        pick, p = pool([answers[k].label for k in state], [stated[k] for k in state])
+        return state[pick], p
 
     def next(self, state: State, label: str | None, p: float, without: Collection[int] = ()) -> int | None:
         """Return the tier to ask next, or None.
@@ -233,8 +234,8 @@ class Policy:
         if rule == "chow":
             return order[1] if p < self.threshold and order[1] not in without else None
         best, chosen = 0.0, None
-        for j, curve in self._from.get(state, ()):
-            worth = curve.at(p, label) - p - self.threshold * (self.costs[j] if rule == "price" else 1.0)
+        for j, curve, least in self._from.get(state, ()):
+            worth = curve.at(p, label) - p - least
             if worth > best and j not in without:
                 best, chosen = worth, j
         return chosen
@@ -246,13 +247,12 @@ class Policy:
 
         Arguments as for `next`; the threshold plays no part.
         """
-        return [(j, curve.at(p, label) - p) for j, curve in self._from.get(state, ()) if j not in without]
+        return [(j, curve.at(p, label) - p) for j, curve, _ in self._from.get(state, ()) if j not in without]
 
-    def _pool(self, state: State) -> pooling.OnePool:
+    def _pool(self, state: State) -> pooling.OnePool | None:
         found = self._pools.get(state)
-        if found is None:
-            found = pooling.OnePool(self.learned.tables, state, self.learned.weights[state])
-            self._pools[state] = found
+        if found is None and state in self.learned.weights:
+            found = self._pools[state] = pooling.OnePool(self.learned.tables, state, self.learned.weights[state])
         return found
 
     @cached_property
@@ -260,12 +260,14 @@ class Policy:
         return {}
 
     @cached_property
-    def _from(self) -> dict[State, list[tuple[int, Calibration]]]:
-        """Steps that may be taken from each state."""
-        out: dict[State, list[tuple[int, Calibration]]] = {}
+    def _from(self) -> dict[State, list[tuple[int, Calibration, float]]]:
+        """Steps that may be taken from each state: the tier, the curve, and what its gain has to exceed."""
+        out: dict[State, list[tuple[int, Calibration, float]]] = {}
         for step in self.plan.steps:
+            state, j, _ = step
             if step in self.learned.after:
-                out.setdefault(step[0], []).append((step[1], self.learned.after[step]))
+                least = self.threshold * (self.costs[j] if self.plan.rule == "price" else 1.0)
+                out.setdefault(state, []).append((j, self.learned.after[step], least))
         return out
 
     # Recorded outcomes.

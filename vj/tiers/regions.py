@@ -85,7 +85,9 @@ class Fusion:
 
 def _design(scores: Floats, answers: Floats) -> Floats:
     found = ~np.isnan(answers)
-    return np.column_stack([np.ones(len(scores)), scores, found, np.where(found, answers, 0.0)])
+    table = np.ones((len(scores), 4))
+    table[:, 1], table[:, 2], table[:, 3] = scores, found, np.where(found, answers, 0.0)
+    return table
 
 
 class Examined(NamedTuple):
