@@ -49,13 +49,16 @@ _UserProvided, _InTree = _locator("UserProvidedCacheLocator"), _locator("InTreeC
 _UserWide = _locator("UserWideCacheLocator")
 
 
-def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def njit(*, cache: bool = False, inner: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function as ``numba.njit`` does.
 
     Parameters
     ----------
     cache : bool
         Keep the compiled code for later processes, where that is possible.
+    inner : bool
+        Only compiled functions call it: nothing that turns Python's objects into its arguments is compiled, which takes
+        longer than the function itself where these are tuples of arrays. A call from Python crashes the process.
     **options
         Those of ``numba.njit``.
 
@@ -64,6 +67,9 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     CacheWarning
         Once in a process, if compiled code cannot be kept, or if a temporary folder was made for it.
     """
+
+    # Nothing calls kernels from C.
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(**options)(function)

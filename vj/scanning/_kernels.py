@@ -88,7 +88,7 @@ def scan_plain(planes, grid, tables, offsets, rule, results, counts):
     return hits, hit_sums, found, visited
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _in_row_order(hits, hit_sums, before, found):
     """Sort the hits from the one numbered `before` on by row and column, in place."""
     order = np.argsort(hits[before:found, 0].astype(np.int64) << 32 | hits[before:found, 1].astype(np.int64))
@@ -99,15 +99,18 @@ def _in_row_order(hits, hit_sums, before, found):
         hit_sums[before + k] = sorted_sums[order[k]]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _room_for(hits, sums, found, more):
     """Return arrays with room for more hits: the same, or larger ones that begin with the hits found."""
     if found + more <= len(sums):
         return hits, sums
     size = max(2 * len(sums), found + more)
     new_hits, new_sums = np.empty((size, 2), np.int32), np.empty(size, np.float64)
-    new_hits[:found] = hits[:found]
-    new_sums[:found] = sums[:found]
+    # In a loop: an assignment of slices compiles all that it takes to say that their shapes differ.
+    for k in range(found):
+        new_hits[k, 0] = hits[k, 0]
+        new_hits[k, 1] = hits[k, 1]
+        new_sums[k] = sums[k]
     return new_hits, new_sums
 
 
@@ -150,7 +153,7 @@ def part_sums_plain(sums, squares, grid, tables, offsets, out):
                 break
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _run_window(sums, squares, base, grid, tables, offsets, features):
     """Return the depth of a window (-1 if it is flat), its last sum and the limit of that; count the features."""
     norm = np.float32(1) if tables.lbp else _norm(sums, squares, base, grid.corners, tables.area)
@@ -170,7 +173,7 @@ def _run_window(sums, squares, base, grid, tables, offsets, features):
     return stage + 1, total, tables.part_limits[-1]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _norm(sums, squares, base, corners, area):
     """1 / (area * standard deviation) of the inner rectangle as float32; 0 where the window is too flat to be scanned.
 
@@ -184,12 +187,13 @@ def _norm(sums, squares, base, corners, area):
     return norm if variance > 0 and area * np.float64(norm) < 1.0 / MIN_DEVIATION else np.float32(0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _add_trees(sums, base, norm, first, last, total, tables, offsets):
     """Add the leaves of some trees for one window: float64, in file order, as OpenCV adds them; and count features."""
     evaluated = 0
     for tree in range(first, last):
-        root = tables.tree_starts[tree]
+        # One type throughout, or `_goes_left` is compiled for two.
+        root = np.int64(tables.tree_starts[tree])
         node = root
         while True:
             evaluated += 1
@@ -202,7 +206,7 @@ def _add_trees(sums, base, norm, first, last, total, tables, offsets):
     return total, evaluated
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _goes_left(sums, base, norm, node, tables, offsets):
     """Whether the window at `base` goes left at a node."""
     feature = tables.node_features[node]
@@ -220,7 +224,7 @@ def _goes_left(sums, base, norm, node, tables, offsets):
     return np.float32(value * norm) < tables.node_thresholds[node]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _cell(sums, base, o, k):
     """Sum of one cell of an LBP feature, from the 4x4 grid of cell corners."""
     return np.int32(sums[base + o[k]] - sums[base + o[k + 1]] - sums[base + o[k + 4]] + sums[base + o[k + 5]])
@@ -367,7 +371,7 @@ def _corner(sums, base, walk, first, k):
     return _int_at(sums, base + np.uintp(_int_at(walk, first + np.uintp(k))))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _walk_sum(sums, walk, links, leaves, base, norm, roots):
     """Do what `_add_trees` does from zero for Haar-like features, from addresses; see `LaneTables.walk`.
 
@@ -902,7 +906,7 @@ def _vote(at, total, left, first, bases):
     return _add(total, _and(left, _fill(_int_at(at.records, first + DELTA), bases)))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _stump_sums(at, bases, norms, ends, total):
     """Add a segment of stumps on Haar-like features, sorted by kind, for a batch of vectors.
 
@@ -927,7 +931,7 @@ def _stump_sums(at, bases, norms, ends, total):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _lbp_sums(at, bases, ends, total):
     """Add a segment of stumps on LBP features; see `_stump_sums`."""
     for node in range(ends[0], ends[KINDS]):
@@ -957,7 +961,7 @@ def _branch(at, total, left, k, place, delta, top, last, bases):
     return _add(total, vote)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _tree_sums(at, bases, norms, segments, total, lbp):
     """Add segments of trees for a batch of vectors; see `_stump_sums`.
 
@@ -1020,7 +1024,7 @@ def _run_part(at, bases, norms, part, total, lbp):
     return _at_least(total, _int_at(at.high_bounds, part)), _at_least(total, _int_at(at.low_bounds, part)), total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _exact_sum(sums, base, norm, first, last, tables, plain, offsets):
     """Sum of the leaves of some trees for one window, as `_add_trees` gives it."""
     if tables.lbp:
@@ -1029,7 +1033,7 @@ def _exact_sum(sums, base, norm, first, last, tables, plain, offsets):
     return _walk_sum(*addresses, np.uintp(base), norm, plain.tree_starts[first:last])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _exact_bits(sums, base, norms, place, unsure, part, tables, plain, offsets):
     """Decide the lanes in `unsure` of one vector exactly; return those that pass."""
     bits = np.uint32(0)
@@ -1064,8 +1068,8 @@ def _skipped(rejected, pending):
     return left_out, np.uint32(((code & rejected) >> np.uint64(31)) & np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
-def _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scratch):
+@njit(cache=True, inner=True)
+def _first_stage(planes, grid, tables, plain, offsets, skip, tile, entries, scratch):
     """Run the first stage over the rows of a tile; return windows visited, vectors listed, and their windows alive.
 
     Fills the norms, the windows that entered the first stage and those that passed it, of the windows that OpenCV
@@ -1133,7 +1137,7 @@ def _first_stage(planes, grid, tables, plain, offsets, skip, tile, counts, scrat
                 places[n] = start + WIDTH * np.uintp(k)
                 n += mine != 0
                 vector += 1
-    counts[0][0] += entered
+    entries[0] += entered
     return visited, n, lanes
 
 
@@ -1154,7 +1158,7 @@ def _batch(vectors, places, b, n):
     return bases, starts
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
     """Run one part over the listed vectors; return how many still have a lane alive, and how many lanes are.
 
@@ -1194,7 +1198,7 @@ def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
     return kept, lanes
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _count_features(planes, tile, n, entering, part, tables, plain, scratch):
     """Return how many features a part evaluates for the windows set in `entering` (bits for each vector).
 
@@ -1224,7 +1228,7 @@ def _count_features(planes, tile, n, entering, part, tables, plain, scratch):
     return features
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch):
     """Return how many features the first stage evaluates for the windows that entered it: it runs again for those."""
     kept = tile.alive.copy()
@@ -1239,7 +1243,7 @@ def _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch):
     return features
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _list_vectors(grid, tile, alive):
     """List the vectors of a tile that have a window in `alive`, and where their first windows are; return how many."""
     n = 0
@@ -1251,7 +1255,7 @@ def _list_vectors(grid, tile, alive):
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums, found):
     """Append the hits of a tile, with their exact sums of the last stage, which decide; return the new count."""
     first, last = plain.stage_starts[-2], plain.stage_starts[-1]
@@ -1292,14 +1296,13 @@ class _Rows(NamedTuple):
     corners: Any
 
 
-@njit(cache=True, nogil=True)
-def _run_parts(planes, tile, alive, start, tables, plain, offsets, counts, coarse, marks, scratch):
+@njit(cache=True, inner=True)
+def _run_parts(planes, tile, alive, start, tables, plain, offsets, entered, features, coarse, marks, scratch):
     """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
 
     `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass
     `coarse` stages go to `marks`.
     """
-    entered, features = counts
     n, lanes = alive
     first, stage = start
     for part in range(first, len(plain.part_limits)):
@@ -1308,29 +1311,29 @@ def _run_parts(planes, tile, alive, start, tables, plain, offsets, counts, coars
         if plain.first_parts[part]:
             stage += 1
             entered[stage] += lanes
-            if stage == coarse:
+            if coarse is not None and stage == coarse:
                 _mark(tile, n, marks)
-        if len(features):
+        if features is not None:
             features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
         whole_stage = plain.first_parts[part] and part + 1 == len(plain.part_limits)
-        if whole_stage and lanes <= 2 * n and not tables.lbp and coarse != len(plain.limits):
+        if whole_stage and lanes <= 2 * n and not tables.lbp and (coarse is None or coarse != len(plain.limits)):
             # Left to `_collect_hits`: hits need the exact sum of the last stage anyway, and windows mostly alone in
             # their vectors take no longer one by one. A tenth of the time where faces are near.
             return n, lanes
         n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
-    if coarse == len(plain.limits):
+    if coarse is not None and coarse == len(plain.limits):
         _mark(tile, n, marks)
     return n, lanes
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _mark(tile, n, marks):
     """Keep which windows of the listed vectors are alive."""
     for g in tile.vectors[:n]:
         marks[tile.top + g // tile.width, g % tile.width] = tile.alive[g]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _between(planes, grid, plain, marks, tile):
     """List the vectors of a tile that have a neighbour of a marked window; return windows visited, vectors and lanes.
 
@@ -1383,15 +1386,16 @@ def _between(planes, grid, plain, marks, tile):
 
 
 @njit(cache=True, nogil=True)
-def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
-    """Like `scan_plain`, in vectors of neighbouring windows."""
-    skip, coarse = rule
+def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, entered, features):
+    """Like `scan_plain`, in vectors of neighbouring windows.
+
+    `coarse` is None where all rows are visited, `features` is None where features are not counted: what is not used is
+    not compiled.
+    """
     hits, hit_sums, found = results
     before = found
-    features = counts[1]
     batch = BATCH * LANES
-    step = 2 if coarse else 1
-    coarse = min(coarse, len(plain.limits))
+    step = 1 if coarse is None else 2
     width = max(1, (grid.columns + batch - 1) // batch) * BATCH
     lines = (grid.rows + step - 1) // step
     rows = min(max(1, TILE // width), max(1, lines))
@@ -1404,21 +1408,28 @@ def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
     vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
     scratch[0] = 0  # The lanes that reach a node to which no branch leads.
-    marks = np.zeros((lines + 1 if coarse else 0, width), np.uint32)
+    if coarse is not None:
+        marks = np.zeros((lines + 1, width), np.uint32)
+        stages = min(coarse, len(plain.limits))
+    else:
+        marks, stages = None, None
     visited = 0
     # Not literals, for which `_run_parts` would be compiled again.
-    begin, after = (np.int64(0), np.int64(-1)), (np.int64(tables.first_stage), np.int64(0))
+    after = (np.int64(tables.first_stage), np.int64(0))
     here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
     for top in range(0, lines, rows):
         tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
-        seen, n, lanes = _first_stage(planes, here, tables, plain, offsets, skip, tile, counts, scratch)
+        seen, n, lanes = _first_stage(planes, here, tables, plain, offsets, skip, tile, entered, scratch)
         visited += seen
-        if len(features):
+        if features is not None:
             features[0] += _count_first_stage(planes, here, tile, tables, plain, offsets, scratch)
-        n, lanes = _run_parts(planes, tile, (n, lanes), after, tables, plain, offsets, counts, coarse, marks, scratch)
+        n, lanes = _run_parts(
+            planes, tile, (n, lanes), after, tables, plain, offsets, entered, features, stages, marks, scratch
+        )
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
         found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
-    if coarse:
+    if coarse is not None:
+        begin = (np.int64(0), np.int64(-1))
         hits[before:found, 0] *= 2
         middle, lines = found, grid.rows // 2
         here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
@@ -1429,7 +1440,7 @@ def scan_lanes(planes, grid, tables, plain, offsets, rule, results, counts):
             seen, n, lanes = _between(planes, here, plain, marks, tile)
             visited += seen
             n, lanes = _run_parts(
-                planes, tile, (n, lanes), begin, tables, plain, offsets, counts, np.int64(-1), marks, scratch
+                planes, tile, (n, lanes), begin, tables, plain, offsets, entered, features, np.int64(-1), marks, scratch
             )
             hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
             found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)

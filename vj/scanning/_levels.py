@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from vj._compile import njit
 from vj.scanning._kernels import scan_lanes, scan_plain
@@ -47,8 +47,7 @@ class Tables(NamedTuple):
     ----------
     plain : PlainTables
     corners : pair of tuple of int
-    lanes : pair of LaneTables, or of None
-        None: scan window by window.
+    lanes : pair of LaneTables
     offsets : pair of ndarray of int64
     """
 
@@ -95,24 +94,8 @@ def _take(typing, counter):
     return types.int64(counter), generate
 
 
-def _scan_band(lanes, planes, grid, plain, offsets, rule, results, counts):
-    """Scan in vectors, or window by window if there are no tables for that; only the one called is compiled."""
-    raise NotImplementedError("for compiled code")
-
-
-@overload(_scan_band, inline="always")
-def _scan_band_of(lanes, planes, grid, plain, offsets, rule, results, counts):
-    if isinstance(lanes, types.NoneType):
-        return lambda lanes, planes, grid, plain, offsets, rule, results, counts: scan_plain(
-            planes, grid, plain, offsets, rule, results, counts
-        )
-    return lambda lanes, planes, grid, plain, offsets, rule, results, counts: scan_lanes(
-        planes, grid, lanes, plain, offsets, rule, results, counts
-    )
-
-
 @njit(cache=True, nogil=True)
-def scan_bands(gray, todo, counter, space, shapes, cascades, options):
+def scan_bands(gray, todo, counter, space, shapes, cascades, options, coarse, count, plainly):
     """Scan bands until all are taken or the pixels of those done reach a budget.
 
     Parameters
@@ -127,14 +110,20 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
         For strides of 1 and 2.
     cascades : tuple of Tables
         They share what is made of a band.
-    options : ((bool, int), bool, int)
-        Which windows to visit, see `scan_plain`; whether to count features; pixels to do.
+    options : (bool, int)
+        Whether windows are left out, see `scan_plain`; pixels to do.
+    coarse : int or None
+        Stages to pass for the rows between to be visited, see `scan_plain`; None: visit all rows.
+    count : True or None
+        Whether to count features.
+    plainly : True or None
+        Whether to scan window by window. Options are None, not False or 0, if what they need is not to be compiled.
 
     Returns
     -------
     Found
     """
-    rule, count, budget = options
+    skip, budget = options
     n_levels, n_cascades, n_stages = len(todo.levels), len(cascades), 0
     for c in range(n_cascades):
         n_stages = max(n_stages, len(cascades[c].plain.limits))
@@ -142,7 +131,7 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
     taken = np.empty((len(todo.bands) * n_cascades, 3), np.int64)
     windows = np.zeros((n_cascades, n_levels), np.int64)
     entered = np.zeros((n_cascades, n_levels, n_stages), np.int64)
-    features = np.zeros((n_cascades, n_levels, n_stages if count else 0), np.int64)
+    features = np.zeros((n_cascades, n_levels, n_stages if count is not None else 0), np.int64)
     # Not a literal 0, for which all that it is passed to would be compiled as well: half of the compiling.
     found = np.int64(0)
     n, done = 0, 0
@@ -172,11 +161,25 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options):
             plain, offsets = cascade.plain, cascade.offsets[stride - 1]
             grid = Grid(here, todo.grids[level, c, 1], shape.row_stride * stride, cascade.corners[stride - 1])
             results = hits, sums, found
-            counts = entered[c, level], features[c, level]
-            lanes = cascade.lanes[stride - 1]
-            hits, sums, found, seen = _scan_band(lanes, planes, grid, plain, offsets, rule, results, counts)
+            if plainly is not None:
+                rule = skip, 0 if coarse is None else coarse
+                counts = entered[c, level], features[c, level]
+                hits, sums, found, seen = scan_plain(planes, grid, plain, offsets, rule, results, counts)
+            else:
+                lanes, entries = cascade.lanes[stride - 1], entered[c, level]
+                if count is None:
+                    hits, sums, found, seen = scan_lanes(
+                        planes, grid, lanes, plain, offsets, skip, coarse, results, entries, None
+                    )
+                else:
+                    hits, sums, found, seen = scan_lanes(
+                        planes, grid, lanes, plain, offsets, skip, coarse, results, entries, features[c, level]
+                    )
             windows[c, level] += seen
-            taken[n] = k, c, found
+            # One by one: an assignment of a tuple compiles all that it takes to say that shapes differ.
+            taken[n, 0] = k
+            taken[n, 1] = c
+            taken[n, 2] = found
             n += 1
         done += tall * width
     return Found(hits[:found], sums[:found], taken[:n], windows, entered, features)

@@ -214,7 +214,7 @@ _integrate_sixteen = _make_integrate(split=False)
 _integrate_sixteen_split = _make_integrate(split=True)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _blend_rows(gray, y, w1, out):
     """Blend source rows y and y + 1 into `out` (8.8 fixed point); exact, so that it may precede the horizontal pass."""
     width = gray.shape[1]
@@ -227,7 +227,7 @@ def _blend_rows(gray, y, w1, out):
             out[x] = np.uint16(np.uint16(gray[y, x]) * a + np.uint16(gray[y + 1, x]) * b)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _resample_row(blended, first, w1, out):
     """Resample one blended row to eight bits."""
     width = len(first)
@@ -242,7 +242,7 @@ def _resample_row(blended, first, w1, out):
         out[x] = np.uint8(((a << 8) + w1[x] * (b - a) + 32768) >> 16)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _integrate_row(row, sums, squares, low, here, above, odd):
     """Fill the row of planes that starts at `here`, from a row of pixels and the row of planes `above` entries before.
 
@@ -326,7 +326,7 @@ def _integrate_tilted(image, out):
             out[y, x] = last[margin + x]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _split_columns(table, row_stride, odd, out, low):
     """Copy an (h + 1, w + 1) integral image into the layout of Planes."""
     height, width = table.shape

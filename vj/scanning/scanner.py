@@ -196,7 +196,16 @@ class Scanner:
             )
         else:
             hits, sums, found, windows = kernels.scan_lanes(
-                planes, grid, lanes, self._plain, plain_offsets, (skip, coarse), results, counts
+                planes,
+                grid,
+                lanes,
+                self._plain,
+                plain_offsets,
+                skip,
+                coarse or None,
+                results,
+                counts[0],
+                counts[1] if count else None,
             )
         return _Result(hits[:found], sums[:found], windows, *counts)
 
@@ -212,7 +221,7 @@ class Scanner:
         shapes: tuple[Layout, Layout],
         counter: npt.NDArray[np.int64],
         space: Any,
-        options: tuple[tuple[bool, int], bool, int],
+        options: tuple[tuple[bool, int], int | None, bool | None],
         others: Sequence[Scanner] = (),
     ) -> Found:
         """Scan bands of an image until none is left or enough is done; see `_levels.scan_bands`.
@@ -227,16 +236,15 @@ class Scanner:
             Number of bands taken, by all threads.
         space : tuple of arrays
             From `Workspace.take`.
-        options : ((bool, int), bool, int)
-            Whether to leave out windows as OpenCV does, and the stages to pass for the rows between to be visited, 0 to
-            visit all; whether to count features; pixels to do before returning.
+        options : ((bool, int), int or None, True or None)
+            Whether to leave out windows as OpenCV does, and pixels to do before returning; stages to pass for the rows
+            between to be visited, None to visit all; whether to count features.
         others : sequence of Scanner
             That scan the same bands.
         """
         cascades = tuple(one.tables(shapes) for one in (self, *others))
-        if any(one._one_by_one for one in (self, *others)):
-            cascades = tuple(one._replace(lanes=(None, None)) for one in cascades)
-        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, options)
+        plainly = True if any(one._one_by_one for one in (self, *others)) else None
+        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, *options, plainly)
         return found
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, Any, LaneTables]:

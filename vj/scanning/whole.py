@@ -168,7 +168,7 @@ def scan_image(
         # To numba a read-only array is another type, for which all would be compiled again.
         gray = gray.copy()
     counter, n = np.zeros(1, dtype=np.int64), len(todo.bands.bands)
-    options = (skip, coarse), count, CALL_PIXELS
+    options = (skip, CALL_PIXELS), coarse or None, count or None
     first, *others = scanners
 
     def work() -> list[Found]:
