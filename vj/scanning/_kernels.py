@@ -1024,7 +1024,7 @@ def _run_part(at, bases, norms, part, total, lbp):
     return _at_least(total, _int_at(at.high_bounds, part)), _at_least(total, _int_at(at.low_bounds, part)), total
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _exact_sum(sums, base, norm, first, last, tables, plain, offsets):
     """Sum of the leaves of some trees for one window, as `_add_trees` gives it."""
     if tables.lbp:
@@ -1068,7 +1068,7 @@ def _skipped(rejected, pending):
     return left_out, np.uint32(((code & rejected) >> np.uint64(31)) & np.uint64(1))
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _first_stage(planes, grid, tables, plain, offsets, skip, tile, entries, scratch):
     """Run the first stage over the rows of a tile; return windows visited, vectors listed, and their windows alive.
 
@@ -1158,7 +1158,7 @@ def _batch(vectors, places, b, n):
     return bases, starts
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
     """Run one part over the listed vectors; return how many still have a lane alive, and how many lanes are.
 
@@ -1228,7 +1228,7 @@ def _count_features(planes, tile, n, entering, part, tables, plain, scratch):
     return features
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch):
     """Return how many features the first stage evaluates for the windows that entered it: it runs again for those."""
     kept = tile.alive.copy()
@@ -1243,7 +1243,7 @@ def _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch):
     return features
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _list_vectors(grid, tile, alive):
     """List the vectors of a tile that have a window in `alive`, and where their first windows are; return how many."""
     n = 0
@@ -1255,7 +1255,7 @@ def _list_vectors(grid, tile, alive):
     return n
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums, found):
     """Append the hits of a tile, with their exact sums of the last stage, which decide; return the new count."""
     first, last = plain.stage_starts[-2], plain.stage_starts[-1]
@@ -1296,7 +1296,7 @@ class _Rows(NamedTuple):
     corners: Any
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _run_parts(planes, tile, alive, start, tables, plain, offsets, entered, features, coarse, marks, scratch):
     """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
 
@@ -1316,24 +1316,24 @@ def _run_parts(planes, tile, alive, start, tables, plain, offsets, entered, feat
         if features is not None:
             features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
         whole_stage = plain.first_parts[part] and part + 1 == len(plain.part_limits)
-        if whole_stage and lanes <= 2 * n and not tables.lbp and (coarse is None or coarse != len(plain.limits)):
+        if whole_stage and lanes <= 2 * n and not tables.lbp and (coarse is None or coarse < len(plain.limits)):
             # Left to `_collect_hits`: hits need the exact sum of the last stage anyway, and windows mostly alone in
             # their vectors take no longer one by one. A tenth of the time where faces are near.
             return n, lanes
         n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
-    if coarse is not None and coarse == len(plain.limits):
+    if coarse is not None and coarse >= len(plain.limits):
         _mark(tile, n, marks)
     return n, lanes
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _mark(tile, n, marks):
     """Keep which windows of the listed vectors are alive."""
     for g in tile.vectors[:n]:
         marks[tile.top + g // tile.width, g % tile.width] = tile.alive[g]
 
 
-@njit(cache=True, inner=True)
+@njit(inline="always")
 def _between(planes, grid, plain, marks, tile):
     """List the vectors of a tile that have a neighbour of a marked window; return windows visited, vectors and lanes.
 
@@ -1408,11 +1408,7 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, ente
     vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
     scratch[0] = 0  # The lanes that reach a node to which no branch leads.
-    if coarse is not None:
-        marks = np.zeros((lines + 1, width), np.uint32)
-        stages = min(coarse, len(plain.limits))
-    else:
-        marks, stages = None, None
+    marks = None if coarse is None else np.zeros((lines + 1, width), np.uint32)
     visited = 0
     # Not literals, for which `_run_parts` would be compiled again.
     after = (np.int64(tables.first_stage), np.int64(0))
@@ -1424,7 +1420,7 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, ente
         if features is not None:
             features[0] += _count_first_stage(planes, here, tile, tables, plain, offsets, scratch)
         n, lanes = _run_parts(
-            planes, tile, (n, lanes), after, tables, plain, offsets, entered, features, stages, marks, scratch
+            planes, tile, (n, lanes), after, tables, plain, offsets, entered, features, coarse, marks, scratch
         )
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
         found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
