@@ -266,8 +266,53 @@ stages (4 rows instead of 16 cost 7 % on a VGA image), few enough for the planes
 rows instead of 16 cost 35 % on a 1080p image)."""
 
 I16, I32 = ir.IntType(16), ir.IntType(32)
-F32 = ir.FloatType()
-_ELEMENTS = {"i16": I16, "i32": I32, "f32": F32}
+F32, F64 = ir.FloatType(), ir.DoubleType()
+_ELEMENTS = {"i16": I16, "i32": I32, "f32": F32, "f64": F64}
+
+
+class LaneTables(NamedTuple):
+    """The cascade as `scan_lanes` reads it: arrays, which compiled code is given as addresses, see `lane_words`.
+
+    Where each array is an argument, a tuple of them takes longer to compile than what is done with it, once for every
+    number of cascades.
+
+    A part of a stage, see `PlainTables`, has a segment for each depth of its trees, one if they are stumps: `segments`
+    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, KINDS + 1) holds the first one
+    and those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `RECORD`. Leaves are
+    in units of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which
+    a window surely and perhaps passes. The first stage has `first_stage` parts. `parts` (n_parts, 4) holds the first
+    tree of a part, the one after its last, the first of its stage, and whether the part begins the stage.
+
+    What is summed exactly is read node by node in file order: `walk` holds the corners, the threshold and the weights
+    of a Haar-like feature, see `WEIGHT`, or the corners and the set of an LBP feature; `links` (n_nodes, 2) the next
+    node on either side, or ``~leaf``; `leaves` and `roots` are the cascade's; `limits` (n_parts,) decide. `area` is
+    that of the norm's rectangle.
+    """
+
+    lbp: Any
+    n_stages: Any
+    n_parts: Any
+    first_stage: Any
+    scratch: Any
+    area: Any
+    segments: Any
+    ends: Any
+    bases: Any
+    low: Any
+    high: Any
+    records: Any
+    weights: Any
+    parts: Any
+    limits: Any
+    walk: Any
+    links: Any
+    leaves: Any
+    roots: Any
+
+
+def lane_words(tables: LaneTables) -> Any:
+    """Return tables as a row of numbers, arrays as their addresses: good as long as the arrays are kept."""
+    return np.array([v.ctypes.data if isinstance(v, np.ndarray) else int(v) for v in tables], dtype=np.uintp)
 
 
 class _Block(types.Type):
@@ -363,6 +408,7 @@ def _reader(element, kind):
 
 _int_at = _reader("i32", types.int32)
 _float_at = _reader("f32", types.float32)
+_double_at = _reader("f64", types.float64)
 
 
 @njit(inline="always")
@@ -372,14 +418,14 @@ def _corner(sums, base, walk, first, k):
 
 
 @njit(cache=True, inner=True)
-def _walk_sum(sums, walk, links, leaves, base, norm, roots):
+def _walk_sum(sums, walk, links, leaves, base, norm, roots, first_tree, last_tree):
     """Do what `_add_trees` does from zero for Haar-like features, from addresses; see `LaneTables.walk`.
 
     Twenty times as fast: what takes the plain one's time is numba's counting of references to the arrays of the tables.
     """
     total = 0.0
-    for root in roots:
-        node = np.int64(root)
+    for tree in range(first_tree, last_tree):
+        node = np.int64(_int_at(roots, np.uintp(tree)))
         while node >= 0:
             first = np.uintp(node) * RECORD
             value = np.float32(0)
@@ -396,6 +442,33 @@ def _walk_sum(sums, walk, links, leaves, base, norm, roots):
                     weight = _float_at(walk, first + WEIGHT + np.uintp(k // 4))
                     value = np.float32(value + np.float32(weight * np.float32(np.int32(area))))
             left = np.float32(value * norm) < _float_at(walk, first + THRESHOLD)
+            node = np.int64(_int_at(links, np.uintp(2 * node + (0 if left else 1))))
+        total += np.float64(_float_at(leaves, np.uintp(~node)))
+    return total
+
+
+@njit(inline="always")
+def _walk_cell(sums, base, walk, first, k):
+    """Sum of the cell of an LBP feature whose top left corner is number k."""
+    across = _corner(sums, base, walk, first, k) - _corner(sums, base, walk, first, k + 1)
+    return np.int32(across + _corner(sums, base, walk, first, k + 5) - _corner(sums, base, walk, first, k + 4))
+
+
+@njit(cache=True, inner=True)
+def _lbp_walk_sum(sums, walk, links, leaves, base, roots, first_tree, last_tree):
+    """Do what `_walk_sum` does for LBP features."""
+    total = 0.0
+    for tree in range(first_tree, last_tree):
+        node = np.int64(_int_at(roots, np.uintp(tree)))
+        while node >= 0:
+            first = np.uintp(node) * LBP_RECORD
+            centre = _walk_cell(sums, base, walk, first, np.int64(5))
+            code = np.int64(0)
+            for k in range(8):
+                corner = _RING_CORNERS[k]
+                code = code << 1 | np.int64(_walk_cell(sums, base, walk, first, corner) >= centre)
+            word = np.int64(_int_at(walk, first + np.uintp(LBP_SUBSET + (code >> 5))))
+            left = (word >> (code & 31)) & 1 == 1
             node = np.int64(_int_at(links, np.uintp(2 * node + (0 if left else 1))))
         total += np.float64(_float_at(leaves, np.uintp(~node)))
     return total
@@ -839,13 +912,13 @@ def _addresses(planes, tables, scratch):
     return _At(
         _address(planes.sums),
         _address(planes.low),
-        _address(tables.records),
-        _address(tables.weights),
-        _address(tables.segments),
-        _address(tables.ends),
-        _address(tables.bases),
-        _address(tables.low),
-        _address(tables.high),
+        tables.records,
+        tables.weights,
+        tables.segments,
+        tables.ends,
+        tables.bases,
+        tables.low,
+        tables.high,
         _address(scratch),
     )
 
@@ -1025,26 +1098,52 @@ def _run_part(at, bases, norms, part, total, lbp):
 
 
 @njit(inline="always")
-def _exact_sum(sums, base, norm, first, last, tables, plain, offsets):
+def _read_lanes(words):
+    """Return what `lane_words` made of the tables."""
+    # fmt: off
+    return LaneTables(
+        words[0] != 0, np.int64(words[1]), np.int64(words[2]), np.int64(words[3]), np.int64(words[4]),
+        np.float64(words[5]), words[6], words[7], words[8], words[9], words[10], words[11], words[12], words[13],
+        words[14], words[15], words[16], words[17], words[18],
+    )
+    # fmt: on
+
+
+@njit(inline="always")
+def _part(tables, part, k):
+    """Entry k of the row of `LaneTables.parts`."""
+    return _int_at(tables.parts, np.uintp(4 * part + k))
+
+
+@njit(inline="always")
+def _exact_sum(sums, base, norm, first, last, tables):
     """Sum of the leaves of some trees for one window, as `_add_trees` gives it."""
+    first, last = np.int64(first), np.int64(last)
     if tables.lbp:
-        return _add_trees(sums, base, norm, first, last, 0.0, plain, offsets)[0]
-    addresses = (_address(sums), _address(tables.walk), _address(tables.links), _address(plain.leaves))
-    return _walk_sum(*addresses, np.uintp(base), norm, plain.tree_starts[first:last])
+        total = _lbp_walk_sum(
+            sums, tables.walk, tables.links, tables.leaves, np.uintp(base), tables.roots, first, last
+        )
+    else:
+        total = _walk_sum(
+            sums, tables.walk, tables.links, tables.leaves, np.uintp(base), norm, tables.roots, first, last
+        )
+    return total
 
 
 @njit(cache=True, inner=True)
-def _exact_bits(sums, base, norms, place, unsure, part, tables, plain, offsets):
-    """Decide the lanes in `unsure` of one vector exactly; return those that pass."""
+def _exact_bits(sums, base, norms, place, unsure, part, tables):
+    """Decide the lanes in `unsure` of one vector exactly; return those that pass.
+
+    From the addresses of the integral image and of the norms, where the vector begins at `base` and `place`.
+    """
     bits = np.uint32(0)
-    begin = part
-    while not plain.first_parts[begin]:
-        begin -= 1
-    first, last = plain.part_starts[begin], plain.part_starts[part + 1]
+    first, last = _part(tables, part, 2), _part(tables, part, 1)
+    limit = _double_at(tables.limits, np.uintp(part))
     for lane in range(LANES):
         if unsure >> np.uint32(lane) & np.uint32(1):
-            total = _exact_sum(sums, np.int64(base) + lane, norms[place + lane], first, last, tables, plain, offsets)
-            if total >= plain.part_limits[part]:
+            norm = _float_at(norms, np.uintp(place + lane))
+            total = _exact_sum(sums, np.int64(base) + lane, norm, first, last, tables)
+            if total >= limit:
                 bits |= np.uint32(1) << np.uint32(lane)
     return bits
 
@@ -1069,7 +1168,7 @@ def _skipped(rejected, pending):
 
 
 @njit(inline="always")
-def _first_stage(planes, grid, tables, plain, offsets, skip, tile, entries, scratch):
+def _first_stage(planes, grid, tables, skip, tile, entries, scratch):
     """Run the first stage over the rows of a tile; return windows visited, vectors listed, and their windows alive.
 
     Fills the norms, the windows that entered the first stage and those that passed it, of the windows that OpenCV
@@ -1079,8 +1178,8 @@ def _first_stage(planes, grid, tables, plain, offsets, skip, tile, entries, scra
     at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
     c = grid.corners
     corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
-    lbp, area = plain.lbp, plain.area
-    norms, alive, began, vectors, places = tile.norms, tile.alive, tile.began, tile.vectors, tile.bases
+    lbp, area = tables.lbp, tables.area
+    alive, began, vectors, places = tile.alive, tile.began, tile.vectors, tile.bases
     visited, entered, lanes, n, vector = 0, 0, 0, 0, 0
     for r in range(tile.top, tile.bottom):
         pending = np.uint32(0)
@@ -1107,17 +1206,8 @@ def _first_stage(planes, grid, tables, plain, offsets, skip, tile, entries, scra
                     for k in range(BATCH):
                         some = unsure >> np.uint32(LANES * k) & ALL
                         here = vector + k
-                        passed = _exact_bits(
-                            planes.sums,
-                            start + WIDTH * np.uintp(k),
-                            norms,
-                            here * LANES,
-                            some,
-                            part,
-                            tables,
-                            plain,
-                            offsets,
-                        )
+                        place = start + WIDTH * np.uintp(k)
+                        passed = _exact_bits(at.sums, place, at_norms, here * LANES, some, np.int64(part), tables)
                         sure |= passed << np.uint32(LANES * k)
                 bits &= sure
             if skip:
@@ -1159,7 +1249,7 @@ def _batch(vectors, places, b, n):
 
 
 @njit(inline="always")
-def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
+def _filter(planes, tile, n, part, tables, scratch):
     """Run one part over the listed vectors; return how many still have a lane alive, and how many lanes are.
 
     `alive` keeps the lanes that pass, the lists keep the vectors that have any, `totals` the sums for the next part of
@@ -1167,11 +1257,11 @@ def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
     """
     kept, lanes = 0, 0
     at = _addresses(planes, tables, scratch)
-    norms, alive, vectors, places = tile.norms, tile.alive, tile.vectors, tile.bases
-    at_norms, at_totals = _address(norms), _address(tile.totals)
+    alive, vectors, places = tile.alive, tile.vectors, tile.bases
+    at_norms, at_totals = _address(tile.norms), _address(tile.totals)
     lbp = tables.lbp
-    first = plain.first_parts[part]
-    last = part + 1 == len(plain.part_limits) or plain.first_parts[part + 1]
+    first = _part(tables, part, 3) != 0
+    last = part + 1 == tables.n_parts or _part(tables, part + 1, 3) != 0
     for b in range(0, n, BATCH):
         bases, starts = _batch(vectors, places, b, n)
         start = _fill(np.int32(0), bases)
@@ -1187,7 +1277,7 @@ def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
             passed = sure >> shift & ALL
             some = unsure >> shift & ALL & alive[vector]
             if some:
-                passed |= _exact_bits(planes.sums, base, norms, vector * LANES, some, part, tables, plain, offsets)
+                passed |= _exact_bits(at.sums, base, at_norms, vector * LANES, some, np.int64(part), tables)
             passed &= alive[vector]
             alive[vector] = passed
             lanes += _count(passed)
@@ -1199,18 +1289,19 @@ def _filter(planes, tile, n, part, tables, plain, offsets, scratch):
 
 
 @njit(cache=True, inner=True)
-def _count_features(planes, tile, n, entering, part, tables, plain, scratch):
+def _count_features(planes, tile, n, entering, part, tables, scratch):
     """Return how many features a part evaluates for the windows set in `entering` (bits for each vector).
 
     Runs the trees of the part again, which leaves in the scratch space the lanes that reach each node. So counting
     costs `_filter` nothing, and a scan that counts takes up to twice as long as one that does not.
     """
-    trees = plain.part_starts[part + 1] - plain.part_starts[part]
-    segments = (tables.segments[part], tables.segments[part + 1])
-    nodes = tables.ends[segments[1] - 1, KINDS] - tables.ends[segments[0], 0]
+    trees = _part(tables, part, 1) - _part(tables, part, 0)
+    segments = (_int_at(tables.segments, np.uintp(part)), _int_at(tables.segments, np.uintp(part + 1)))
     at = _addresses(planes, tables, scratch)
     at_norms = _address(tile.norms)
+    nodes = _ends(at, segments[1] - 1)[KINDS] - _ends(at, segments[0])[0]
     vectors, places = tile.vectors, tile.bases
+    row, place = (LBP_RECORD, LBP_PLACE) if tables.lbp else (RECORD, PLACE)
     features = 0
     for b in range(0, n, BATCH):
         here = np.uint32(0)
@@ -1222,22 +1313,23 @@ def _count_features(planes, tile, n, entering, part, tables, plain, scratch):
             block = _load_floats(at_norms, starts)
             _tree_sums(at, bases, block, segments, _fill(np.int32(0), bases), tables.lbp)
             for segment in range(segments[0] + 1, segments[1]):
-                for node in range(tables.ends[segment, 0], tables.ends[segment, KINDS]):
-                    place = LBP_PLACE if tables.lbp else PLACE
-                    features += _count(np.uint32(scratch[tables.records[node, place]]) & here)
+                ends = _ends(at, segment)
+                for node in range(ends[0], ends[KINDS]):
+                    word = _int_at(at.records, np.uintp(node) * row + place)
+                    features += _count(np.uint32(scratch[word]) & here)
     return features
 
 
 @njit(inline="always")
-def _count_first_stage(planes, grid, tile, tables, plain, offsets, scratch):
+def _count_first_stage(planes, grid, tile, tables, scratch):
     """Return how many features the first stage evaluates for the windows that entered it: it runs again for those."""
     kept = tile.alive.copy()
     n = _list_vectors(grid, tile, tile.began)
     tile.alive[:] = tile.began
     features = 0
     for part in range(tables.first_stage):
-        features += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
-        n, _ = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
+        features += _count_features(planes, tile, n, tile.alive, part, tables, scratch)
+        n, _ = _filter(planes, tile, n, part, tables, scratch)
     tile.alive[:] = kept
     _list_vectors(grid, tile, kept)
     return features
@@ -1256,9 +1348,11 @@ def _list_vectors(grid, tile, alive):
 
 
 @njit(inline="always")
-def _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums, found):
+def _collect_hits(planes, grid, tile, n, tables, hits, hit_sums, found):
     """Append the hits of a tile, with their exact sums of the last stage, which decide; return the new count."""
-    first, last = plain.stage_starts[-2], plain.stage_starts[-1]
+    end = tables.n_parts - 1
+    first, last, limit = _part(tables, end, 2), _part(tables, end, 1), _double_at(tables.limits, np.uintp(end))
+    at_sums = _address(planes.sums)
     for g in tile.vectors[:n]:
         for lane in range(LANES):
             if tile.alive[g] >> np.uint32(lane) & np.uint32(1):
@@ -1266,8 +1360,8 @@ def _collect_hits(planes, grid, tile, n, tables, plain, offsets, hits, hit_sums,
                 hits[found, 0] = r
                 hits[found, 1] = i
                 base, norm = r * grid.row_step + i, tile.norms[g * LANES + lane]
-                total = _exact_sum(planes.sums, base, norm, first, last, tables, plain, offsets)
-                if total >= plain.limits[-1]:
+                total = _exact_sum(at_sums, base, norm, first, last, tables)
+                if total >= limit:
                     hit_sums[found] = total
                     found += 1
     return found
@@ -1297,7 +1391,7 @@ class _Rows(NamedTuple):
 
 
 @njit(inline="always")
-def _run_parts(planes, tile, alive, start, tables, plain, offsets, entered, features, coarse, marks, scratch):
+def _run_parts(planes, tile, alive, start, tables, entered, features, coarse, marks, scratch):
     """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
 
     `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass
@@ -1305,23 +1399,24 @@ def _run_parts(planes, tile, alive, start, tables, plain, offsets, entered, feat
     """
     n, lanes = alive
     first, stage = start
-    for part in range(first, len(plain.part_limits)):
+    for part in range(first, tables.n_parts):
         if n == 0:
             return n, lanes
-        if plain.first_parts[part]:
+        begins = _part(tables, part, 3) != 0
+        if begins:
             stage += 1
             entered[stage] += lanes
             if coarse is not None and stage == coarse:
                 _mark(tile, n, marks)
         if features is not None:
-            features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, plain, scratch)
-        whole_stage = plain.first_parts[part] and part + 1 == len(plain.part_limits)
-        if whole_stage and lanes <= 2 * n and not tables.lbp and (coarse is None or coarse < len(plain.limits)):
+            features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, scratch)
+        whole_stage = begins and part + 1 == tables.n_parts
+        if whole_stage and lanes <= 2 * n and not tables.lbp and (coarse is None or coarse < tables.n_stages):
             # Left to `_collect_hits`: hits need the exact sum of the last stage anyway, and windows mostly alone in
             # their vectors take no longer one by one. A tenth of the time where faces are near.
             return n, lanes
-        n, lanes = _filter(planes, tile, n, part, tables, plain, offsets, scratch)
-    if coarse is not None and coarse >= len(plain.limits):
+        n, lanes = _filter(planes, tile, n, part, tables, scratch)
+    if coarse is not None and coarse >= tables.n_stages:
         _mark(tile, n, marks)
     return n, lanes
 
@@ -1334,7 +1429,7 @@ def _mark(tile, n, marks):
 
 
 @njit(inline="always")
-def _between(planes, grid, plain, marks, tile):
+def _between(planes, grid, tables, marks, tile):
     """List the vectors of a tile that have a neighbour of a marked window; return windows visited, vectors and lanes.
 
     Row r of `marks` is the row of windows above row r of the tile's grid, row r + 1 the one below. Fills the norms.
@@ -1366,13 +1461,13 @@ def _between(planes, grid, plain, marks, tile):
     kept = 0
     for b in range(0, n, BATCH):
         bases, starts = _batch(tile.vectors, tile.bases, b, n)
-        if plain.lbp:
+        if tables.lbp:
             block = _fill(np.float32(1), bases)
         else:
-            block = _lane_norms(at_sums, at_squares, bases, corners, plain.area)
+            block = _lane_norms(at_sums, at_squares, bases, corners, tables.area)
         _store_blocks(at_norms, starts, block)
         bits = np.uint32(0xFFFFFFFF)
-        if not plain.lbp:
+        if not tables.lbp:
             bits = _not_zero(block)
         for k in range(min(BATCH, n - b)):
             vector, base = tile.vectors[b + k], tile.bases[b + k]
@@ -1386,12 +1481,13 @@ def _between(planes, grid, plain, marks, tile):
 
 
 @njit(cache=True, nogil=True)
-def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, entered, features):
+def scan_lanes(planes, grid, words, skip, coarse, results, entered, features):
     """Like `scan_plain`, in vectors of neighbouring windows.
 
     `coarse` is None where all rows are visited, `features` is None where features are not counted: what is not used is
-    not compiled.
+    not compiled. `words` are from `lane_words`.
     """
+    tables = _read_lanes(words)
     hits, hit_sums, found = results
     before = found
     batch = BATCH * LANES
@@ -1401,7 +1497,7 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, ente
     rows = min(max(1, TILE // width), max(1, lines))
     size = rows * width
     # Sums are carried from part to part of a stage, if any stage has several.
-    several = len(plain.part_limits) > len(plain.limits)
+    several = tables.n_parts > tables.n_stages
     norms, totals = np.empty(size * LANES, np.float32), np.empty(size * LANES if several else 0, np.int32)
     alive, began = np.empty(size, np.uint32), np.empty(size, np.uint32)
     # One more: a list is written one entry ahead.
@@ -1411,19 +1507,19 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, ente
     marks = None if coarse is None else np.zeros((lines + 1, width), np.uint32)
     visited = 0
     # Not literals, for which `_run_parts` would be compiled again.
-    after = (np.int64(tables.first_stage), np.int64(0))
+    after = (tables.first_stage, np.int64(0))
     here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
     for top in range(0, lines, rows):
         tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
-        seen, n, lanes = _first_stage(planes, here, tables, plain, offsets, skip, tile, entered, scratch)
+        seen, n, lanes = _first_stage(planes, here, tables, skip, tile, entered, scratch)
         visited += seen
         if features is not None:
-            features[0] += _count_first_stage(planes, here, tile, tables, plain, offsets, scratch)
+            features[0] += _count_first_stage(planes, here, tile, tables, scratch)
         n, lanes = _run_parts(
-            planes, tile, (n, lanes), after, tables, plain, offsets, entered, features, coarse, marks, scratch
+            planes, tile, (n, lanes), after, tables, entered, features, coarse, marks, scratch
         )
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-        found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
+        found = _collect_hits(planes, here, tile, n, tables, hits, hit_sums, found)
     if coarse is not None:
         begin = (np.int64(0), np.int64(-1))
         hits[before:found, 0] *= 2
@@ -1433,13 +1529,13 @@ def scan_lanes(planes, grid, tables, plain, offsets, skip, coarse, results, ente
         planes = Planes(planes.image, planes.sums[down:], planes.squares[down:], planes.low[down:], planes.layout)
         for top in range(0, lines, rows):
             tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
-            seen, n, lanes = _between(planes, here, plain, marks, tile)
+            seen, n, lanes = _between(planes, here, tables, marks, tile)
             visited += seen
             n, lanes = _run_parts(
-                planes, tile, (n, lanes), begin, tables, plain, offsets, entered, features, np.int64(-1), marks, scratch
+                planes, tile, (n, lanes), begin, tables, entered, features, np.int64(-1), marks, scratch
             )
             hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-            found = _collect_hits(planes, here, tile, n, tables, plain, offsets, hits, hit_sums, found)
+            found = _collect_hits(planes, here, tile, n, tables, hits, hit_sums, found)
         hits[middle:found, 0] = 2 * hits[middle:found, 0] + 1
         _in_row_order(hits, hit_sums, before, found)
     return hits, hit_sums, found, visited

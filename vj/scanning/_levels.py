@@ -40,21 +40,22 @@ class Bands(NamedTuple):
     w1: Any
 
 
-class Tables(NamedTuple):
-    """A cascade as `scan_bands` reads it: for any layout, and what depends on those for strides of 1 and 2, in pairs.
+class Cascades(NamedTuple):
+    """What `scan_bands` reads of each cascade, for layouts of strides of 1 and 2; the same types for any number of them.
 
     Parameters
     ----------
-    plain : PlainTables
-    corners : pair of tuple of int
-    lanes : pair of LaneTables
-    offsets : pair of ndarray of int64
+    stages : ndarray of int64, shape (n_cascades, 2)
+        Stages, and the window's height.
+    corners : ndarray of int64, shape (n_cascades, 2, 4)
+        Of the norm's rectangle, see `Grid`.
+    words : ndarray of uintp, shape (n_cascades, 2, n_words)
+        See `lane_words`.
     """
 
-    plain: Any
+    stages: Any
     corners: Any
-    lanes: Any
-    offsets: Any
+    words: Any
 
 
 class Found(NamedTuple):
@@ -95,7 +96,7 @@ def _take(typing, counter):
 
 
 @njit(cache=True, nogil=True)
-def scan_bands(gray, todo, counter, space, shapes, cascades, options, coarse, count, plainly):
+def scan_bands(gray, todo, counter, space, shapes, cascades, plain, options, coarse, count):
     """Scan bands until all are taken or the pixels of those done reach a budget.
 
     Parameters
@@ -108,25 +109,25 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options, coarse, co
         Flat memory for the image, its sums, squares and low sums: enough for any band.
     shapes : pair of Layout
         For strides of 1 and 2.
-    cascades : tuple of Tables
+    cascades : Cascades
         They share what is made of a band.
+    plain : tuple of (PlainTables, pair of ndarray), or None
+        Each cascade and its offsets for both layouts, to scan window by window; None: scan in vectors.
     options : (bool, int)
         Whether windows are left out, see `scan_plain`; pixels to do.
     coarse : int or None
         Stages to pass for the rows between to be visited, see `scan_plain`; None: visit all rows.
     count : True or None
-        Whether to count features.
-    plainly : True or None
-        Whether to scan window by window. Options are None, not False or 0, if what they need is not to be compiled.
+        Whether to count features. Arguments are None, not False or 0, where what they need is not to be compiled.
 
     Returns
     -------
     Found
     """
     skip, budget = options
-    n_levels, n_cascades, n_stages = len(todo.levels), len(cascades), 0
+    n_levels, n_cascades, n_stages = len(todo.levels), len(cascades.stages), 0
     for c in range(n_cascades):
-        n_stages = max(n_stages, len(cascades[c].plain.limits))
+        n_stages = max(n_stages, cascades.stages[c, 0])
     hits, sums = np.empty((64, 2), np.int32), np.empty(64, np.float64)
     taken = np.empty((len(todo.bands) * n_cascades, 3), np.int64)
     windows = np.zeros((n_cascades, n_levels), np.int64)
@@ -149,7 +150,7 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options, coarse, co
         for c in range(n_cascades):
             here = min(last, todo.grids[level, c, 0]) - first
             if here > 0:
-                tall = max(tall, (here - 1) * stride + cascades[c].plain.window[1])
+                tall = max(tall, (here - 1) * stride + cascades.stages[c, 1])
         image = space[0][: tall * width].reshape(tall, width)
         planes = Planes(image, space[1], space[2], space[3], shape)
         fill_planes(gray, columns, rows, top, planes)
@@ -157,24 +158,19 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, options, coarse, co
             here = min(last, todo.grids[level, c, 0]) - first
             if here <= 0:
                 continue
-            cascade = cascades[c]
-            plain, offsets = cascade.plain, cascade.offsets[stride - 1]
-            grid = Grid(here, todo.grids[level, c, 1], shape.row_stride * stride, cascade.corners[stride - 1])
-            results = hits, sums, found
-            if plainly is not None:
-                rule = skip, 0 if coarse is None else coarse
-                counts = entered[c, level], features[c, level]
-                hits, sums, found, seen = scan_plain(planes, grid, plain, offsets, rule, results, counts)
+            at = cascades.corners[c, stride - 1]
+            corners = (at[0], at[1], at[2], at[3])
+            grid = Grid(here, todo.grids[level, c, 1], shape.row_stride * stride, corners)
+            results, entries = (hits, sums, found), entered[c, level]
+            if plain is not None:
+                tables, offsets = plain[c]
+                rule, counts = (skip, 0 if coarse is None else coarse), (entries, features[c, level])
+                hits, sums, found, seen = scan_plain(
+                    planes, grid, tables, offsets[stride - 1], rule, results, counts
+                )
             else:
-                lanes, entries = cascade.lanes[stride - 1], entered[c, level]
-                if count is None:
-                    hits, sums, found, seen = scan_lanes(
-                        planes, grid, lanes, plain, offsets, skip, coarse, results, entries, None
-                    )
-                else:
-                    hits, sums, found, seen = scan_lanes(
-                        planes, grid, lanes, plain, offsets, skip, coarse, results, entries, features[c, level]
-                    )
+                words, counted = cascades.words[c, stride - 1], None if count is None else features[c, level]
+                hits, sums, found, seen = scan_lanes(planes, grid, words, skip, coarse, results, entries, counted)
             windows[c, level] += seen
             # One by one: an assignment of a tuple compiles all that it takes to say that shapes differ.
             taken[n, 0] = k

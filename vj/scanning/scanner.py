@@ -17,11 +17,10 @@ from numba.core import config
 from vj._types import Floats, Gray
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
-from vj.scanning._levels import Bands, Found, Tables, scan_bands
+from vj.scanning._levels import Bands, Cascades, Found, scan_bands
 from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampling_axis
 from vj.scanning.tables import (
     Grid,
-    LaneTables,
     branches,
     lane_order,
     lane_tables,
@@ -34,6 +33,19 @@ from vj.scanning.tables import (
 
 # Windows integrated at a time: 10 MB of planes at 24x24.
 _CHUNK = 4096
+
+
+class _Placed(NamedTuple):
+    """What depends on a layout: offsets for the plain scan, the corners of norms, and the tables of the lane scan.
+
+    `words` stand for those, see `lane_words`, and are good as long as these are kept.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    corners: tuple[int, int, int, int]
+    words: npt.NDArray[np.uintp]
+    lanes: kernels.LaneTables
+
 
 FLAT = -1
 """Depth of a window dropped before the first stage: its standard deviation is too low (Haar only)."""
@@ -103,7 +115,7 @@ class Scanner:
         self._one_by_one = bool(config.BOUNDSCHECK) or branches(cascade).shared  # type: ignore[attr-defined]
         self._plain_corners = plain_corners(cascade)
         self._order = cascade.node_features[order]
-        self._offsets: dict[Layout, tuple[Any, LaneTables, tuple[int, int, int, int]]] = {}
+        self._placed: dict[Layout, _Placed] = {}
 
     def scan(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelScan:
         """Find the hits among the first `rows` by `columns` windows of integral images.
@@ -140,10 +152,10 @@ class Scanner:
         limits : ndarray of float64, shape (rows, columns)
             What that sum had to reach: a soft threshold or the stage limit.
         """
-        grid, plain, _ = self._tables(planes, rows, columns)
+        grid, placed = self._tables(planes, rows, columns)
         depth = np.empty((rows, columns), dtype=np.int16)
         sums, limits = np.empty((rows, columns)), np.empty((rows, columns))
-        kernels.depths_plain(planes.sums, planes.squares, grid, self._plain, plain, depth, sums, limits)
+        kernels.depths_plain(planes.sums, planes.squares, grid, self._plain, placed.offsets, depth, sums, limits)
         return depth, sums, limits
 
     def part_sums(self, windows: npt.NDArray[np.uint8]) -> Floats:
@@ -168,10 +180,10 @@ class Scanner:
             axes = resampling_axis(width, width), resampling_axis(len(part), len(part))
             planes = integral_planes(part, axes, (0, len(part)), shape)
             rows = len(part) // height
-            grid, plain, _ = self._tables(planes, rows, 1)
+            grid, placed = self._tables(planes, rows, 1)
             grid = grid._replace(row_step=shape.row_stride * height)
             results = out[first : first + rows]
-            kernels.part_sums_plain(planes.sums, planes.squares, grid, self._plain, plain, results)
+            kernels.part_sums_plain(planes.sums, planes.squares, grid, self._plain, placed.offsets, results)
         return out
 
     def _run(
@@ -186,33 +198,19 @@ class Scanner:
         plain: bool = False,
     ) -> _Result:
         """Run one of the two scans; features are counted if asked for."""
-        grid, plain_offsets, lanes = self._tables(planes, rows, columns)
+        grid, placed = self._tables(planes, rows, columns)
         results = np.empty((64, 2), dtype=np.int32), np.empty(64, dtype=np.float64), 0
         n_stages = self.cascade.n_stages
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
         if plain or self._one_by_one:
             hits, sums, found, windows = kernels.scan_plain(
-                planes, grid, self._plain, plain_offsets, (skip, coarse), results, counts
+                planes, grid, self._plain, placed.offsets, (skip, coarse), results, counts
             )
         else:
             hits, sums, found, windows = kernels.scan_lanes(
-                planes,
-                grid,
-                lanes,
-                self._plain,
-                plain_offsets,
-                skip,
-                coarse or None,
-                results,
-                counts[0],
-                counts[1] if count else None,
+                planes, grid, placed.words, skip, coarse or None, results, counts[0], counts[1] if count else None
             )
         return _Result(hits[:found], sums[:found], windows, *counts)
-
-    def tables(self, shapes: tuple[Layout, Layout]) -> Tables:
-        """Return the cascade as `scan_bands` reads it, for these layouts of levels with strides of 1 and 2."""
-        offsets, lanes, corners = zip(*(self._for_layout(shape) for shape in shapes), strict=True)
-        return Tables(self._plain, corners, lanes, offsets)
 
     def scan_bands(
         self,
@@ -242,31 +240,41 @@ class Scanner:
         others : sequence of Scanner
             That scan the same bands.
         """
-        cascades = tuple(one.tables(shapes) for one in (self, *others))
-        plainly = True if any(one._one_by_one for one in (self, *others)) else None
-        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, *options, plainly)
+        scanners = (self, *others)
+        # Kept to the end of the call, as the words are addresses.
+        placed = [[one._place(shape) for shape in shapes] for one in scanners]
+        cascades = Cascades(
+            np.array([(one.cascade.n_stages, one.cascade.window[1]) for one in scanners], dtype=np.int64),
+            np.array([[at.corners for at in pair] for pair in placed], dtype=np.int64),
+            np.array([[at.words for at in pair] for pair in placed]),
+        )
+        plain = None
+        if any(one._one_by_one for one in scanners):
+            plain = tuple((one._plain, (a.offsets, b.offsets)) for one, (a, b) in zip(scanners, placed, strict=True))
+        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, plain, *options)
         return found
 
-    def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, Any, LaneTables]:
+    def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, _Placed]:
         shape = planes.layout
-        plain, lanes, corners = self._for_layout(shape)
-        return Grid(rows, columns, shape.row_stride * shape.stride, corners), plain, lanes
+        placed = self._place(shape)
+        return Grid(rows, columns, shape.row_stride * shape.stride, placed.corners), placed
 
-    def _for_layout(self, shape: Layout) -> tuple[Any, LaneTables, tuple[int, int, int, int]]:
-        """Return offsets for the plain scan, tables for the lane scan and the corners of norms, made once a layout."""
-        known = self._offsets.get(shape)
+    def _place(self, shape: Layout) -> _Placed:
+        """Return what depends on a layout, made once."""
+        known = self._placed.get(shape)
         if known is None:
             plain = offsets(self._plain_corners, shape)
             records, walk = self._lanes.records.copy(), self._lanes.walk.copy()
             merged = offsets(self._merged.corners, shape)
             records[:, : merged.shape[1]] = merged[self._order]
-            if len(walk):
-                walk[:, : plain.shape[1]] = walk_corners(plain, merged, self._merged)[self.cascade.node_features]
+            corners = plain if self.cascade.kind == "lbp" else walk_corners(plain, merged, self._merged)
+            walk[:, : plain.shape[1]] = corners[self.cascade.node_features]
+            lanes = self._lanes._replace(records=records, walk=walk)
             width, height = self.cascade.window
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
             a, b, c, d = offsets(inner, shape).tolist()
-            known = (plain, self._lanes._replace(records=records, walk=walk), (a, b, c, d))
-            if len(self._offsets) > 16:
-                self._offsets.clear()
-            self._offsets[shape] = known
+            known = _Placed(plain, (a, b, c, d), kernels.lane_words(lanes), lanes)
+            if len(self._placed) > 16:
+                self._placed.clear()
+            self._placed[shape] = known
         return known

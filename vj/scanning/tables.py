@@ -15,6 +15,7 @@ from vj.cascade.haar import HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
+from vj.scanning._kernels import LaneTables
 from vj.scanning.planes import Layout
 
 _Ints = npt.NDArray[np.int64]
@@ -51,34 +52,6 @@ class PlainTables(NamedTuple):
     node_subsets: Any
     leaves: Any
     weights: Any
-
-
-class LaneTables(NamedTuple):
-    """The cascade as `scan_lanes` reads it.
-
-    A part of a stage, see `PlainTables`, has a segment for each depth of its trees, one if they are stumps: `segments`
-    (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, KINDS + 1) holds the first one
-    and those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `_kernels.RECORD`.
-    Leaves are in units of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the
-    sums at which a window surely and perhaps passes. The first stage has `first_stage` parts.
-
-    What is summed exactly is read node by node in file order: `walk` (n_nodes, 16) holds the corners, the threshold and
-    the weights of a Haar-like feature, see `_kernels.WEIGHT`; `links` (n_nodes, 2) the next node on either side, or
-    ``~leaf``.
-    """
-
-    lbp: bool
-    scratch: int
-    first_stage: int
-    segments: Any
-    ends: Any
-    bases: Any
-    low: Any
-    high: Any
-    records: Any
-    weights: Any
-    walk: Any
-    links: Any
 
 
 def offsets(corners: npt.NDArray[Any], shape: Layout) -> npt.NDArray[np.int64]:
@@ -272,28 +245,39 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     bases = np.add.reduceat(base, parts.starts[:-1]).astype(np.int32)
     first = _first_nodes(cascade, parts)
     segments, ends = _segments(first, cascade.node_depths[order], merged.kinds[features])
+    width, height = cascade.window
+    stage_first = cascade.stage_starts[parts.stages]
     return LaneTables(
         lbp=lbp,
-        scratch=2 * int(np.diff(first).max()) + 1,
+        n_stages=cascade.n_stages,
+        n_parts=len(parts.limits),
         first_stage=int((parts.stages == 0).sum()),
+        scratch=2 * int(np.diff(first).max()) + 1,
+        area=(width - 2) * (height - 2),
         segments=segments,
-        ends=ends,
+        ends=np.ascontiguousarray(ends),
         bases=bases,
         low=np.clip(np.floor(limit - error), -(2**30), 2**30).astype(np.int32),
         high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
         records=_records(cascade, merged, order, deltas, first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
+        parts=np.column_stack([parts.starts[:-1], parts.starts[1:], stage_first, parts.firsts]).astype(np.int32),
+        limits=parts.limits,
         walk=_walk(cascade, merged),
         links=_links(cascade),
+        leaves=cascade.leaves,
+        roots=cascade.tree_starts,
     )
 
 
 def _walk(cascade: Cascade, merged: _Merged) -> npt.NDArray[np.int32]:
-    """Return `LaneTables.walk` without the corners, which depend on the layout; no rows for LBP."""
-    features = cascade.features
+    """Return `LaneTables.walk` without the corners, which depend on the layout."""
+    features, n = cascade.features, len(cascade.node_features)
     if not isinstance(features, HaarFeatures):
-        return np.zeros((0, int(kernels.RECORD)), dtype=np.int32)
-    walk = np.zeros((len(cascade.node_features), int(kernels.RECORD)), dtype=np.int32)
+        walk = np.zeros((n, int(kernels.LBP_RECORD)), dtype=np.int32)
+        walk[:, kernels.LBP_SUBSET : kernels.LBP_SUBSET + SUBSET_WORDS] = cascade.node_subsets
+        return walk
+    walk = np.zeros((n, int(kernels.RECORD)), dtype=np.int32)
     walk[:, kernels.THRESHOLD] = cascade.node_thresholds.view(np.int32)
     walk[:, int(kernels.WEIGHT) :] = features.weights[cascade.node_features].view(np.int32)
     lines = as_lines(merged)[cascade.node_features]
