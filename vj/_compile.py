@@ -67,7 +67,6 @@ def njit(*, cache: bool = False, inner: bool = False, **options: Any) -> Callabl
     CacheWarning
         Once in a process, if compiled code cannot be kept, or if a temporary folder was made for it.
     """
-
     # Nothing calls kernels from C.
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
 

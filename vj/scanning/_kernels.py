@@ -1120,9 +1120,7 @@ def _exact_sum(sums, base, norm, first, last, tables):
     """Sum of the leaves of some trees for one window, as `_add_trees` gives it."""
     first, last = np.int64(first), np.int64(last)
     if tables.lbp:
-        total = _lbp_walk_sum(
-            sums, tables.walk, tables.links, tables.leaves, np.uintp(base), tables.roots, first, last
-        )
+        total = _lbp_walk_sum(sums, tables.walk, tables.links, tables.leaves, np.uintp(base), tables.roots, first, last)
     else:
         total = _walk_sum(
             sums, tables.walk, tables.links, tables.leaves, np.uintp(base), norm, tables.roots, first, last
@@ -1515,9 +1513,7 @@ def scan_lanes(planes, grid, words, skip, coarse, results, entered, features):
         visited += seen
         if features is not None:
             features[0] += _count_first_stage(planes, here, tile, tables, scratch)
-        n, lanes = _run_parts(
-            planes, tile, (n, lanes), after, tables, entered, features, coarse, marks, scratch
-        )
+        n, lanes = _run_parts(planes, tile, (n, lanes), after, tables, entered, features, coarse, marks, scratch)
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
         found = _collect_hits(planes, here, tile, n, tables, hits, hit_sums, found)
     if coarse is not None:

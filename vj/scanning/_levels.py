@@ -41,7 +41,7 @@ class Bands(NamedTuple):
 
 
 class Cascades(NamedTuple):
-    """What `scan_bands` reads of each cascade, for layouts of strides of 1 and 2; the same types for any number of them.
+    """What `scan_bands` reads of each cascade, for strides of 1 and 2: of the same types for any number of them.
 
     Parameters
     ----------
@@ -165,9 +165,7 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, plain, options, coa
             if plain is not None:
                 tables, offsets = plain[c]
                 rule, counts = (skip, 0 if coarse is None else coarse), (entries, features[c, level])
-                hits, sums, found, seen = scan_plain(
-                    planes, grid, tables, offsets[stride - 1], rule, results, counts
-                )
+                hits, sums, found, seen = scan_plain(planes, grid, tables, offsets[stride - 1], rule, results, counts)
             else:
                 words, counted = cascades.words[c, stride - 1], None if count is None else features[c, level]
                 hits, sums, found, seen = scan_lanes(planes, grid, words, skip, coarse, results, entries, counted)

@@ -41,7 +41,7 @@ class Groups(NamedTuple):
     evidence: Floats
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _similar(a, b, eps):
     delta = eps * (min(a[2], b[2]) + min(a[3], b[3])) * 0.5
     return (
@@ -52,7 +52,7 @@ def _similar(a, b, eps):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -83,7 +83,7 @@ def _sweep(boxes, order, eps):
     return _numbered(parent, np.arange(n))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _numbered(parent, nodes):
     """Return the component of each box's node, numbered by first appearance, and the number of components."""
     labels = np.empty(len(nodes), np.int64)
@@ -177,7 +177,7 @@ def _join_cells(cells, eps):
     return _numbered(parent, cells.nodes)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _join_sizes(cells, s, t, eps, parent):
     """Join the cells of size s with those of size t, not smaller, that hold a similar box."""
     width, height, side = cells.sizes[t]
@@ -203,7 +203,7 @@ def _join_sizes(cells, s, t, eps, parent):
                 b += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _first_from(keys, key, first, last):
     """Return the first of the cells `first` to `last` - 1 whose key is at least `key`, or `last`."""
     while first < last:
@@ -215,7 +215,7 @@ def _first_from(keys, key, first, last):
     return first
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, inner=True)
 def _near(cells, a, b, low, high):
     """Whether a box of cell b lies within `low` to `high`, in x and in y, of a box of cell a."""
     for i in range(cells.starts[a], cells.starts[a + 1]):
