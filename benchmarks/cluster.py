@@ -128,7 +128,7 @@ def _reached(figures: dict[str, Any]) -> str:
             GOALS["detection"],
         ],
         [
-            f"the same, a worker killed every {killed['every_seconds']:g} s ({killed['kills']} kills)",
+            f"the same, a worker killed every {killed['every_seconds']:g} s (kills: {killed['kills']})",
             f"{killed['of_two_threads']:.2f}",
             "the same rows, each once" if killed["same_rows"] else "other rows",
             FLOORS["killed"],
