@@ -63,7 +63,7 @@ PROPOSALS = SUPPRESSED | {"scale_factor": 1.2, "stride": 2, "min_size": 24}
 TOUCHED = 0.3
 """Intersection over union from which a proposal touches a face: whoever looks there with some margin sees it."""
 BUDGETS = (15, 60)
-"""Proposals an image, the best of the whole set, for which touched faces are counted."""
+"""Numbers of proposals per image, on average over the set: the best ones, whose touched faces are counted."""
 
 
 def opencv_detector(given: str, scale_factor: float, min_neighbors: int) -> Detect:
@@ -160,9 +160,9 @@ def proposals(given: str, labelled: list[Any], rules: Rules, threads: int) -> di
 def proposals_table(figures: dict[str, Any]) -> str:
     """Markdown table of the proposals in a result file."""
     keys = ("proposals_per_image", "milliseconds_per_picture")
-    best = [f"the best {n} an image" for n in BUDGETS]
+    best = [f"the best {n} per image" for n in BUDGETS]
     return _runner.table(
-        ["faces touched, %, by", *best, "all", "proposals an image", "ms an image"],
+        ["faces touched, %, by", *best, "all", "proposals per image", "ms per image"],
         [
             [
                 row["name"],

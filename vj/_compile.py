@@ -57,8 +57,9 @@ def njit(*, cache: bool = False, inner: bool = False, **options: Any) -> Callabl
     cache : bool
         Keep the compiled code for later processes, where that is possible.
     inner : bool
-        Only compiled functions call it: nothing that turns Python's objects into its arguments is compiled, which takes
-        longer than the function itself where these are tuples of arrays. A call from Python crashes the process.
+        Only compiled functions call it, so the wrapper that converts Python's objects is not compiled. Where arguments
+        are tuples of arrays, the wrapper takes longer to compile than the function. A call from Python crashes the
+        process.
     **options
         Those of ``numba.njit``.
 
