@@ -18,6 +18,7 @@ from vj.boosting.workers import Workers
 from vj.cli.train import main
 from vj.datasets.backgrounds import Backgrounds
 from vj.errors import InputError
+from vj.evaluation.matching import overlaps
 from vj.scanning.pyramid import levels
 
 WINDOW = (12, 10)
@@ -72,6 +73,21 @@ def test_windows_that_are_forbidden_are_those_that_touch_a_box():
                 x0 < bx + bw + sx and x1 > bx - sx and y0 < by + bh + sy and y1 > by - sy for bx, by, bw, bh in BOXES
             )
             assert near or not forbidden[y, x]
+
+
+def test_windows_may_overlap_boxes_up_to_a_limit():
+    image = MaskedImage(_marked(), BOXES, overlap=0.25)
+    some = 0
+    for level in levels((140, 110), WINDOW, 1.3, stride=1):
+        forbidden = image.forbidden(level)
+        scale = np.array([140 / level.size[0], 110 / level.size[1]])
+        for y, x in np.ndindex(forbidden.shape):
+            window = np.concatenate([np.array([x, y]) * scale, np.array(WINDOW) * scale])
+            expected = (overlaps(window[None], BOXES) > 0.25 + 1e-9).any()
+            assert forbidden[y, x] == expected
+        some += np.count_nonzero(forbidden) < np.count_nonzero(MaskedImage(_marked(), BOXES).forbidden(level))
+    assert some > 1
+    assert image.mirrored().part(3, 4, 90, 80).resized((60, 60)).overlap == 0.25
 
 
 def test_no_window_shows_a_pixel_of_a_box_at_any_scale_in_any_pass(monkeypatch):
@@ -198,6 +214,19 @@ def test_annotated_is_kept_as_it_is_in_recipes_and_mixes_with_places(labelled, t
     found = backgrounds_of(config)
     assert len(found) == 8
     assert [len(found.boxes(k)) for k in range(8)] == [0, *[15] * 6, 0]
+
+
+def test_annotated_backgrounds_of_other_images(labelled, tmp_path):
+    (tmp_path / "r.toml").write_text('backgrounds = "annotated:{data}/labels.json"\npositives = "faces"\n')
+    config = TrainingConfig.from_toml(tmp_path / "r.toml", data=str(labelled))
+    assert config.backgrounds == (f"annotated:{labelled / 'labels.json'}",)
+    (tmp_path / "again.toml").write_text(config.to_toml())
+    assert TrainingConfig.from_toml(tmp_path / "again.toml") == config
+    found = backgrounds_of(config)
+    assert len(found) == 7
+    assert len(found.boxes(0)) > 15
+    with pytest.raises(InputError, match="none.csv"):
+        backgrounds_of(TrainingConfig.from_mapping({"backgrounds": ["annotated:none.csv"], "positives": "faces"}))
 
 
 def test_a_run_on_annotated_backgrounds(labelled, tmp_path, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from vj.boosting.positives import labelled_format, local, original
 from vj.boosting.recipe import ANNOTATED, PositiveSource, TrainingConfig
 from vj.datasets.backgrounds import Backgrounds, find_backgrounds
 from vj.datasets.formats import read_labelled
+from vj.datasets.labelled import LabelledImage
 from vj.errors import InputError
 
 # Larger files are not compared.
@@ -22,12 +23,18 @@ _MAX_BYTES = 1 << 28
 
 
 def backgrounds_of(config: TrainingConfig) -> Backgrounds:
-    """Return the backgrounds of a recipe, found but not read; see `annotated_backgrounds` for ``annotated``."""
+    """Return the backgrounds of a recipe, found but not read; see `background_place`."""
     return Backgrounds.joined([background_place(place, config.positives) for place in config.backgrounds])
 
 
 def background_place(place: str, sources: Sequence[PositiveSource]) -> Backgrounds:
-    """Return the backgrounds of one place of a recipe."""
+    """Return the backgrounds of one place of a recipe.
+
+    ``annotated`` stands for the labelled images of the positives, ``annotated:PATH`` for those of other annotations,
+    whose objects are boxed whatever their class.
+    """
+    if place.startswith(ANNOTATED + ":"):
+        return _boxed(read_labelled(place.removeprefix(ANNOTATED + ":"), classes=None))
     return annotated_backgrounds(sources) if place == ANNOTATED else find_backgrounds([place])
 
 
@@ -47,15 +54,21 @@ def annotated_backgrounds(sources: Sequence[PositiveSource]) -> Backgrounds:
     InputError
         If no source has labelled images.
     """
-    found: dict[Path, list[Floats]] = {}
-    for source in map(local, sources):
-        name = labelled_format(source)
-        if name is None:
-            continue
-        for image in read_labelled(source.path, name, source.images or None, classes=source.classes):
-            found.setdefault(image.path, []).append(image.boxes)
-    if not found:
+    labelled = [(source, name) for source in map(local, sources) if (name := labelled_format(source)) is not None]
+    if not labelled:
         raise InputError(f"expected positives in labelled images for backgrounds {ANNOTATED!r}, got none")
+    return _boxed(
+        image
+        for source, name in labelled
+        for image in read_labelled(source.path, name, source.images or None, classes=source.classes)
+    )
+
+
+def _boxed(images: Iterable[LabelledImage]) -> Backgrounds:
+    """Return labelled images with the boxes of all entries that name them."""
+    found: dict[Path, list[Floats]] = {}
+    for image in images:
+        found.setdefault(image.path, []).append(image.boxes)
     boxes = {k: joined for k, parts in enumerate(found.values()) if len(joined := np.concatenate(parts))}
     # Workers elsewhere read them, too.
     return Backgrounds([original(os.fspath(path)) for path in found], boxes)

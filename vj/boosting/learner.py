@@ -85,6 +85,7 @@ class Learner:
             seed=config.seed,
             scale_factor=config.scale_factor,
             lbp=config.features == "lbp",
+            overlap=config.annotated_overlap,
         )
         self._workers, self._hear = workers, hear
         self._neighbours: Neighbours | None = None

@@ -143,6 +143,8 @@ class Miner:
     scale_factor : float
     lbp : bool
         Whether features are LBP, which has no contrast gate.
+    overlap : float
+        Largest intersection over union of a window with a labelled object; see `MaskedImage`.
     """
 
     def __init__(
@@ -154,9 +156,10 @@ class Miner:
         seed: int,
         scale_factor: float,
         lbp: bool,
+        overlap: float = 0.0,
     ) -> None:
         self.backgrounds, self.window, self.workers = backgrounds, window, workers
-        self.seed, self.scale_factor, self.lbp = seed, scale_factor, lbp
+        self.seed, self.scale_factor, self.lbp, self.overlap = seed, scale_factor, lbp, overlap
 
     def harvest(self) -> Harvest:
         """Return an empty harvest, to start a run with."""
@@ -323,7 +326,7 @@ class Miner:
             name = self.backgrounds.name(job.image)
             size = f"{gray.shape[1]}x{gray.shape[0]}"
             raise InputError(f"{name}: expected an image at least as large as the window, got {size}")
-        image = MaskedImage(gray, self.backgrounds.boxes(job.image))
+        image = MaskedImage(gray, self.backgrounds.boxes(job.image), self.overlap)
         return self._shrunk(image.mirrored() if job.mirror else image, job.offset)
 
     def _shrunk(self, image: MaskedImage, offset: float) -> MaskedImage:

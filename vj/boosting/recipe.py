@@ -148,8 +148,11 @@ class TrainingConfig:
         metadata={
             "type": tuple,
             "type_name": "tuple of str",
-            "help": "images without the object: folders, patterns, lists, annotated",
+            "help": "images without the object: folders, patterns, lists, annotated, annotated:PATH",
         },
+    )
+    annotated_overlap: float = number(
+        0.0, 0.0, 0.5, "annotated backgrounds: largest intersection over union of a negative with a labelled object"
     )
     output: str = string("", "folder for the cascade, its report, plots and checkpoints")
 
@@ -393,6 +396,8 @@ def _path(value: Any, key: str, base: Path, data: str | None) -> str:
     text = os.fspath(value)
     if text.startswith("skimage:") or (key == "backgrounds" and text == ANNOTATED):
         return text
+    if key == "backgrounds" and text.startswith(ANNOTATED + ":"):
+        return f"{ANNOTATED}:{_path(text.removeprefix(ANNOTATED + ':'), 'positives', base, data)}"
     if (url := as_url(text)) is not None:
         return url
     if "{data}" in text:

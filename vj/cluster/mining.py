@@ -153,6 +153,7 @@ class ClusterMiner(Miner):
                 seed=self.seed,
                 scale_factor=self.scale_factor,
                 lbp=self.lbp,
+                overlap=self.overlap,
             )
             give(self._client, MinerSetup(self._key, visitor))
             self._given = True

@@ -54,7 +54,7 @@ def read_labelled(
     format: str | None = None,
     images: str | os.PathLike[str] | None = None,
     *,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | None = (),
     where: Mapping[str, str] | None = None,
 ) -> list[LabelledImage]:
     """Read labelled images.
@@ -67,8 +67,8 @@ def read_labelled(
         One of `FORMATS`; by default found out from the file.
     images : str or path, optional
         Folder that image names are relative to; by default the usual places next to the annotations are tried.
-    classes : sequence of str
-        Classes of the objects to keep; needed if the annotations have several.
+    classes : sequence of str, or None
+        Classes of the objects to keep; needed if the annotations have several. None: all.
     where : mapping, optional
         CSV: columns and the values that a row must have, see `vj.datasets.csv_table.read`.
 
@@ -98,7 +98,7 @@ def read_labelled(
     found = csv_table.read(source, folder, where) if where else FORMATS[name](source, folder)
     if not found:
         raise InputError(f"{source}: expected labelled images, got none")
-    return _of_classes(source, found, classes)
+    return found if classes is None else _of_classes(source, found, classes)
 
 
 def guess_format(source: Path) -> str:
