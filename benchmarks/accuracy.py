@@ -5,9 +5,9 @@
 A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is the number of neighbours. One with
 `suppressed:` in front is run as a score allows: groups of one hit are kept, and of those that overlap the best. With
 `proposals:` in front one is run in coarser steps, to propose regions to a second detector: what counts is the share of
-the faces that a proposal touches, and how many proposals an image has. With `coarse3:` one visits every second row of
-windows first, then the neighbours of those that pass 3 stages; with `exact:` it ignores soft thresholds. These two may
-stand before `suppressed:`. Names with commas, of which some may have `mirrored:` in front, share one scan.
+the faces that a proposal touches, and how many proposals an image has. With `coarse8:` one scans every second scale
+first, then the windows near those that pass 8 stages; with `exact:` it ignores soft thresholds. These two may stand
+before `suppressed:`. Names with commas, of which some may have `mirrored:` in front, share one scan.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from vj.tiers import YuNet
 
 CASCADES = (
     "suppressed:frontalface",
+    "coarse8:suppressed:frontalface",
     "frontalface",
     "suppressed:frontalface,profileface,mirrored:profileface",
     "suppressed:frontalface_small",

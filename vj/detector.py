@@ -116,8 +116,8 @@ class Settings:
     exact : bool
         Find what OpenCV finds: soft thresholds of the cascade and `coarse` are ignored.
     coarse : int
-        Visit every second row of windows, and of the rows between them only the neighbours of windows that pass this
-        many stages; 0 visits all rows. Three or four stages keep nearly all detections.
+        Scan scales about 1.2 apart first, and of those between only the windows near ones that pass this many stages;
+        0 scans all. With about a third of the stages nearly all detections are kept.
 
     Raises
     ------

@@ -41,76 +41,61 @@ _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 # --- one window at a time ----------------------------------------------------------------------------------------
 
 
+class Visit(NamedTuple):
+    """Which windows of a grid are visited, where not all are; see `Marks` of _levels.py.
+
+    In the grids of coarse scales all are, and those that pass `stages` stages are marked. In `fine` ones only marked
+    windows are. Window (r, i) is bit ``i % 8`` of ``marks[first + r * width + i // 8]``.
+    """
+
+    fine: bool
+    stages: int
+    marks: Any
+    first: int
+    width: int
+
+
 @njit(cache=True, nogil=True)
-def scan_plain(planes, grid, tables, offsets, rule, results, counts):
+def scan_plain(planes, grid, tables, offsets, skip, visit, results, counts):
     """Scan a grid of windows; return the results and the number of windows visited.
 
-    `rule` says which windows are visited: whether the right neighbour of one that the first stage rejected is left out,
-    and, if not 0, how many stages a window of an even row must pass for its neighbours in the odd rows to be visited,
-    which are visited only then. `results` are an array of hits (row, column), one of their sums, and how many are in
+    `skip` says whether the right neighbour of a window that the first stage rejected is left out; `visit` is a `Visit`,
+    or None to visit all others. `results` are an array of hits (row, column), one of their sums, and how many are in
     use: new hits are added, in row order, and the arrays returned are larger ones if they had no room. `counts` is a
     pair of int64 arrays, to which the windows that enter each stage and, unless their array is empty, the features
     evaluated in it are added: a feature for each node that a window meets on its way through a tree, so that a stump
     evaluates one.
     """
-    skip, coarse = rule
     hits, hit_sums, found = results
-    before = middle = found
     sums, squares = planes.sums, planes.squares
     entered = counts[0]
     features = counts[1] if len(counts[1]) else np.zeros(len(tables.limits), np.int64)
     visited = 0
     n_stages = len(tables.limits)
-    # With a border, so that every window has eight neighbours.
-    marks = np.zeros((grid.rows + 2, grid.columns + 2), np.bool_)
-    step = 2 if coarse else 1
-    for turn in range(step):
-        for r in range(turn, grid.rows, step):
-            i = 0
-            while i < grid.columns:
-                if turn == 1 and not (marks[r, i : i + 3].any() or marks[r + 2, i : i + 3].any()):
+    fine = False if visit is None else visit.fine
+    for r in range(grid.rows):
+        i = 0
+        while i < grid.columns:
+            if visit is not None:
+                place, bit = visit.first + r * visit.width + i // LANES, np.uint8(1 << i % LANES)
+                if fine and not visit.marks[place] & bit:
                     i += 1
                     continue
-                visited += 1
-                base = r * grid.row_step + i
-                depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
-                for stage in range(min(depth + 1, n_stages)):
-                    entered[stage] += 1
-                marks[r + 1, i + 1] = turn == 0 and depth >= min(coarse, n_stages)
-                if depth == n_stages:
-                    hits, hit_sums = _room_for(hits, hit_sums, found, np.int64(1))
-                    hits[found, 0] = r
-                    hits[found, 1] = i
-                    hit_sums[found] = total
-                    found += 1
-                i += 2 if skip and turn == 0 and depth == 0 else 1
-        if turn == 0:
-            middle = found
-    _in_row_order(hits, hit_sums, before, middle, found)
+            visited += 1
+            base = r * grid.row_step + i
+            depth, total, _ = _run_window(sums, squares, base, grid, tables, offsets, features)
+            for stage in range(min(depth + 1, n_stages)):
+                entered[stage] += 1
+            if visit is not None and not fine and depth >= min(visit.stages, n_stages):
+                visit.marks[place] |= bit
+            if depth == n_stages:
+                hits, hit_sums = _room_for(hits, hit_sums, found, np.int64(1))
+                hits[found, 0] = r
+                hits[found, 1] = i
+                hit_sums[found] = total
+                found += 1
+            i += 2 if skip and not fine and depth == 0 else 1
     return hits, hit_sums, found, visited
-
-
-@njit(cache=True, inner=True)
-def _in_row_order(hits, hit_sums, before, middle, found):
-    """Merge hits of even rows, from the one numbered `before` on, with those of odd rows, from `middle` on, in place.
-
-    Both are in row order. Not sorted: to compile a sort took as long as a tenth of the coarse scan.
-    """
-    even, even_sums = hits[before:middle].copy(), hit_sums[before:middle].copy()
-    a, b = 0, middle
-    while a < len(even):
-        # Never ahead of what is still to be read.
-        k = before + a + b - middle
-        if b < found and hits[b, 0] < even[a, 0]:
-            hits[k, 0] = hits[b, 0]
-            hits[k, 1] = hits[b, 1]
-            hit_sums[k] = hit_sums[b]
-            b += 1
-        else:
-            hits[k, 0] = even[a, 0]
-            hits[k, 1] = even[a, 1]
-            hit_sums[k] = even_sums[a]
-            a += 1
 
 
 @njit(cache=True, inner=True)
@@ -1393,24 +1378,18 @@ class _Tile(NamedTuple):
     bases: Any
 
 
-class _Rows(NamedTuple):
-    """A grid of windows; see `Grid` of tables.py."""
-
-    rows: int
-    columns: int
-    row_step: int
-    corners: Any
-
-
 @njit(inline="always")
-def _run_parts(planes, tile, alive, start, tables, entered, features, coarse, marks, scratch):
+def _run_parts(planes, tile, alive, start, tables, entered, features, visit, scratch):
     """Run the parts from `start` on over the listed vectors of a tile; return how many are left, and their lanes.
 
-    `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows that pass
-    `coarse` stages go to `marks`.
+    `alive` are vectors and lanes now; `start` is the first part, and the stage before it. The windows of coarse scales
+    that get far enough are marked.
     """
     n, lanes = alive
     first, stage = start
+    coarse = None
+    if visit is not None:
+        coarse = -1 if visit.fine else visit.stages
     for part in range(first, tables.n_parts):
         if n == 0:
             return n, lanes
@@ -1419,7 +1398,7 @@ def _run_parts(planes, tile, alive, start, tables, entered, features, coarse, ma
             stage += 1
             entered[stage] += lanes
             if coarse is not None and stage == coarse:
-                _mark(tile, n, marks)
+                _mark(tile, n, visit)
         if features is not None:
             features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, scratch)
         whole_stage = begins and part + 1 == tables.n_parts
@@ -1429,22 +1408,23 @@ def _run_parts(planes, tile, alive, start, tables, entered, features, coarse, ma
             return n, lanes
         n, lanes = _filter(planes, tile, n, part, tables, scratch)
     if coarse is not None and coarse >= tables.n_stages:
-        _mark(tile, n, marks)
+        _mark(tile, n, visit)
     return n, lanes
 
 
 @njit(inline="always")
-def _mark(tile, n, marks):
-    """Keep which windows of the listed vectors are alive."""
+def _mark(tile, n, visit):
+    """Mark the windows of the listed vectors that are alive."""
     for g in tile.vectors[:n]:
-        marks[tile.top + g // tile.width, g % tile.width] = tile.alive[g]
+        place = visit.first + (tile.top + g // tile.width) * visit.width + g % tile.width
+        visit.marks[place] = np.uint8(tile.alive[g])
 
 
 @njit(inline="always")
-def _between(planes, grid, tables, marks, tile):
-    """List the vectors of a tile that have a neighbour of a marked window; return windows visited, vectors and lanes.
+def _marked(planes, grid, tables, visit, tile):
+    """List the vectors of a tile that have a marked window; return windows visited, vectors and lanes.
 
-    Row r of `marks` is the row of windows above row r of the tile's grid, row r + 1 the one below. Fills the norms.
+    Fills the norms.
     """
     c = grid.corners
     corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
@@ -1452,24 +1432,15 @@ def _between(planes, grid, tables, marks, tile):
     columns = (grid.columns + LANES - 1) // LANES
     n, visited, lanes = 0, 0, 0
     for r in range(tile.top, tile.bottom):
-        before = np.uint32(0)
-        here = marks[r, 0] | marks[r + 1, 0]
         for g in range(columns):
-            after = np.uint32(0)
-            if g + 1 < columns:
-                after = marks[r, g + 1] | marks[r + 1, g + 1]
-            near = here | here << np.uint32(1) | here >> np.uint32(1) | before >> np.uint32(LANES - 1)
-            near = (near | after << np.uint32(LANES - 1)) & ALL
-            if g == columns - 1 and grid.columns % LANES:
-                near &= np.uint32((1 << (grid.columns % LANES)) - 1)
-            vector = (r - tile.top) * tile.width + g
-            tile.alive[vector] = near
-            if near:
-                visited += _count(near)
+            here = np.uint32(visit.marks[visit.first + r * visit.width + g])
+            if here:
+                vector = (r - tile.top) * tile.width + g
+                visited += _count(here)
+                tile.alive[vector] = here
                 tile.vectors[n] = vector
                 tile.bases[n] = np.uintp(r * grid.row_step + g * LANES)
                 n += 1
-            before, here = here, after
     kept = 0
     for b in range(0, n, BATCH):
         bases, starts = _batch(tile.vectors, tile.bases, b, n)
@@ -1493,20 +1464,17 @@ def _between(planes, grid, tables, marks, tile):
 
 
 @njit(cache=True, nogil=True)
-def scan_lanes(planes, grid, words, skip, coarse, results, entered, features):
+def scan_lanes(planes, grid, words, skip, visit, results, entered, features):
     """Like `scan_plain`, in vectors of neighbouring windows.
 
-    `coarse` is None where all rows are visited, `features` is None where features are not counted: what is not used is
-    not compiled. `words` are from `lane_words`.
+    `visit` is None where all windows are visited, `features` is None where features are not counted: what is not used
+    is not compiled. `words` are from `lane_words`.
     """
     tables = _read_lanes(words)
     hits, hit_sums, found = results
-    before = found
     batch = BATCH * LANES
-    step = 1 if coarse is None else 2
     width = max(1, (grid.columns + batch - 1) // batch) * BATCH
-    lines = (grid.rows + step - 1) // step
-    rows = min(max(1, TILE // width), max(1, lines))
+    rows = min(max(1, TILE // width), max(1, grid.rows))
     size = rows * width
     # Sums are carried from part to part of a stage, if any stage has several.
     several = tables.n_parts > tables.n_stages
@@ -1516,38 +1484,21 @@ def scan_lanes(planes, grid, words, skip, coarse, results, entered, features):
     vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
     scratch = np.empty(tables.scratch, np.int32)
     scratch[0] = 0  # The lanes that reach a node to which no branch leads.
-    marks = None if coarse is None else np.zeros((lines + 1, width), np.uint32)
     visited = 0
-    # Not literals, for which `_run_parts` would be compiled again.
-    after = (tables.first_stage, np.int64(0))
-    here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
-    for top in range(0, lines, rows):
-        tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
-        seen, n, lanes = _first_stage(planes, here, tables, skip, tile, entered, scratch)
+    fine = False if visit is None else visit.fine
+    for top in range(0, grid.rows, rows):
+        tile = _Tile(top, min(top + rows, grid.rows), width, norms, totals, alive, began, vectors, bases)
+        # Not literals, for which `_run_parts` would be compiled again.
+        start = (tables.first_stage, np.int64(0))
+        if visit is not None and fine:
+            seen, n, lanes = _marked(planes, grid, tables, visit, tile)
+            start = (np.int64(0), np.int64(-1))
+        else:
+            seen, n, lanes = _first_stage(planes, grid, tables, skip, tile, entered, scratch)
+            if features is not None:
+                features[0] += _count_first_stage(planes, grid, tile, tables, scratch)
         visited += seen
-        if features is not None:
-            features[0] += _count_first_stage(planes, here, tile, tables, scratch)
-        n, lanes = _run_parts(planes, tile, (n, lanes), after, tables, entered, features, coarse, marks, scratch)
+        n, lanes = _run_parts(planes, tile, (n, lanes), start, tables, entered, features, visit, scratch)
         hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-        found = _collect_hits(planes, here, tile, n, tables, hits, hit_sums, found)
-    if coarse is not None:
-        begin = (np.int64(0), np.int64(-1))
-        for k in range(before, found):
-            hits[k, 0] *= 2
-        middle, lines = found, grid.rows // 2
-        here = _Rows(lines, grid.columns, grid.row_step * step, grid.corners)
-        down = grid.row_step
-        planes = Planes(planes.image, planes.sums[down:], planes.squares[down:], planes.low[down:], planes.layout)
-        for top in range(0, lines, rows):
-            tile = _Tile(top, min(top + rows, lines), width, norms, totals, alive, began, vectors, bases)
-            seen, n, lanes = _between(planes, here, tables, marks, tile)
-            visited += seen
-            n, lanes = _run_parts(
-                planes, tile, (n, lanes), begin, tables, entered, features, np.int64(-1), marks, scratch
-            )
-            hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-            found = _collect_hits(planes, here, tile, n, tables, hits, hit_sums, found)
-        for k in range(middle, found):
-            hits[k, 0] = 2 * hits[k, 0] + 1
-        _in_row_order(hits, hit_sums, before, middle, found)
+        found = _collect_hits(planes, grid, tile, n, tables, hits, hit_sums, found)
     return hits, hit_sums, found, visited

@@ -17,7 +17,7 @@ from numba.core import config
 from vj._types import Floats, Gray
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
-from vj.scanning._levels import Bands, Cascades, Found, scan_bands
+from vj.scanning._levels import Bands, Cascades, Found, Marks, scan_bands
 from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampling_axis
 from vj.scanning.tables import (
     Grid,
@@ -193,7 +193,7 @@ class Scanner:
         columns: int,
         skip: bool,
         *,
-        coarse: int = 0,
+        visit: kernels.Visit | None = None,
         count: bool = False,
         plain: bool = False,
     ) -> _Result:
@@ -204,11 +204,11 @@ class Scanner:
         counts = np.zeros(n_stages, dtype=np.int64), np.zeros(n_stages if count else 0, dtype=np.int64)
         if plain or self._one_by_one:
             hits, sums, found, windows = kernels.scan_plain(
-                planes, grid, self._plain, placed.offsets, (skip, coarse), results, counts
+                planes, grid, self._plain, placed.offsets, skip, visit, results, counts
             )
         else:
             hits, sums, found, windows = kernels.scan_lanes(
-                planes, grid, placed.words, skip, coarse or None, results, counts[0], counts[1] if count else None
+                planes, grid, placed.words, skip, visit, results, counts[0], counts[1] if count else None
             )
         return _Result(hits[:found], sums[:found], windows, *counts)
 
@@ -219,7 +219,7 @@ class Scanner:
         shapes: tuple[Layout, Layout],
         counter: npt.NDArray[np.int64],
         space: Any,
-        options: tuple[tuple[bool, int], int | None, bool | None],
+        options: tuple[Marks | None, tuple[bool, int], bool | None],
         others: Sequence[Scanner] = (),
     ) -> Found:
         """Scan bands of an image until none is left or enough is done; see `_levels.scan_bands`.
@@ -234,9 +234,9 @@ class Scanner:
             Number of bands taken, by all threads.
         space : tuple of arrays
             From `Workspace.take`.
-        options : ((bool, int), int or None, True or None)
-            Whether to leave out windows as OpenCV does, and pixels to do before returning; stages to pass for the rows
-            between to be visited, None to visit all; whether to count features.
+        options : (Marks or None, (bool, int), True or None)
+            Which windows are visited, None for all; whether to leave out windows as OpenCV does, and pixels to do
+            before returning; whether to count features.
         others : sequence of Scanner
             That scan the same bands.
         """
@@ -244,7 +244,7 @@ class Scanner:
         # Kept to the end of the call, as the words are addresses.
         placed = [[one._place(shape) for shape in shapes] for one in scanners]
         cascades = Cascades(
-            np.array([(one.cascade.n_stages, one.cascade.window[1]) for one in scanners], dtype=np.int64),
+            np.array([(one.cascade.n_stages, *one.cascade.window[::-1]) for one in scanners], dtype=np.int64),
             np.array([[at.corners for at in pair] for pair in placed], dtype=np.int64),
             np.array([[at.words for at in pair] for pair in placed]),
         )
