@@ -47,7 +47,7 @@ CASCADES = {
 }
 """OpenCV's cascades, and the numbers of threads that each is timed with."""
 SCALE_FACTOR = 1.1
-COARSE = 8
+COARSE = 10
 """Stages to pass for the scales between, where the packaged cascade is also timed from coarse to fine."""
 REPEATS = 7
 LARGE = (8000, 6000)

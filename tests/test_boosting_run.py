@@ -318,7 +318,26 @@ def test_pruning_makes_windows_cheaper_and_loses_its_share(faces, photos):
     assert costs[1] < costs[0]
 
 
-@pytest.mark.parametrize("changes", [{}, {"features": "lbp"}, {"max_depth": 2, "holdout": 0.5}])
+def test_loosening_lowers_thresholds_and_nothing_else(faces, photos, tmp_path):
+    plain, _ = _train(faces, photos)
+    amounts = [0.0, 0.25, 1.5]
+    run = Training(positives=faces, backgrounds=photos, output=tmp_path, **{**BASE, "loosening": amounts})
+    list(run)
+    n = run.cascade.n_stages
+    assert n == plain.cascade.n_stages > 1
+    lowered = plain.cascade.stage_thresholds - np.array(amounts[:n] + amounts[-1:] * (n - 3), np.float32)
+    np.testing.assert_array_equal(run.cascade.stage_thresholds, lowered)
+    np.testing.assert_array_equal(run.cascade.node_thresholds, plain.cascade.node_thresholds)
+    assert run.reports[-1].hit_rate >= plain.reports[-1].hit_rate
+    # A finished run is not loosened again.
+    again = Training(positives=faces, backgrounds=photos, output=tmp_path, **{**BASE, "loosening": amounts})
+    list(again)
+    np.testing.assert_array_equal(again.cascade.stage_thresholds, lowered)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"features": "lbp"}, {"max_depth": 2, "holdout": 0.5, "loosening": [0.0, 0.5]}]
+)
 def test_reports_after_pruning_are_those_of_the_cascade_that_was_written(faces, photos, tmp_path, changes):
     """Measured again by the detector, which reads the file: all positives, and the backgrounds at its own scales."""
     settings = {**BASE, "pruning": 0.3, "jitter": 2, **changes}

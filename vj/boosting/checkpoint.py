@@ -240,9 +240,9 @@ def _check_counts(state: State, limits: Limits) -> None:
     wanted, kept, n = limits.config.negatives_per_stage, harvest.kept, harvest.kept + harvest.found
     last = state.reports[-1] if state.reports else None
     passed = round(last.false_alarm_rate * last.negatives) if last else 0
-    # Pruning changes the last stage, its report and what it lets through.
-    pruned = state.phase == FINISHED and limits.config.pruning > 0
-    if n > wanted or (kept != passed and not pruned) or harvest.found > harvest.hits:
+    # Pruning and loosening change the last stage, its report and what it lets through.
+    changed = state.phase == FINISHED and (limits.config.pruning > 0 or bool(np.any(limits.config.loosening)))
+    if n > wanted or (kept != passed and not changed) or harvest.found > harvest.hits:
         raise ValueError(
             f"{n} negatives, {kept} of them kept, {passed} of which passed the last stage, "
             f"{harvest.hits} hits since, {wanted} wanted"

@@ -322,18 +322,12 @@ class Learner:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Prune if asked for. The state changes at once, so that a run is pruned once or not at all."""
-        state, config = self.state, self.config
-        found = self.positives.windows[self._alive & self.held_out]
-        if not config.pruning or not state.stages or not len(found):
-            if config.pruning and state.stages:
-                self._note("thresholds were not raised: that takes held-out positives that pass all stages")
+        """Prune and loosen if asked for. The state changes at once, so that a run is changed once or not at all."""
+        state = self.state
+        stages, notes = self._loosened(*self._pruned(state.stages))
+        if stages is state.stages:
             state.phase = FINISHED
             return
-        self._hear(Progress("pruning", len(state.stages) - 1))
-        wanted = min(_PRUNING_WINDOWS, 10 * config.negatives_per_stage)
-        fresh = self._miner.mine(None, wanted, 1.0, self._miner.unseen()).windows
-        stages, note = prune(self._table, state.stages, (found, fresh), config.pruning, tilted=self._tilted)
         depth = self._depths(stages, self.positives.windows)
         positives = depth[self.held_out], depth[~self.held_out]
         reports = measured(state.reports, stages, positives, self._reached(stages))
@@ -341,7 +335,30 @@ class Learner:
         kept = negatives[self._depths(stages, negatives) == len(stages)]
         after = replace(state, harvest=state.harvest.next_stage(kept), phase=FINISHED, stages=stages, reports=reports)
         self._alive, self.state = depth == len(stages), after
-        self._note(note)
+        for note in notes:
+            self._note(note)
+
+    def _pruned(self, stages: list[Stage]) -> tuple[list[Stage], list[str]]:
+        """Return the stages with raised thresholds, if asked for, and what there is to say about it."""
+        config, found = self.config, self.positives.windows[self._alive & self.held_out]
+        if not config.pruning or not stages:
+            return stages, []
+        if not len(found):
+            self._note("thresholds were not raised: that takes held-out positives that pass all stages")
+            return stages, []
+        self._hear(Progress("pruning", len(stages) - 1))
+        wanted = min(_PRUNING_WINDOWS, 10 * config.negatives_per_stage)
+        fresh = self._miner.mine(None, wanted, 1.0, self._miner.unseen()).windows
+        raised, note = prune(self._table, stages, (found, fresh), config.pruning, tilted=self._tilted)
+        return raised, [note]
+
+    def _loosened(self, stages: list[Stage], notes: list[str]) -> tuple[list[Stage], list[str]]:
+        """Return the stages with lowered thresholds, if asked for, and what there is to say."""
+        amounts = [np.float32(self.config.of_stage(k).loosening) for k in range(len(stages))]
+        if not any(amounts):
+            return stages, notes
+        lowered = [replace(one, threshold=np.float32(one.threshold - by)) for one, by in zip(stages, amounts, strict=True)]
+        return lowered, [*notes, "thresholds lowered at the end (loosening); reports describe the lowered stages"]
 
     def _soften(self) -> str:
         """Set soft thresholds; return one line on them. They follow from the state: no checkpoint holds them."""

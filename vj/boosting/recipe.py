@@ -178,6 +178,13 @@ class TrainingConfig:
     pruning: float = number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )
+    loosening: float = number(
+        0.0,
+        0.0,
+        100.0,
+        "lowers a stage's threshold at the end, after pruning: more is found, and its score ranks it low",
+        True,
+    )
     soft_loss: float = number(
         0.0, 0.0, 0.5, "share of the positives found that soft thresholds, set at the end, may lose; 0: none are set"
     )
