@@ -2,8 +2,9 @@
 
 One process calls ours and cv2's in turn, warm; a figure is the median of seven. Before anything is timed, both must
 have found the same boxes. Two faces near the camera take longest; there the packaged cascade also meets YuNet, if its
-model is given with ``--yunet``, from 24 and from 80 px, and is timed from coarse to fine as well. Also: the pyramid alone, whole processes of `vj-detect` with
-kernels cached and without, and the memory that one image of 48 million pixels takes. Needs opencv-python 4.
+model is given with ``--yunet``, from 24 and from 80 px, and is timed from coarse to fine as well. Also: the pyramid
+alone, whole processes of `vj-detect` with kernels cached and without, and the memory that one image of 48 million
+pixels takes. Needs opencv-python 4.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def test_annotated_backgrounds_of_other_images(labelled, tmp_path):
     found = backgrounds_of(config)
     assert len(found) == 7
     assert len(found.boxes(0)) > 15
-    with pytest.raises(InputError, match="none.csv"):
+    with pytest.raises(InputError, match=r"none\.csv"):
         backgrounds_of(TrainingConfig.from_mapping({"backgrounds": ["annotated:none.csv"], "positives": "faces"}))
 
 

@@ -357,7 +357,9 @@ class Learner:
         amounts = [np.float32(self.config.of_stage(k).loosening) for k in range(len(stages))]
         if not any(amounts):
             return stages, notes
-        lowered = [replace(one, threshold=np.float32(one.threshold - by)) for one, by in zip(stages, amounts, strict=True)]
+        lowered = [
+            replace(one, threshold=np.float32(one.threshold - by)) for one, by in zip(stages, amounts, strict=True)
+        ]
         return lowered, [*notes, "thresholds lowered at the end (loosening); reports describe the lowered stages"]
 
     def _soften(self) -> str:

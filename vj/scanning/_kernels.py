@@ -33,7 +33,6 @@ from numba.extending import intrinsic, models, register_model
 from vj._compile import njit
 from vj.cascade.haar import MIN_DEVIATION
 from vj.cascade.lbp import RING
-from vj.scanning.planes import Planes
 
 _RING_CORNERS = np.array([4 * row + column for row, column in RING])
 """Top left corner of each outer cell among the 16 corners of an LBP feature."""

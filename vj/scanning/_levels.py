@@ -124,7 +124,7 @@ def _marked_part(marks, grids, level, first, last):
 
     `left` is a multiple of `LANES`. First and last are the same if there are none.
     """
-    low, high, left, right = last, first, np.int64(1) << 40, np.int64(0)
+    low, high, left, right = last, first, np.int64(1 << 40), np.int64(0)
     for c in range(len(grids)):
         width = (grids[c, 1] + LANES - 1) // LANES
         for r in range(first, min(last, grids[c, 0])):
@@ -132,7 +132,7 @@ def _marked_part(marks, grids, level, first, last):
             for g in range(width):
                 if marks.marks[start + g]:
                     low, high = min(low, r), max(high, r + 1)
-                    left, right = min(left, g * LANES), max(right, (g + 1) * LANES)
+                    left, right = min(left, np.int64(g * LANES)), max(right, np.int64((g + 1) * LANES))
     return low, max(low, high), left, right
 
 
@@ -224,7 +224,7 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, optio
         width, height, stride = todo.levels[level, 0], todo.levels[level, 1], todo.levels[level, 2]
         across, down = todo.levels[level, 3], todo.levels[level, 4]
         shape = shapes[stride - 1]
-        left, right = np.int64(0), np.int64(1) << 40
+        left, right = np.int64(0), np.int64(1 << 40)
         if marks is not None and marks.fine:
             first, last, left, right = _marked_part(marks, todo.grids[level], level, first, last)
             if first == last:

@@ -26,7 +26,7 @@ CALL_PIXELS = 1 << 22
 
 
 COARSE_STEP = 1.22
-"""Largest ratio of the coarse scales, of which those between are near enough: every second one at a scale factor of 1.1.
+"""Largest ratio of coarse scales to which those between are near enough: every second scale at a scale factor of 1.1.
 Every third loses 0.6 points of average precision instead of none (6 stages to pass, FDDB)."""
 
 
@@ -79,7 +79,7 @@ class ImageScan(NamedTuple):
 
 
 def bands(level: Level, pixels: int = BAND_PIXELS) -> Iterator[tuple[int, int]]:
-    """Split a level's rows of windows so that a band has about so many pixels, at least four times a window's height."""
+    """Split a level's rows of windows: a band has about so many pixels, but at least four times a window's height."""
     height = max(pixels // level.size[0], 4 * level.window[1])
     rows = max(1, height // level.stride)
     for first in range(0, level.rows, rows):
@@ -165,21 +165,27 @@ def _coarse_levels(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """Return which levels are coarse, by level and cascade, and the `Plan.steps` from them to the others."""
     step = max(1, int(np.log(COARSE_STEP) / np.log(scale_factor)))
-    is_coarse, steps = np.zeros(grids.shape[:2], dtype=np.bool_), []
+    is_coarse: npt.NDArray[np.bool_] = np.zeros(grids.shape[:2], dtype=np.bool_)
+    steps = [np.zeros((0, 3), dtype=np.int64)]
     for c in range(grids.shape[1]):
         own = np.flatnonzero(grids[:, c].all(axis=1))
         # Not the first level, which has most windows; a fine one at either end has one coarse neighbour.
-        chosen = np.arange(len(own)) % step == step // 2
-        chosen |= not chosen.any()
+        beyond = (np.arange(len(own)) - step // 2) % step
+        chosen = beyond == 0
+        if not chosen.any():
+            chosen[:] = True
         is_coarse[own[chosen], c] = True
-        steps += [(c, own[j], own[k]) for k in np.flatnonzero(~chosen) for j in np.flatnonzero(chosen) if abs(k - j) < step]
-    return is_coarse, np.array(steps, dtype=np.int64).reshape(-1, 3)
+        fine = np.flatnonzero(~chosen)
+        for near in (fine - beyond[fine], fine - beyond[fine] + step):
+            there = (near >= 0) & (near < len(own))
+            steps.append(np.column_stack([np.full(there.sum(), c), own[near[there]], own[fine[there]]]))
+    return is_coarse, np.concatenate(steps)
 
 
 def _phase(whole: Bands, chosen: npt.NDArray[np.bool_], parts: npt.NDArray[np.int64]) -> Bands:
     """Return those bands out of `parts` that have the levels and cascades chosen."""
-    parts = parts.reshape(-1, 3)
-    return whole._replace(bands=parts[chosen.any(axis=1)[parts[:, 0]]], grids=whole.grids * chosen[:, :, None])
+    parts, levels = parts.reshape(-1, 3), np.flatnonzero(chosen.any(axis=1))
+    return whole._replace(bands=parts[np.isin(parts[:, 0], levels)], grids=whole.grids * chosen[:, :, None])
 
 
 def scan_image(
