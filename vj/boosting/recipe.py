@@ -152,7 +152,7 @@ class TrainingConfig:
         },
     )
     annotated_overlap: float = number(
-        0.0, 0.0, 0.5, "annotated backgrounds: largest intersection over union of a negative with a labelled object"
+        0.0, 0.0, 0.5, "largest intersection over union of a negative with a labelled object"
     )
     output: str = string("", "folder for the cascade, its report, plots and checkpoints")
 
@@ -182,7 +182,7 @@ class TrainingConfig:
         0.0,
         0.0,
         100.0,
-        "lowers a stage's threshold at the end, after pruning: more is found, and its score ranks it low",
+        "lowers a stage's threshold at the end, after pruning",
         True,
     )
     soft_loss: float = number(
