@@ -49,7 +49,7 @@ CASCADES = {
 """OpenCV's cascades, and the numbers of threads that each is timed with."""
 SCALE_FACTOR = 1.1
 COARSE = 10
-"""Stages to pass for the scales between, where the packaged cascade is also timed from coarse to fine."""
+"""Stages that a window must pass where the packaged cascade is timed from coarse to fine; see `vj.Detector`."""
 REPEATS = 7
 LARGE = (8000, 6000)
 

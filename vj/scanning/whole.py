@@ -35,10 +35,6 @@ class Plan(NamedTuple):
 
     Their levels and the levels' scales, the bands in the order they are taken, layouts for strides of 1 and 2, and the
     memory for a band. A level that several cascades have is that of the one with the most rows of windows.
-
-    From coarse to fine, there are two phases: `places` says where the marks of each cascade and level begin, `n_marks`
-    how many bytes they take, `steps` which fine levels are next to which coarse ones; see `spread`, also for `spacing`
-    and `windows`.
     """
 
     levels: tuple[Level, ...]
@@ -47,12 +43,21 @@ class Plan(NamedTuple):
     shapes: tuple[Layout, Layout]
     pixels: int
     entries: int
+
+
+class CoarsePlan(NamedTuple):
+    """How images of one size are scanned from coarse to fine.
+
+    The bands of the coarse levels and of those between; where the marks of each cascade and level begin, and how many
+    bytes all marks take; the other arguments of `spread`.
+    """
+
     phases: tuple[Bands, Bands]
     places: npt.NDArray[np.int64]
     n_marks: int
-    steps: npt.NDArray[np.int64]
     spacing: npt.NDArray[np.float64]
     windows: npt.NDArray[np.int64]
+    steps: npt.NDArray[np.int64]
 
 
 class ImageScan(NamedTuple):
@@ -130,27 +135,16 @@ def plan(
     heights = [(last - 1 - first) * found[k].stride + tallest for k, first, last in todo]
     wide = [max((level.size[0] for level in found if level.stride == s), default=0) for s in (1, 2)]
     shapes = layout(wide[0], 1, tilted), layout(wide[1], 2, tilted)
-    all_bands = Bands(
-        np.array(todo, dtype=np.int64).reshape(-1, 3),
-        np.array(rows, dtype=np.int64).reshape(-1, 5),
-        grids,
-        np.concatenate(firsts),
-        np.concatenate(weights),
-    )
-    # Only what holds marks is made, so a band has to be small for that to be little.
-    small = np.array([(k, *band) for k, level in enumerate(found) for band in bands(level, 0)], dtype=np.int64)
-    is_coarse, steps = _coarse_levels(grids, scale_factor)
-    sizes = (grids[:, :, 0] * (-(-grids[:, :, 1] // LANES))).T
     return Plan(
         levels=tuple(found),
         scales=np.array([level.scale for level in found], dtype=np.float32),
-        bands=all_bands,
-        phases=(_phase(all_bands, is_coarse, all_bands.bands), _phase(all_bands, ~is_coarse, small)),
-        places=np.ascontiguousarray((np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape), dtype=np.int64),
-        n_marks=int(sizes.sum()),
-        steps=steps,
-        spacing=np.array([(level.scale, level.stride) for level in found], dtype=np.float64).reshape(-1, 2),
-        windows=np.array([window[::-1] for window in windows], dtype=np.int64),
+        bands=Bands(
+            np.array(todo, dtype=np.int64).reshape(-1, 3),
+            np.array(rows, dtype=np.int64).reshape(-1, 5),
+            grids,
+            np.concatenate(firsts),
+            np.concatenate(weights),
+        ),
         shapes=shapes,
         pixels=max((found[k].size[0] * tall for (k, *_), tall in zip(todo, heights, strict=True)), default=0),
         entries=max(
@@ -160,10 +154,40 @@ def plan(
     )
 
 
+@lru_cache(maxsize=16)
+def coarse_plan(
+    size: Size,
+    windows: tuple[Size, ...],
+    scale_factor: float,
+    min_size: Size,
+    max_size: Size,
+    stride: int | None,
+    tilted: bool,
+) -> CoarsePlan:
+    """Return how images of a size are scanned from coarse to fine; see `plan` for the parameters."""
+    todo = plan(size, windows, scale_factor, min_size, max_size, stride, tilted)
+    # Only what holds marks is made, so a band has to be small for that to be little.
+    small = [(k, *band) for k, level in enumerate(todo.levels) for band in bands(level, 0)]
+    grids = todo.bands.grids
+    is_coarse, steps = _coarse_levels(grids, scale_factor)
+    sizes = (grids[:, :, 0] * (-(-grids[:, :, 1] // LANES))).T
+    return CoarsePlan(
+        phases=(
+            _phase(todo.bands, is_coarse, todo.bands.bands),
+            _phase(todo.bands, ~is_coarse, np.array(small, dtype=np.int64)),
+        ),
+        places=np.ascontiguousarray((np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape), dtype=np.int64),
+        n_marks=int(sizes.sum()),
+        spacing=np.array([(level.scale, level.stride) for level in todo.levels], dtype=np.float64).reshape(-1, 2),
+        windows=np.array([window[::-1] for window in windows], dtype=np.int64),
+        steps=steps,
+    )
+
+
 def _coarse_levels(
     grids: npt.NDArray[np.int64], scale_factor: float
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Return which levels are coarse, by level and cascade, and the `Plan.steps` from them to the others."""
+    """Return which levels are coarse, by level and cascade, and the `CoarsePlan.steps` from them to the others."""
     step = max(1, int(np.log(COARSE_STEP) / np.log(scale_factor)))
     is_coarse: npt.NDArray[np.bool_] = np.zeros(grids.shape[:2], dtype=np.bool_)
     steps = [np.zeros((0, 3), dtype=np.int64)]
@@ -196,7 +220,7 @@ def scan_image(
     *,
     threads: int,
     skip: bool,
-    coarse: int = 0,
+    coarse: tuple[int, CoarsePlan] | None = None,
     count: bool = False,
 ) -> list[ImageScan]:
     """Scan an image; return what each scanner found.
@@ -213,23 +237,23 @@ def scan_image(
         Threads that share the image.
     skip : bool
         Leave out, as OpenCV does, the right neighbour of a window that the first stage rejected.
-    coarse : int
-        Visit coarse scales first, and of those between only the windows near ones that pass this many stages; 0 visits
-        all windows.
+    coarse : (int, CoarsePlan), optional
+        Visit coarse scales first, and of those between only the windows near ones that pass this many stages; by
+        default all windows are visited.
     count : bool
         Count features, in up to twice the time.
     """
     if not gray.flags.writeable:
         # To numba a read-only array is another type, for which all would be compiled again.
         gray = gray.copy()
-
     options = (skip, CALL_PIXELS), count or None
-    if coarse and len(todo.steps):
-        marks = Marks(False, coarse, np.zeros(todo.n_marks, dtype=np.uint8), todo.places)
-        parts = _scan_bands(scanners, gray, (todo, todo.phases[0]), spaces, threads, (marks, *options))
-        spread(marks.marks, marks.places, todo.bands.grids, todo.spacing, todo.windows, todo.steps)
+    if coarse is not None and len(coarse[1].steps):
+        stages, by = coarse
+        marks = Marks(False, stages, np.zeros(by.n_marks, dtype=np.uint8), by.places)
+        parts = _scan_bands(scanners, gray, (todo, by.phases[0]), spaces, threads, (marks, *options))
+        spread(marks.marks, by.places, todo.bands.grids, by.spacing, by.windows, by.steps)
         marks = marks._replace(fine=True)
-        parts += _scan_bands(scanners, gray, (todo, todo.phases[1]), spaces, threads, (marks, *options))
+        parts += _scan_bands(scanners, gray, (todo, by.phases[1]), spaces, threads, (marks, *options))
     else:
         parts = _scan_bands(scanners, gray, (todo, todo.bands), spaces, threads, (None, *options))
     hits, sums = _one([p.hits for p in parts]), _one([p.sums for p in parts])
