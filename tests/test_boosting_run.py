@@ -335,6 +335,16 @@ def test_loosening_lowers_thresholds_and_nothing_else(faces, photos, tmp_path):
     np.testing.assert_array_equal(again.cascade.stage_thresholds, lowered)
 
 
+def test_loosening_keeps_thresholds_in_fixed_point(faces, photos):
+    plain, loose = (
+        vj.train(positives=faces, backgrounds=photos, **{**BASE, "fixed_point": True, "loosening": amount}).cascade
+        for amount in (0.0, 0.3)
+    )
+    steps = 256 * (plain.stage_thresholds.astype(float) - loose.stage_thresholds)
+    # Of 1/256; the thresholds themselves are float32.
+    np.testing.assert_allclose(steps, 77, atol=0.001)
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"features": "lbp"}, {"max_depth": 2, "holdout": 0.5, "loosening": [0.0, 0.5]}]
 )

@@ -26,7 +26,7 @@ from vj.boosting.samples import Samples, Windows, prepare
 from vj.boosting.search import Arena
 from vj.boosting.soft import soften
 from vj.boosting.stage import Round, Stage, stage_limit, train_stage
-from vj.boosting.trees import Chooser, WeakTree
+from vj.boosting.trees import LEAF_STEPS, Chooser, WeakTree, fixed
 from vj.boosting.workers import Workers
 from vj.cascade.haar import HaarFeatures, pool_size, pool_step
 from vj.cascade.model import Cascade
@@ -354,8 +354,10 @@ class Learner:
 
     def _loosened(self, stages: list[Stage], notes: list[str]) -> tuple[list[Stage], list[str]]:
         """Return the stages with lowered thresholds, if asked for, and what there is to say."""
-        amounts = [np.float32(self.config.of_stage(k).loosening) for k in range(len(stages))]
-        if not any(amounts):
+        amounts = np.array([self.config.of_stage(k).loosening for k in range(len(stages))], dtype=np.float32)
+        if self.config.fixed_point:
+            amounts = fixed(amounts, LEAF_STEPS)
+        if not amounts.any():
             return stages, notes
         lowered = [
             replace(one, threshold=np.float32(one.threshold - by)) for one, by in zip(stages, amounts, strict=True)

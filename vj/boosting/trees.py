@@ -171,7 +171,7 @@ def grow_tree(
             ends.append(mask)
             continue
         if fixed_point:
-            split = replace(split, threshold=_fixed(split.threshold, THRESHOLD_STEPS))
+            split = replace(split, threshold=fixed(split.threshold, THRESHOLD_STEPS))
         if parent >= 0:
             children[parent][side] = ("split", len(splits))
         splits.append(split)
@@ -181,10 +181,10 @@ def grow_tree(
         waiting.append((mask & ~left, depth + 1, len(splits) - 1, 1))
     table = np.array([[k if kind == "split" else -k for kind, k in pair] for pair in children], dtype=np.int32)
     leaves = _leaves(weights, ends, n_positives)
-    return WeakTree(tuple(splits), table, _fixed(leaves, LEAF_STEPS) if fixed_point else leaves)
+    return WeakTree(tuple(splits), table, fixed(leaves, LEAF_STEPS) if fixed_point else leaves)
 
 
-def _fixed(values: Any, steps: int) -> Any:
+def fixed(values: Any, steps: int) -> Any:
     """Round to what a 16-bit integer holds of `steps` times the values."""
     return (np.clip(np.rint(values * np.float32(steps)), -(1 << 15), (1 << 15) - 1) / steps).astype(np.float32)
 
