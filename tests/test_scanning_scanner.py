@@ -208,6 +208,24 @@ def test_extreme_leaves_and_thresholds_are_decided_as_the_plain_scan_does():
             assert_scans_agree(Scanner(changed), image)
 
 
+@pytest.mark.parametrize("nodes", [(1,), (1, 3)])
+def test_sums_of_hits_are_exact_whether_or_not_two_integers_hold_them(nodes):
+    """A leaf far smaller than the others needs more bits than two 32-bit sums have."""
+    image, kinds = gray("camera", (80, 70)), set()
+    for seed in range(6):
+        cascade = random_cascade(seed, kind="all", nodes=nodes, stages=2)
+        for factor in (1.0, 1e-9):
+            leaves = cascade.leaves.copy()
+            leaves[-2:] *= np.float32(factor)
+            scanner = Scanner(vj.Cascade(**{**vars(cascade), "leaves": leaves}))
+            assert_scans_agree(scanner, image)
+            hits = scan(scanner, image)
+            _, sums = depths(scanner, image)
+            np.testing.assert_array_equal(hits.sums, sums[hits.ys, hits.xs])
+            kinds.add((factor, bool(scanner._lanes.units[1]), len(hits.xs) > 0))
+    assert {(1.0, True, True), (1e-9, False, True)} <= kinds
+
+
 @pytest.mark.parametrize("size", [(8, 9), (9, 9), (15, 9), (16, 10), (23, 40), (24, 9)])
 def test_images_of_every_width_around_a_group_of_lanes(size):
     cascade = random_cascade(2)

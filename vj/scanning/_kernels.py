@@ -44,7 +44,8 @@ class Visit(NamedTuple):
     """Which windows of a grid are visited, where not all are; see `Marks` of _levels.py.
 
     In the grids of coarse scales all are, and those that pass `stages` stages are marked. In `fine` ones only marked
-    windows are. Window (r, i) is bit ``i % 8`` of ``marks[first + r * width + i // 8]``.
+    windows are; in vectors those are scanned by `scan_listed`. Window (r, i) is bit ``i % 8`` of
+    ``marks[first + r * width + i // 8]``.
     """
 
     fine: bool
@@ -306,6 +307,7 @@ class LaneTables(NamedTuple):
     links: Any
     leaves: Any
     roots: Any
+    units: Any
 
 
 def lane_words(tables: LaneTables) -> Any:
@@ -1102,7 +1104,7 @@ def _read_lanes(words):
     return LaneTables(
         words[0] != 0, np.int64(words[1]), np.int64(words[2]), np.int64(words[3]), np.int64(words[4]),
         np.float64(words[5]), words[6], words[7], words[8], words[9], words[10], words[11], words[12], words[13],
-        words[14], words[15], words[16], words[17], words[18],
+        words[14], words[15], words[16], words[17], words[18], words[19],
     )
     # fmt: on
 
@@ -1249,7 +1251,7 @@ def _filter(planes, tile, n, part, tables, scratch):
     """Run one part over the listed vectors; return how many still have a lane alive, and how many lanes are.
 
     `alive` keeps the lanes that pass, the lists keep the vectors that have any, `totals` the sums for the next part of
-    the stage.
+    the stage, or of the last stage.
     """
     kept, lanes = 0, 0
     at = _addresses(planes, tables, scratch)
@@ -1264,7 +1266,7 @@ def _filter(planes, tile, n, part, tables, scratch):
         if not first:
             start = _load_ints(at_totals, starts)
         sure, maybe, total = _run_part(at, bases, _load_floats(at_norms, starts), part, start, lbp)
-        if not last:
+        if not last or part + 1 == tables.n_parts:
             _store_blocks(at_totals, starts, total)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):
@@ -1343,23 +1345,49 @@ def _list_vectors(grid, tile, alive):
     return n
 
 
-@njit(inline="always")
-def _collect_hits(planes, grid, tile, n, tables, hits, hit_sums, found):
-    """Append the hits of a tile, with their exact sums of the last stage, which decide; return the new count."""
+@njit(cache=True, inner=True)
+def _last_sums(planes, tile, n, tables, scratch):
+    """Return the exact sums of the last stage of the listed vectors' lanes that are alive; shape (n, LANES).
+
+    The sum in integers, which is known, plus that of what rounding took from the leaves. Where both are exact, so is
+    each step of `_add_trees`, which then gives the same: no sum has more than the 53 bits of a float64. That is nearly
+    always; otherwise windows are summed one by one, which takes five times as long as once more in vectors.
+    """
+    sums = np.empty((n, LANES), np.float64)
+    at = _addresses(planes, tables, scratch)
+    at_norms = _address(tile.norms)
+    unit, rest = _double_at(tables.units, np.uintp(0)), _double_at(tables.units, np.uintp(1))
     end = tables.n_parts - 1
-    first, last, limit = _part(tables, end, 2), _part(tables, end, 1), _double_at(tables.limits, np.uintp(end))
-    at_sums = _address(planes.sums)
-    for g in tile.vectors[:n]:
-        for lane in range(LANES):
-            if tile.alive[g] >> np.uint32(lane) & np.uint32(1):
-                r, i = tile.top + g // tile.width, g % tile.width * LANES + lane
-                hits[found, 0] = r
-                hits[found, 1] = i
-                base, norm = r * grid.row_step + i, tile.norms[g * LANES + lane]
-                total = _exact_sum(at_sums, base, norm, first, last, tables)
-                if total >= limit:
-                    hit_sums[found] = total
-                    found += 1
+    first, last = _part(tables, end, 2), _part(tables, end, 1)
+    block = np.empty(BATCH * LANES, np.int32)
+    for b in range(0, n, BATCH):
+        bases, starts = _batch(tile.vectors, tile.bases, b, n)
+        if unit:
+            start = _fill(np.int32(0), bases)
+            _, _, total = _run_part(at, bases, _load_floats(at_norms, starts), tables.n_parts, start, tables.lbp)
+            _store_block(_address(block), np.uintp(0), total)
+        for k in range(b, min(b + BATCH, n)):
+            g = tile.vectors[k]
+            for lane in range(LANES):
+                if tile.alive[g] >> np.uint32(lane) & np.uint32(1):
+                    place = g * LANES + lane
+                    if unit:
+                        sums[k, lane] = tile.totals[place] * unit + block[(k - b) * LANES + lane] * rest
+                    else:
+                        base = np.int64(tile.bases[k]) + lane
+                        sums[k, lane] = _exact_sum(at.sums, base, tile.norms[place], first, last, tables)
+    return sums
+
+
+@njit(inline="always")
+def _collect_vector(alive, place, sums, hits, hit_sums, found):
+    """Append the hits of a vector whose first window is at `place`; return the new count."""
+    for lane in range(LANES):
+        if alive >> np.uint32(lane) & np.uint32(1):
+            hits[found, 0] = place[0]
+            hits[found, 1] = place[1] + lane
+            hit_sums[found] = sums[lane]
+            found += 1
     return found
 
 
@@ -1386,9 +1414,7 @@ def _run_parts(planes, tile, alive, start, tables, entered, features, visit, scr
     """
     n, lanes = alive
     first, stage = start
-    coarse = None
-    if visit is not None:
-        coarse = -1 if visit.fine else visit.stages
+    coarse = None if visit is None else visit.stages
     for part in range(first, tables.n_parts):
         if n == 0:
             return n, lanes
@@ -1400,11 +1426,6 @@ def _run_parts(planes, tile, alive, start, tables, entered, features, visit, scr
                 _mark(tile, n, visit)
         if features is not None:
             features[stage] += _count_features(planes, tile, n, tile.alive, part, tables, scratch)
-        whole_stage = begins and part + 1 == tables.n_parts
-        if whole_stage and lanes <= 2 * n and not tables.lbp and (coarse is None or coarse < tables.n_stages):
-            # Left to `_collect_hits`: hits need the exact sum of the last stage anyway, and windows mostly alone in
-            # their vectors take no longer one by one. A tenth of the time where faces are near.
-            return n, lanes
         n, lanes = _filter(planes, tile, n, part, tables, scratch)
     if coarse is not None and coarse >= tables.n_stages:
         _mark(tile, n, visit)
@@ -1419,38 +1440,159 @@ def _mark(tile, n, visit):
         visit.marks[place] = np.uint8(tile.alive[g])
 
 
-@njit(inline="always")
-def _marked(planes, grid, tables, visit, tile):
-    """List the vectors of a tile that have a marked window; return windows visited, vectors and lanes.
+@njit(cache=True, nogil=True)
+def scan_lanes(planes, grid, words, skip, visit, results, entered, features):
+    """Like `scan_plain`, in vectors of neighbouring windows.
 
-    Fills the norms.
+    `visit` is None where no window is marked, or of a coarse scale; `features` is None where features are not counted:
+    what is not used is not compiled. `words` are from `lane_words`.
     """
-    c = grid.corners
-    corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
+    tables = _read_lanes(words)
+    hits, hit_sums, found = results
+    batch = BATCH * LANES
+    width = max(1, (grid.columns + batch - 1) // batch) * BATCH
+    rows = min(max(1, TILE // width), max(1, grid.rows))
+    size = rows * width
+    norms, totals, scratch = _kept(tables, size)
+    alive, began = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    # One more: a list is written one entry ahead.
+    vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
+    visited = 0
+    for top in range(0, grid.rows, rows):
+        tile = _Tile(top, min(top + rows, grid.rows), width, norms, totals, alive, began, vectors, bases)
+        seen, n, lanes = _first_stage(planes, grid, tables, skip, tile, entered, scratch)
+        if features is not None:
+            features[0] += _count_first_stage(planes, grid, tile, tables, scratch)
+        visited += seen
+        # Not a literal, for which `_run_parts` would be compiled again.
+        start = (tables.first_stage, np.int64(0))
+        n, lanes = _run_parts(planes, tile, (n, lanes), start, tables, entered, features, visit, scratch)
+        if n:
+            hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
+            sums = _last_sums(planes, tile, n, tables, scratch)
+            for k in range(n):
+                g = vectors[k]
+                place = (top + g // width, g % width * LANES)
+                found = _collect_vector(alive[g], place, sums[k], hits, hit_sums, found)
+    return hits, hit_sums, found, visited
+
+
+@njit(inline="always")
+def _kept(tables, size):
+    """Return memory for the norms and the sums of so many vectors, and scratch space."""
+    norms, totals = np.empty(size * LANES, np.float32), np.empty(size * LANES, np.int32)
+    scratch = np.empty(tables.scratch, np.int32)
+    scratch[0] = 0  # The lanes that reach a node to which no branch leads.
+    return norms, totals, scratch
+
+
+# --- listed windows ----------------------------------------------------------------------------------------------
+
+
+class Listed(NamedTuple):
+    """Marked windows, up to eight neighbours in a vector; the planes may hold several grids.
+
+    Parameters
+    ----------
+    bases : ndarray of uintp, shape (n,)
+        Entry of the planes at which the first window of a vector begins.
+    places : ndarray of int64, shape (n, 2)
+        Its row and column in its grid.
+    alive : ndarray of uint32, shape (n,)
+        A bit for each window.
+    """
+
+    bases: Any
+    places: Any
+    alive: Any
+
+
+@njit(cache=True, nogil=True)
+def count_marked(visit, rows, columns):
+    """Return how many vectors `list_marked` lists at most: no two begin in the same eight windows."""
+    n = 0
+    for r in range(rows):
+        start = visit.first + r * visit.width
+        for g in range((columns + LANES - 1) // LANES):
+            n += visit.marks[start + g] != 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def list_marked(visit, rows, columns, base, row_step, listed, n):
+    """Add the marked windows of a grid to a list that holds `n` vectors; return vectors and windows listed.
+
+    The grid's first window is at entry `base` of the planes. A vector begins at the first window that none holds yet,
+    not at every eighth: a fifth fewer vectors around a face.
+    """
+    windows = 0
+    for r in range(rows):
+        start = visit.first + r * visit.width
+        begin = np.int64(-LANES)
+        for g in range((columns + LANES - 1) // LANES):
+            bits = np.uint32(visit.marks[start + g])
+            if not bits:
+                continue
+            for lane in range(LANES):
+                if bits >> np.uint32(lane) & np.uint32(1):
+                    i = g * LANES + lane
+                    if i >= begin + LANES:
+                        begin = i
+                        listed.bases[n] = np.uintp(base + r * row_step + i)
+                        listed.places[n, 0] = r
+                        listed.places[n, 1] = i
+                        listed.alive[n] = 0
+                        n += 1
+                    listed.alive[n - 1] |= np.uint32(1) << np.uint32(i - begin)
+                    windows += 1
+    return n, windows
+
+
+@njit(cache=True, nogil=True)
+def scan_listed(planes, corners, words, listed, ends, after, results, entered, features):
+    """Like `scan_lanes`, for a list of windows, from any grids of one layout: few of each still fill the batches.
+
+    `ends` are how many vectors are listed up to the end of each grid. `after` is filled with the number of hits after
+    each. The list's windows alive are overwritten.
+    """
+    tables = _read_lanes(words)
+    hits, hit_sums, found = results
+    n = ends[-1]
+    norms, totals, scratch = _kept(tables, n)
+    alive, vectors, bases = listed.alive, np.arange(n), listed.bases[:n].copy()
+    tile = _Tile(0, 0, 1, norms, totals, alive, alive, vectors, bases)
+    n, lanes = _list_norms(planes, corners, tables, tile, n)
+    start = (np.int64(0), np.int64(-1))
+    n, lanes = _run_parts(planes, tile, (n, lanes), start, tables, entered, features, None, scratch)
+    hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
+    sums = _last_sums(planes, tile, n, tables, scratch)
+    grid = 0
+    for k in range(n):
+        g = vectors[k]
+        while g >= ends[grid]:
+            after[grid] = found
+            grid += 1
+        place = (listed.places[g, 0], listed.places[g, 1])
+        found = _collect_vector(alive[g], place, sums[k], hits, hit_sums, found)
+    after[grid:] = found
+    return hits, hit_sums, found
+
+
+@njit(inline="always")
+def _list_norms(planes, corners, tables, tile, n):
+    """Fill the norms of `n` listed vectors; return how many have a window that is not flat, and those windows."""
+    places = (np.uintp(corners[0]), np.uintp(corners[1]), np.uintp(corners[2]), np.uintp(corners[3]))
     at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
-    columns = (grid.columns + LANES - 1) // LANES
-    n, visited, lanes = 0, 0, 0
-    for r in range(tile.top, tile.bottom):
-        for g in range(columns):
-            here = np.uint32(visit.marks[visit.first + r * visit.width + g])
-            if here:
-                vector = (r - tile.top) * tile.width + g
-                visited += _count(here)
-                tile.alive[vector] = here
-                tile.vectors[n] = vector
-                tile.bases[n] = np.uintp(r * grid.row_step + g * LANES)
-                n += 1
-    kept = 0
+    kept, lanes = 0, 0
     for b in range(0, n, BATCH):
         bases, starts = _batch(tile.vectors, tile.bases, b, n)
+        bits = np.uint32(0xFFFFFFFF)
         if tables.lbp:
             block = _fill(np.float32(1), bases)
         else:
-            block = _lane_norms(at_sums, at_squares, bases, corners, tables.area)
-        _store_blocks(at_norms, starts, block)
-        bits = np.uint32(0xFFFFFFFF)
-        if not tables.lbp:
+            block = _lane_norms(at_sums, at_squares, bases, places, tables.area)
             bits = _not_zero(block)
+        _store_blocks(at_norms, starts, block)
         for k in range(min(BATCH, n - b)):
             vector, base = tile.vectors[b + k], tile.bases[b + k]
             alive = tile.alive[vector] & (bits >> np.uint32(LANES * k) & ALL)
@@ -1459,45 +1601,4 @@ def _marked(planes, grid, tables, visit, tile):
             tile.vectors[kept] = vector
             tile.bases[kept] = base
             kept += alive != 0
-    return visited, kept, lanes
-
-
-@njit(cache=True, nogil=True)
-def scan_lanes(planes, grid, words, skip, visit, results, entered, features):
-    """Like `scan_plain`, in vectors of neighbouring windows.
-
-    `visit` is None where all windows are visited, `features` is None where features are not counted: what is not used
-    is not compiled. `words` are from `lane_words`.
-    """
-    tables = _read_lanes(words)
-    hits, hit_sums, found = results
-    batch = BATCH * LANES
-    width = max(1, (grid.columns + batch - 1) // batch) * BATCH
-    rows = min(max(1, TILE // width), max(1, grid.rows))
-    size = rows * width
-    # Sums are carried from part to part of a stage, if any stage has several.
-    several = tables.n_parts > tables.n_stages
-    norms, totals = np.empty(size * LANES, np.float32), np.empty(size * LANES if several else 0, np.int32)
-    alive, began = np.empty(size, np.uint32), np.empty(size, np.uint32)
-    # One more: a list is written one entry ahead.
-    vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
-    scratch = np.empty(tables.scratch, np.int32)
-    scratch[0] = 0  # The lanes that reach a node to which no branch leads.
-    visited = 0
-    fine = False if visit is None else visit.fine
-    for top in range(0, grid.rows, rows):
-        tile = _Tile(top, min(top + rows, grid.rows), width, norms, totals, alive, began, vectors, bases)
-        # Not literals, for which `_run_parts` would be compiled again.
-        start = (tables.first_stage, np.int64(0))
-        if visit is not None and fine:
-            seen, n, lanes = _marked(planes, grid, tables, visit, tile)
-            start = (np.int64(0), np.int64(-1))
-        else:
-            seen, n, lanes = _first_stage(planes, grid, tables, skip, tile, entered, scratch)
-            if features is not None:
-                features[0] += _count_first_stage(planes, grid, tile, tables, scratch)
-        visited += seen
-        n, lanes = _run_parts(planes, tile, (n, lanes), start, tables, entered, features, visit, scratch)
-        hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-        found = _collect_hits(planes, grid, tile, n, tables, hits, hit_sums, found)
-    return hits, hit_sums, found, visited
+    return kept, lanes

@@ -13,9 +13,22 @@ from numba import types
 from numba.extending import intrinsic
 
 from vj._compile import njit
-from vj.scanning._kernels import LANES, Visit, scan_lanes, scan_plain
-from vj.scanning.planes import Axis, Planes, fill_planes
+from vj.scanning._kernels import (
+    LANES,
+    Listed,
+    Visit,
+    count_marked,
+    list_marked,
+    scan_lanes,
+    scan_listed,
+    scan_plain,
+)
+from vj.scanning.planes import SLACK, Axis, Planes, fill_planes
 from vj.scanning.tables import Grid
+
+LISTED = 128
+"""Vectors of marked windows that are scanned together. Where each band was scanned by itself, late stages had one or
+two vectors for a batch of four, and the scales between took up to half of the time around large faces."""
 
 
 class Bands(NamedTuple):
@@ -95,7 +108,7 @@ class Found(NamedTuple):
     windows : ndarray of int64, shape (n_cascades, n_levels)
         Windows visited.
     entered, features : ndarray of int64, shape (n_cascades, n_levels, n_stages)
-        Windows that entered each stage; features evaluated, without columns unless they were to be counted. As many
+        Windows that entered each stage, and features evaluated; without columns unless they were to be counted. As many
         stages as the longest cascade has.
     """
 
@@ -165,6 +178,8 @@ def spread(marks, places, grids, levels, windows, steps):
             row = min(max(np.int64(np.floor(y + 0.5)), 0), rows - 1)
             for g in range(there):
                 bits = marks[places[c, near] + r * there + g]
+                if not bits:
+                    continue
                 for lane in range(8):
                     if bits >> lane & 1:
                         across = (8 * g + lane) * levels[near, 1] + windows[c, 1] / 2
@@ -173,6 +188,51 @@ def spread(marks, places, grids, levels, windows, steps):
                         for q in range(max(row - 1, 0), min(row + 2, rows)):
                             for p in range(max(column - 1, 0), min(column + 2, columns)):
                                 marks[places[c, level] + q * here + p // 8] |= np.uint8(1 << p % 8)
+
+
+@njit(cache=True, inner=True)
+def _part(todo, marks, cascades, k):
+    """Return what of the k-th band is scanned: level, first row and the one after the last, first column, size.
+
+    Rows and columns of windows; width and height in pixels of the level. All of the band, unless only marked windows
+    are visited.
+    """
+    level, first, last = todo.bands[k, 0], todo.bands[k, 1], todo.bands[k, 2]
+    stride, left, right = todo.levels[level, 2], np.int64(0), np.int64(1 << 40)
+    if marks is not None and marks.fine:
+        first, last, left, right = _marked_part(marks, todo.grids[level], level, first, last)
+    tall, wide = np.int64(0), np.int64(0)
+    for c in range(len(cascades.stages)):
+        here, there = min(last, todo.grids[level, c, 0]) - first, min(right, todo.grids[level, c, 1]) - left
+        if here > 0 and there > 0:
+            tall = max(tall, (here - 1) * stride + cascades.stages[c, 1])
+            wide = max(wide, (there - 1) * stride + cascades.stages[c, 2])
+    if marks is None or not marks.fine:
+        wide = todo.levels[level, 0]
+    return level, first, last, left, (wide, tall)
+
+
+@njit(cache=True, inner=True)
+def _fill(gray, todo, part, space, at, shape):
+    """Resample and integrate a part, see `_part`, into the planes that start at entry `at` of the space."""
+    level, first, _, left, (width, height) = part
+    stride = todo.levels[level, 2]
+    across, down = todo.levels[level, 3] + left * stride, todo.levels[level, 4]
+    columns = Axis(todo.first[across : across + width], todo.w1[across : across + width])
+    rows = Axis(todo.first[down : down + todo.levels[level, 1]], todo.w1[down : down + todo.levels[level, 1]])
+    image = space[0][: height * width].reshape(height, width)
+    planes = Planes(image, space[1][at:], space[2][at:], space[3][at:], shape)
+    fill_planes(gray, columns, rows, first * stride, planes)
+    return planes
+
+
+@njit(cache=True, inner=True)
+def _visit(todo, marks, part, c):
+    """Return how the windows of a part are visited by a cascade."""
+    level, first, _, left, _ = part
+    width = (todo.grids[level, c, 1] + LANES - 1) // LANES
+    begin = marks.places[c, level] + first * width + left // LANES
+    return Visit(marks.fine, marks.stages, marks.marks, begin, width)
 
 
 @njit(cache=True, nogil=True)
@@ -192,27 +252,25 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, optio
     cascades : Cascades
         They share what is made of a band.
     plain : tuple of (PlainTables, pair of ndarray), or None
-        Each cascade and its offsets for both layouts, to scan window by window; None: scan in vectors.
+        Each cascade and its offsets for both layouts, to scan window by window; None: scan in vectors, which for fine
+        marks `scan_marked` does.
     marks : Marks or None
         None: visit all windows.
     options : (bool, int)
         Whether windows are left out, see `scan_plain`; pixels to do.
     count : True or None
-        Whether to count features. Arguments are None, not False, where what they need is not to be compiled.
+        Whether to count. Arguments are None, not False, where what they need is not to be compiled.
 
     Returns
     -------
     Found
     """
     skip, budget = options
-    n_levels, n_cascades, n_stages = len(todo.levels), len(cascades.stages), 0
-    for c in range(n_cascades):
-        n_stages = max(n_stages, cascades.stages[c, 0])
+    n_levels, n_cascades, n_stages = len(todo.levels), len(cascades.stages), _longest(cascades)
     hits, sums = np.empty((64, 2), np.int32), np.empty(64, np.float64)
     taken = np.empty((len(todo.bands) * n_cascades, 5), np.int64)
-    windows = np.zeros((n_cascades, n_levels), np.int64)
-    entered = np.zeros((n_cascades, n_levels, n_stages), np.int64)
-    features = np.zeros((n_cascades, n_levels, n_stages if count is not None else 0), np.int64)
+    windows, entered, features = _counters(n_cascades, n_levels, n_stages, count)
+    unused = np.zeros(n_stages, np.int64)
     # Not a literal 0, for which all that it is passed to would be compiled as well: half of the compiling.
     found = np.int64(0)
     n, done = 0, 0
@@ -220,43 +278,23 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, optio
         k = _take(counter)  # type: ignore[call-arg, var-annotated]
         if k >= len(todo.bands):
             break
-        level, first, last = todo.bands[k, 0], todo.bands[k, 1], todo.bands[k, 2]
-        width, height, stride = todo.levels[level, 0], todo.levels[level, 1], todo.levels[level, 2]
-        across, down = todo.levels[level, 3], todo.levels[level, 4]
+        part = _part(todo, marks, cascades, k)
+        level, first, last, left, (width, height) = part
+        if first == last:
+            continue
+        stride = todo.levels[level, 2]
         shape = shapes[stride - 1]
-        left, right = np.int64(0), np.int64(1 << 40)
-        if marks is not None and marks.fine:
-            first, last, left, right = _marked_part(marks, todo.grids[level], level, first, last)
-            if first == last:
-                continue
-        top, tall, wide = first * stride, 0, 0
+        planes = _fill(gray, todo, part, space, 0, shape)
         for c in range(n_cascades):
-            here, there = min(last, todo.grids[level, c, 0]) - first, min(right, todo.grids[level, c, 1]) - left
-            if here > 0 and there > 0:
-                tall = max(tall, (here - 1) * stride + cascades.stages[c, 1])
-                wide = max(wide, (there - 1) * stride + cascades.stages[c, 2])
-        if marks is None or not marks.fine:
-            wide = width
-        across += left * stride
-        width = wide
-        columns = Axis(todo.first[across : across + width], todo.w1[across : across + width])
-        rows = Axis(todo.first[down : down + height], todo.w1[down : down + height])
-        image = space[0][: tall * width].reshape(tall, width)
-        planes = Planes(image, space[1], space[2], space[3], shape)
-        fill_planes(gray, columns, rows, top, planes)
-        for c in range(n_cascades):
-            here, there = min(last, todo.grids[level, c, 0]) - first, min(right, todo.grids[level, c, 1]) - left
+            here, there = min(last, todo.grids[level, c, 0]) - first, todo.grids[level, c, 1] - left
+            there = min(there, (width - cascades.stages[c, 2]) // stride + 1)
             if here <= 0 or there <= 0:
                 continue
-            visit = None
-            if marks is not None:
-                across = (todo.grids[level, c, 1] + LANES - 1) // LANES
-                begin = marks.places[c, level] + first * across + left // LANES
-                visit = Visit(marks.fine, marks.stages, marks.marks, begin, across)
+            visit = None if marks is None else _visit(todo, marks, part, c)
             at = cascades.corners[c, stride - 1]
             corners = (at[0], at[1], at[2], at[3])
             grid = Grid(here, there, shape.row_stride * stride, corners)
-            results, entries = (hits, sums, found), entered[c, level]
+            results, entries = (hits, sums, found), unused if count is None else entered[c, level]
             if plain is not None:
                 tables, offsets = plain[c]
                 counts = (entries, features[c, level])
@@ -267,12 +305,158 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, optio
                 words, counted = cascades.words[c, stride - 1], None if count is None else features[c, level]
                 hits, sums, found, seen = scan_lanes(planes, grid, words, skip, visit, results, entries, counted)
             windows[c, level] += seen
-            # One by one: an assignment of a tuple compiles all that it takes to say that shapes differ.
-            taken[n, 0] = level
-            taken[n, 1] = first
-            taken[n, 2] = left
-            taken[n, 3] = c
-            taken[n, 4] = found
+            _write_taken(taken, n, level, first, left, c, found)
             n += 1
-        done += tall * width
+        done += height * width
     return Found(hits[:found], sums[:found], taken[:n], windows, entered, features)
+
+
+@njit(cache=True, inner=True)
+def _longest(cascades):
+    """Return the number of stages of the longest cascade."""
+    n = 0
+    for c in range(len(cascades.stages)):
+        n = max(n, cascades.stages[c, 0])
+    return n
+
+
+@njit(cache=True, inner=True)
+def _counters(n_cascades, n_levels, n_stages, count):
+    """Return the arrays of `Found` that are added to."""
+    windows = np.zeros((n_cascades, n_levels), np.int64)
+    columns = n_stages if count is not None else 0
+    entered = np.zeros((n_cascades, n_levels, columns), np.int64)
+    return windows, entered, np.zeros((n_cascades, n_levels, columns), np.int64)
+
+
+@njit(cache=True, inner=True)
+def _write_taken(taken, n, level, first, left, c, found):
+    """Write a row of `Found.taken`; an assignment of a tuple compiles all that it takes to say that shapes differ."""
+    taken[n, 0] = level
+    taken[n, 1] = first
+    taken[n, 2] = left
+    taken[n, 3] = c
+    taken[n, 4] = found
+
+
+class _Lists(NamedTuple):
+    """Marked windows of the parts of some bands, for each cascade; see `Listed`.
+
+    Parameters
+    ----------
+    parts : ndarray of int64, shape (n_bands, 3)
+        Level, first row and first column of each.
+    ends : ndarray of int64, shape (n_cascades, n_bands)
+        Vectors up to the end of each part.
+    bases, places, alive : ndarray, shapes (n_cascades, n), (n_cascades, n, 2) and (n_cascades, n)
+    """
+
+    parts: Any
+    ends: Any
+    bases: Any
+    places: Any
+    alive: Any
+
+
+@njit(cache=True, nogil=True)
+def scan_marked(gray, todo, counter, space, shapes, cascades, marks, budget, count):
+    """Like `scan_bands` in vectors, for fine marks: windows of several bands are listed, then scanned together.
+
+    The planes of these bands are one below the other in the space.
+    """
+    n_bands, n_levels, n_cascades = len(todo.bands), len(todo.levels), len(cascades.stages)
+    hits, sums, found = np.empty((64, 2), np.int32), np.empty(64, np.float64), np.int64(0)
+    taken = np.empty((n_bands * n_cascades, 5), np.int64)
+    windows, entered, features = _counters(n_cascades, n_levels, _longest(cascades), count)
+    counts = (entered, features)
+    lists = _Lists(
+        np.empty((n_bands, 3), np.int64),
+        np.empty((n_cascades, n_bands), np.int64),
+        np.empty((n_cascades, 2 * LISTED), np.uintp),
+        np.empty((n_cascades, 2 * LISTED, 2), np.int64),
+        np.empty((n_cascades, 2 * LISTED), np.uint32),
+    )
+    n, done, listed, used, stride = np.int64(0), 0, np.int64(0), np.int64(0), np.int64(1)
+    while done < budget:
+        k = _take(counter)  # type: ignore[call-arg, var-annotated]
+        if k >= n_bands:
+            break
+        part = _part(todo, marks, cascades, k)
+        level, first, last, left, (width, height) = part
+        if first == last:
+            continue
+        step = todo.levels[level, 2]
+        shape = shapes[step - 1]
+        size = (height + 1) * shape.row_stride
+        # What is counted is counted for one level at a time.
+        full = count is not None or step != stride or used + size + SLACK > len(space[1])
+        if listed and (full or lists.ends[:, listed - 1].max() >= LISTED):
+            planes, results = _stacked(space, shapes[stride - 1]), (hits, sums, found, n)
+            hits, sums, found, n = _scan_lists(planes, cascades, lists, listed, results, taken, counts, count)
+            listed, used = np.int64(0), np.int64(0)
+        stride = step
+        _fill(gray, todo, part, space, used, shape)
+        lists.parts[listed, 0], lists.parts[listed, 1], lists.parts[listed, 2] = level, first, left
+        for c in range(n_cascades):
+            before = lists.ends[c, listed - 1] if listed else np.int64(0)
+            lists.ends[c, listed] = before
+            here, there = min(last, todo.grids[level, c, 0]) - first, todo.grids[level, c, 1] - left
+            there = min(there, (width - cascades.stages[c, 2]) // stride + 1)
+            if here > 0 and there > 0:
+                visit = _visit(todo, marks, part, c)
+                lists = _with_room(lists, before + count_marked(visit, here, there))
+                listed_here = Listed(lists.bases[c], lists.places[c], lists.alive[c])
+                end, seen = list_marked(visit, here, there, used, shape.row_stride * stride, listed_here, before)
+                lists.ends[c, listed] = end
+                windows[c, level] += seen
+        listed += 1
+        used += size
+        done += height * width
+    if listed:
+        planes, results = _stacked(space, shapes[stride - 1]), (hits, sums, found, n)
+        hits, sums, found, n = _scan_lists(planes, cascades, lists, listed, results, taken, counts, count)
+    return Found(hits[:found], sums[:found], taken[:n], windows, entered, features)
+
+
+@njit(cache=True, inner=True)
+def _stacked(space, shape):
+    """Return the planes of all that is in the space."""
+    return Planes(space[0][:0].reshape(0, 1), space[1], space[2], space[3], shape)
+
+
+@njit(cache=True, inner=True)
+def _scan_lists(planes, cascades, lists, listed, results, taken, counts, count):
+    """Scan what is listed of `listed` parts; return the hits, their sums, how many they are, and rows of `taken`."""
+    hits, sums, found, n = results
+    entered, features = counts
+    after, unused = np.empty(listed, np.int64), np.zeros(_longest(cascades), np.int64)
+    stride = planes.layout.stride
+    for c in range(len(cascades.stages)):
+        if not lists.ends[c, listed - 1]:
+            continue
+        one = Listed(lists.bases[c], lists.places[c], lists.alive[c])
+        level, at, words = lists.parts[0, 0], cascades.corners[c, stride - 1], cascades.words[c, stride - 1]
+        corners = (at[0], at[1], at[2], at[3])
+        entries, counted = unused if count is None else entered[c, level], None if count is None else features[c, level]
+        hits, sums, found = scan_listed(
+            planes, corners, words, one, lists.ends[c, :listed], after, (hits, sums, found), entries, counted
+        )
+        for p in range(listed):
+            _write_taken(taken, n, lists.parts[p, 0], lists.parts[p, 1], lists.parts[p, 2], c, after[p])
+            n += 1
+    return hits, sums, found, n
+
+
+@njit(cache=True, inner=True)
+def _with_room(lists, size):
+    """Return lists with room for so many vectors of each cascade: the same, or larger ones that begin with these."""
+    n_cascades, old = lists.bases.shape
+    if size <= old:
+        return lists
+    bases, places = np.empty((n_cascades, size), np.uintp), np.empty((n_cascades, size, 2), np.int64)
+    alive = np.empty((n_cascades, size), np.uint32)
+    for c in range(n_cascades):
+        for k in range(old):
+            bases[c, k], alive[c, k] = lists.bases[c, k], lists.alive[c, k]
+            places[c, k, 0], places[c, k, 1] = lists.places[c, k, 0], lists.places[c, k, 1]
+    return _Lists(lists.parts, lists.ends, bases, places, alive)

@@ -17,7 +17,7 @@ from numba.core import config
 from vj._types import Floats, Gray
 from vj.cascade.model import Cascade
 from vj.scanning import _kernels as kernels
-from vj.scanning._levels import Bands, Cascades, Found, Marks, scan_bands
+from vj.scanning._levels import Bands, Cascades, Found, Marks, scan_bands, scan_marked
 from vj.scanning.planes import Layout, Planes, integral_planes, layout, resampling_axis
 from vj.scanning.tables import (
     Grid,
@@ -206,11 +206,26 @@ class Scanner:
             hits, sums, found, windows = kernels.scan_plain(
                 planes, grid, self._plain, placed.offsets, skip, visit, results, counts
             )
+        elif visit is not None and visit.fine:
+            hits, sums, found, windows = self._run_listed(planes, grid, placed, visit, results, counts, count)
         else:
             hits, sums, found, windows = kernels.scan_lanes(
                 planes, grid, placed.words, skip, visit, results, counts[0], counts[1] if count else None
             )
         return _Result(hits[:found], sums[:found], windows, *counts)
+
+    def _run_listed(
+        self, planes: Planes, grid: Grid, placed: _Placed, visit: kernels.Visit, results: Any, counts: Any, count: bool
+    ) -> Any:
+        """Run the scan of listed windows over the marked ones of a grid."""
+        room = kernels.count_marked(visit, grid.rows, grid.columns)
+        listed = kernels.Listed(np.empty(room, np.uintp), np.empty((room, 2), np.int64), np.empty(room, np.uint32))
+        n, windows = kernels.list_marked(visit, grid.rows, grid.columns, 0, grid.row_step, listed, 0)
+        ends, after = np.array([n]), np.empty(1, dtype=np.int64)
+        found = kernels.scan_listed(
+            planes, grid.corners, placed.words, listed, ends, after, results, counts[0], counts[1] if count else None
+        )
+        return (*found, windows)
 
     def scan_bands(
         self,
@@ -251,7 +266,12 @@ class Scanner:
         plain = None
         if any(one._one_by_one for one in scanners):
             plain = tuple((one._plain, (a.offsets, b.offsets)) for one, (a, b) in zip(scanners, placed, strict=True))
-        found: Found = scan_bands(gray, todo, counter, space, shapes, cascades, plain, *options)
+        marks, within, count = options
+        found: Found
+        if marks is not None and marks.fine and plain is None:
+            found = scan_marked(gray, todo, counter, space, shapes, cascades, marks, within[1], count)
+        else:
+            found = scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, within, count)
         return found
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, _Placed]:

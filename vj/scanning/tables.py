@@ -6,11 +6,13 @@ corners of a feature merged, and leaves rounded to integers.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from vj._types import Floats
 from vj.cascade.haar import HaarFeatures
 from vj.cascade.lbp import SUBSET_WORDS
 from vj.cascade.model import Cascade
@@ -226,24 +228,32 @@ def _merge(
 
 
 def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
-    """Return the cascade as `scan_lanes` reads it, nodes in the order of `lane_order`."""
-    lbp = cascade.kind == "lbp"
+    """Return the cascade as `scan_lanes` reads it, nodes in the order of `lane_order`.
+
+    Units are powers of two, so that no leaf is changed by taking it in units.
+    """
+    lbp, n = cascade.kind == "lbp", len(cascade.node_features)
     features = cascade.node_features[order]
     parts = parts_of(cascade)
     sizes = np.diff(cascade.tree_starts)
     stage_of_tree = np.repeat(np.arange(cascade.n_stages), cascade.stage_sizes)
     stage_of_leaf = np.repeat(stage_of_tree, sizes + 1)
     leaves = cascade.leaves.astype(np.float64)
-    # Units: the largest possible sum of a stage is 2**29, so that sums and limits stay inside 32 bits.
+    # Units: the largest possible sum of a stage is at most 2**29, so that sums and limits stay inside 32 bits.
     largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
     bound = np.bincount(stage_of_tree, weights=largest)
-    scale = np.where(bound > 0, 2.0**29 / np.where(bound > 0, bound, 1), 1.0)
+    scale = np.where(bound > 0, 2.0 ** np.floor(np.log2(2.0**29 / np.where(bound > 0, bound, 1))), 1.0)
     limit = parts.limits * scale[parts.stages]
     # Half a unit for each leaf of the stage so far, and two for the rest: float64 rounding is far below.
     error = (parts.starts[1:] - cascade.stage_starts[parts.stages]) * 0.5 + 2
-    deltas, base = _votes(cascade, np.rint(leaves * scale[stage_of_leaf]).astype(np.int32))
-    bases = np.add.reduceat(base, parts.starts[:-1]).astype(np.int32)
-    first = _first_nodes(cascade, parts)
+    exact = leaves * scale[stage_of_leaf]
+    rounded = np.rint(exact)
+    deltas, base = _votes(cascade, rounded.astype(np.int32))
+    rest, steps = _rest(exact - rounded, stage_of_leaf == cascade.n_stages - 1, cascade.stage_sizes[-1])
+    more_deltas, more_base = _votes(cascade, rest)
+    again = slice(cascade.stage_starts[-2], cascade.stage_starts[-1])
+    bases = np.append(np.add.reduceat(base, parts.starts[:-1]), more_base[again].sum()).astype(np.int32)
+    first = np.append(_first_nodes(cascade, parts), len(order))
     segments, ends = _segments(first, cascade.node_depths[order], merged.kinds[features])
     width, height = cascade.window
     stage_first = cascade.stage_starts[parts.stages]
@@ -257,9 +267,9 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         segments=segments,
         ends=np.ascontiguousarray(ends),
         bases=bases,
-        low=np.clip(np.floor(limit - error), -(2**30), 2**30).astype(np.int32),
-        high=np.clip(np.ceil(limit + error), -(2**30), 2**30).astype(np.int32),
-        records=_records(cascade, merged, order, deltas, first),
+        low=np.append(np.clip(np.floor(limit - error), -(2**30), 2**30), 0).astype(np.int32),
+        high=np.append(np.clip(np.ceil(limit + error), -(2**30), 2**30), 0).astype(np.int32),
+        records=_records(cascade, merged, order, np.concatenate([deltas[order[:n]], more_deltas[order[n:]]]), first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
         parts=np.column_stack([parts.starts[:-1], parts.starts[1:], stage_first, parts.firsts]).astype(np.int32),
         limits=parts.limits,
@@ -267,7 +277,19 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         links=_links(cascade),
         leaves=cascade.leaves,
         roots=cascade.tree_starts,
+        units=np.array([1.0, 1.0 / steps]) / scale[-1] if steps else np.zeros(2),
     )
+
+
+def _rest(rest: Floats, chosen: npt.NDArray[np.bool_], trees: int) -> tuple[npt.NDArray[np.int32], float]:
+    """Return what rounding took from the leaves chosen in smaller steps, and how many steps are a unit; 0: no number.
+
+    So many halves of a unit are below 2**30 steps; 2**29 units are at most 2**52, and exact as float64.
+    """
+    steps = 2.0 ** min(23, 31 - int(trees).bit_length())
+    found = np.where(chosen, rest * steps, 0.0)
+    exact = bool((found == np.rint(found)).all())
+    return (found if exact else np.zeros_like(found)).astype(np.int32), steps if exact else 0.0
 
 
 def _walk(cascade: Cascade, merged: _Merged) -> npt.NDArray[np.int32]:
@@ -361,11 +383,13 @@ def branches(cascade: Cascade) -> _Branches:
 def _places(cascade: Cascade, order: _Ints, first: _Ints) -> npt.NDArray[np.int32]:
     """Return the word of the scratch space that says which lanes reach each node in `order`; see `kernels._branch`."""
     parents, sides, _ = branches(cascade)
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order))
-    begin = np.repeat(first[:-1], np.diff(first))
-    words = np.where(parents >= 0, 2 * (position[parents] - begin) + sides + 1, 0)
-    return words[order].astype(np.int32)
+    position, found = np.empty(len(parents), dtype=np.int64), []
+    for begin, end in itertools.pairwise(first.tolist()):
+        # Within its part; the last one has nodes of another again.
+        nodes = order[begin:end]
+        position[nodes] = np.arange(len(nodes))
+        found.append(np.where(parents[nodes] >= 0, 2 * position[parents[nodes]] + sides[nodes] + 1, 0))
+    return np.concatenate(found).astype(np.int32)
 
 
 def _segments(
@@ -386,24 +410,30 @@ def _segments(
 def _records(
     cascade: Cascade, merged: _Merged, order: _Ints, deltas: npt.NDArray[np.int32], first: _Ints
 ) -> npt.NDArray[np.int32]:
-    """Return the rows of the nodes in `order`, without the corners, which depend on the layout."""
+    """Return the rows of the nodes in `order`, whose votes are given, without the corners, which the layout decides."""
     lbp = cascade.kind == "lbp"
     places = _places(cascade, order, first)
     records = np.zeros((len(order), int(kernels.LBP_RECORD if lbp else kernels.RECORD)), dtype=np.int32)
     if lbp:
         records[:, kernels.LBP_SUBSET : kernels.LBP_SUBSET + SUBSET_WORDS] = cascade.node_subsets[order]
-        records[:, kernels.LBP_DELTA] = deltas[order]
+        records[:, kernels.LBP_DELTA] = deltas
         records[:, kernels.LBP_PLACE] = places
     else:
         records[:, kernels.THRESHOLD] = cascade.node_thresholds[order].view(np.int32)
-        records[:, kernels.DELTA] = deltas[order]
+        records[:, kernels.DELTA] = deltas
         records[:, kernels.PLACE] = places
         records[:, kernels.MULTIPLIER] = merged.multipliers[cascade.node_features[order]]
     return records
 
 
 def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> _Ints:
-    """Return the order in which the lane scan takes the nodes: by part, depth and kind, with a loop for each."""
+    """Return the order in which the lane scan takes the nodes: by part, depth and kind, with a loop for each.
+
+    The nodes of the last stage come once more at the end, see `LaneTables`.
+    """
+    kinds = kinds[cascade.node_features]
     first = _first_nodes(cascade, parts_of(cascade))
     part = np.repeat(np.arange(len(first) - 1), np.diff(first))
-    return np.lexsort((kinds[cascade.node_features], cascade.node_depths, part))
+    last = np.arange(cascade.tree_starts[cascade.stage_starts[-2]], len(kinds))
+    again = last[np.lexsort((kinds[last], cascade.node_depths[last]))]
+    return np.concatenate([np.lexsort((kinds, cascade.node_depths, part)), again])
