@@ -151,13 +151,20 @@ def group_rectangles(boxes, min_neighbors, eps=0.2):
     return [means[i] for i in kept], [counts[i] for i in kept]
 
 
-def suppress(boxes, scores, limit):
-    """Greedy non-maximum suppression, box by box."""
+def suppress(boxes, scores, limit, inside=0.9):
+    """Greedy non-maximum suppression, box by box; what lies inside a better box by more than `inside` is dropped."""
     kept = []
     for i in sorted(range(len(boxes)), key=lambda k: -scores[k]):
-        if all(overlap(boxes[i], boxes[k]) <= limit for k in kept):
+        if all(overlap(boxes[i], boxes[k]) <= limit and _shared(boxes[i], boxes[k]) <= inside for k in kept):
             kept.append(i)
     return kept
+
+
+def _shared(box, other):
+    """Share of a box that lies within another, pixel by pixel."""
+    columns = set(range(box[0], box[0] + box[2])) & set(range(other[0], other[0] + other[2]))
+    rows = set(range(box[1], box[1] + box[3])) & set(range(other[1], other[1] + other[3]))
+    return len(columns) * len(rows) / (box[2] * box[3]) if box[2] and box[3] else 0
 
 
 def window_depth(cascade, pixels):

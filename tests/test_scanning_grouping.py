@@ -131,6 +131,16 @@ def test_suppression_equals_its_naive_twin(limit):
         assert non_max_suppression(boxes, scores, limit).tolist() == naive.suppress(boxes.tolist(), scores, limit)
 
 
+def test_a_part_of_an_object_is_not_another_object():
+    """A box inside a better one is dropped, however small; a better one inside a worse one is not, nor half of one."""
+    boxes = np.array([[0, 0, 100, 100], [30, 30, 20, 20], [91, 40, 20, 20], [85, 0, 16, 16]], np.int32)
+    assert non_max_suppression(boxes, np.array([4.0, 3.0, 2.0, 1.0]), 0.3).tolist() == [0, 2]
+    assert non_max_suppression(boxes, np.array([1.0, 3.0, 2.0, 4.0]), 0.3).tolist() == [3, 1, 2, 0]
+    # Exactly nine tenths are not yet more than that.
+    nested = np.array([[0, 0, 100, 100], [91, 0, 10, 10], [82, 30, 20, 10]], np.int32)
+    assert non_max_suppression(nested, np.array([3.0, 2.0, 1.0]), 0.3).tolist() == [0, 1, 2]
+
+
 def test_evidence_is_the_log_of_summed_exponentials():
     boxes = np.array([[0, 0, 20, 20], [50, 50, 20, 20], [1, 1, 20, 20], [51, 50, 20, 20]], np.int32)
     scores = np.array([1.0, -800.0, 2.0, -801.0])

@@ -109,8 +109,9 @@ class Settings:
         scale 2, else 1, and the right neighbour of a window that the first stage rejected is left out.
     suppression : float, optional
         Replaces OpenCV's rules for which groups are kept: hits are averaged with the weight ``exp(margin)``, and of
-        groups that overlap by more than this intersection over union the one with the best score is kept. It finds the
-        most with `min_neighbors` 0: groups of one hit are kept, and their scores rank them low.
+        groups that overlap by more than this intersection over union the one with the best score is kept, and what lies
+        inside it is dropped. It finds the most with `min_neighbors` 0: groups of one hit are kept, and their scores
+        rank them low.
     threads : int, optional
         Threads that share an image; by default one for each processor. Results do not depend on it.
     exact : bool
@@ -163,8 +164,8 @@ class Detector(Settings):
     sum of the last stage minus that stage's limit: one hit scores its margin, n equal ones log(n) more. One detector
     may be used by many threads at once.
 
-    Several cascades, whose windows may differ in size, share the image pyramid. Of boxes that overlap, the most
-    probable one is kept; if a cascade has no calibration, the one with the best score, although scores of different
+    Several cascades, whose windows may differ in size, share the image pyramid. Of boxes that overlap or lie in each
+    other, the most probable one is kept; if a cascade has no calibration, the one with the best score, although scores of different
     cascades are not comparable. Detections come best first and say which cascade found them.
 
     Parameters
