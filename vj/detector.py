@@ -14,13 +14,14 @@ from vj._system import processors
 from vj._types import Boxes, Counts, Floats, Gray, Size
 from vj.cascade.model import Cascade
 from vj.detections import Detections as Detections
+from vj.detections import unchecked
 from vj.errors import InputError
 from vj.images import to_gray
 from vj.scanning.grouping import group_rectangles, non_max_suppression, suppress_groups
 from vj.scanning.planes import Workspace, layout
 from vj.scanning.pyramid import Level
 from vj.scanning.scanner import Scanner
-from vj.scanning.whole import ImageScan, Plan, coarse_plan, plan, scan_image
+from vj.scanning.whole import ImageScan, coarse_plan, plan, scan_image
 
 MAX_STAGES = 1000
 """Most stages that a cascade's file may have."""
@@ -165,8 +166,8 @@ class Detector(Settings):
     may be used by many threads at once.
 
     Several cascades, whose windows may differ in size, share the image pyramid. Of boxes that overlap or lie in each
-    other, the most probable one is kept; if a cascade has no calibration, the one with the best score, although scores of different
-    cascades are not comparable. Detections come best first and say which cascade found them.
+    other, the most probable one is kept; if a cascade has no calibration, the one with the best score, although scores
+    of different cascades are not comparable. Detections come best first and say which cascade found them.
 
     Parameters
     ----------
@@ -187,6 +188,8 @@ class Detector(Settings):
 
     cascade: Cascade = field(repr=False)
     cascades: tuple[Cascade, ...] = field(init=False, repr=False)
+    _windows: tuple[Size, ...] = field(init=False, repr=False)
+    _tilted: bool = field(init=False, repr=False)
     _scanners: dict[tuple[int, bool], Scanner] = field(init=False, repr=False, default_factory=dict)
     """Made when first used, with and without soft thresholds; shared by detectors that `replace` returns."""
     _spaces: list[Workspace] = field(init=False, repr=False, default_factory=list)
@@ -213,6 +216,8 @@ class Detector(Settings):
             raise InputError(f"expected a cascade or a sequence of them, got {kinds}")
         object.__setattr__(self, "cascades", cascades)
         object.__setattr__(self, "cascade", cascades[0])
+        object.__setattr__(self, "_windows", tuple(one.window for one in cascades))
+        object.__setattr__(self, "_tilted", any(one.has_tilted for one in cascades))
         for k in range(len(cascades)):
             # Made now: a cascade that cannot be scanned fails here.
             self._scanner(k)
@@ -302,7 +307,7 @@ class Detector(Settings):
         boxes, kept = clip_boxes(groups.boxes, shape)
         scores = groups.evidence[kept]
         probabilities = None if calibration is None else calibration(scores)
-        return Detections(boxes, scores, groups.counts[kept], probabilities), groups.sums[kept]
+        return unchecked(boxes, scores, groups.counts[kept], probabilities), groups.sums[kept]
 
     def _merged(self, parts: list[tuple[Detections, Floats]]) -> tuple[Detections, Floats]:
         """Join what several cascades found, of boxes that overlap the best."""
@@ -364,22 +369,18 @@ class Detector(Settings):
             depth, sums, limits = scanner.depths(planes, level.rows, level.columns)
             yield WindowMap(level.scale, level.stride, level.window, depth, sums - limits)
 
-    def _plan(self, gray: Gray) -> Plan:
-        return plan(*self._geometry(gray))
-
     def _geometry(self, gray: Gray) -> tuple[Any, ...]:
         """Return the arguments of `plan`."""
-        height, width = gray.shape
-        least, most = _size("min_size", self.min_size), _size("max_size", self.max_size)
-        windows, tilted = tuple(one.window for one in self.cascades), any(one.has_tilted for one in self.cascades)
-        return (width, height), windows, self.scale_factor, least, most, self.stride, tilted
+        sizes = (gray.shape[1], gray.shape[0]), self._windows
+        return *sizes, self.scale_factor, self.min_size, self.max_size, self.stride, self._tilted
 
     def _levels(self, gray: Gray) -> tuple[Level, ...]:
-        return self._plan(gray).levels
+        return plan(*self._geometry(gray)).levels
 
     def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[list[ImageScan], Floats]:
         """Scan an image; return what each cascade found, and the scales of the levels."""
-        todo = self._plan(gray)
+        geometry = self._geometry(gray)
+        todo = plan(*geometry)
         stages = 0 if self.exact or every else self.coarse
         found = scan_image(
             [self._scanner(k) for k in range(len(self.cascades))],
@@ -388,7 +389,7 @@ class Detector(Settings):
             self._spaces,
             threads=self.threads or processors(),
             skip=self.stride is None and not every,
-            coarse=(stages, coarse_plan(*self._geometry(gray))) if stages else None,
+            coarse=(stages, coarse_plan(*geometry)) if stages else None,
             count=count,
         )
         return found, todo.scales.astype(np.float64)

@@ -6,7 +6,6 @@ a hard negative is such a window of a background, a rejection rate is the share 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +29,9 @@ from vj.scanning.tables import (
     plain_tables,
     walk_corners,
 )
+
+MOST_LAYOUTS = 16
+"""Layouts, one for images of each width, for which tables are kept."""
 
 # Windows integrated at a time: 10 MB of planes at 24x24.
 _CHUNK = 4096
@@ -116,6 +118,7 @@ class Scanner:
         self._plain_corners = plain_corners(cascade)
         self._order = cascade.node_features[order]
         self._placed: dict[Layout, _Placed] = {}
+        self._called: dict[tuple[tuple[Layout, Layout], tuple[Scanner, ...]], tuple[Cascades, Any, Any]] = {}
 
     def scan(self, planes: Planes, rows: int, columns: int, skip: bool) -> LevelScan:
         """Find the hits among the first `rows` by `columns` windows of integral images.
@@ -235,7 +238,7 @@ class Scanner:
         counter: npt.NDArray[np.int64],
         space: Any,
         options: tuple[Marks | None, tuple[bool, int], bool | None],
-        others: Sequence[Scanner] = (),
+        others: tuple[Scanner, ...] = (),
     ) -> Found:
         """Scan bands of an image until none is left or enough is done; see `_levels.scan_bands`.
 
@@ -252,11 +255,24 @@ class Scanner:
         options : (Marks or None, (bool, int), True or None)
             Which windows are visited, None for all; whether to leave out windows as OpenCV does, and pixels to do
             before returning; whether to count features.
-        others : sequence of Scanner
+        others : tuple of Scanner
             That scan the same bands.
         """
+        marks, within, count = options
+        cascades, plain, _ = self._called.get((shapes, others)) or self._call(shapes, others)
+        found: Found
+        if marks is not None and marks.fine and plain is None:
+            found = scan_marked(gray, todo, counter, space, shapes, cascades, marks, within[1], count)
+        else:
+            found = scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, within, count)
+        return found
+
+    def _call(self, shapes: tuple[Layout, Layout], others: tuple[Scanner, ...]) -> tuple[Cascades, Any, Any]:
+        """Return what calls for these layouts and scanners read: made once, which took as long as a call itself.
+
+        The last is what addresses among it are of.
+        """
         scanners = (self, *others)
-        # Kept to the end of the call, as the words are addresses.
         placed = [[one._place(shape) for shape in shapes] for one in scanners]
         cascades = Cascades(
             np.array([(one.cascade.n_stages, *one.cascade.window[::-1]) for one in scanners], dtype=np.int64),
@@ -266,13 +282,9 @@ class Scanner:
         plain = None
         if any(one._one_by_one for one in scanners):
             plain = tuple((one._plain, (a.offsets, b.offsets)) for one, (a, b) in zip(scanners, placed, strict=True))
-        marks, within, count = options
-        found: Found
-        if marks is not None and marks.fine and plain is None:
-            found = scan_marked(gray, todo, counter, space, shapes, cascades, marks, within[1], count)
-        else:
-            found = scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, within, count)
-        return found
+        if len(self._called) > MOST_LAYOUTS:
+            self._called.clear()
+        return self._called.setdefault((shapes, others), (cascades, plain, placed))
 
     def _tables(self, planes: Planes, rows: int, columns: int) -> tuple[Grid, _Placed]:
         shape = planes.layout
@@ -294,7 +306,7 @@ class Scanner:
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])
             a, b, c, d = offsets(inner, shape).tolist()
             known = _Placed(plain, (a, b, c, d), kernels.lane_words(lanes), lanes)
-            if len(self._placed) > 16:
+            if len(self._placed) > MOST_LAYOUTS:
                 self._placed.clear()
             self._placed[shape] = known
         return known

@@ -272,7 +272,7 @@ def _scan_bands(
     """Scan some bands of a plan on some threads; return what calls found."""
     todo, chosen = part
     counter, n = np.zeros(1, dtype=np.int64), len(chosen.bands)
-    first, *others = scanners
+    first, others = scanners[0], tuple(scanners[1:])
 
     def work() -> list[Found]:
         try:
@@ -300,9 +300,11 @@ def _join(todo: Plan, c: int, cascade: Cascade, parts: list[Found], found: tuple
     n = cascade.n_stages
     hits, sums, places = found
     level, row, column, owner = places.T
-    if len(parts) > 1 or len(parts[0].windows) > 1:
-        order = np.flatnonzero(owner == c)
-        order = order[np.argsort(level[order] << 32 | row[order], kind="stable")]
+    several = len(parts[0].windows) > 1
+    if len(parts) > 1 or several:
+        order = np.argsort(level << 32 | row, kind="stable")
+        if several:
+            order = order[owner[order] == c]
         hits, sums, level, row, column = hits[order], sums[order], level[order], row[order], column[order]
     boxes = np.empty((len(hits), 4), dtype=np.float32)
     # In float32 and rounded to even, as OpenCV does.
