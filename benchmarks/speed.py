@@ -48,7 +48,7 @@ CASCADES = {
 }
 """OpenCV's cascades, and the numbers of threads that each is timed with."""
 SCALE_FACTOR = 1.1
-COARSE = 10
+COARSE = 14
 """Stages that a window must pass where the packaged cascade is timed from coarse to fine; see `vj.Detector`."""
 REPEATS = 7
 LARGE = (8000, 6000)
