@@ -17,7 +17,7 @@ from vj.detections import Detections as Detections
 from vj.detections import unchecked
 from vj.errors import InputError
 from vj.images import to_gray
-from vj.scanning.grouping import group_rectangles, non_max_suppression, suppress_groups
+from vj.scanning.grouping import clip, group_rectangles, non_max_suppression, suppress_groups
 from vj.scanning.planes import Workspace, layout
 from vj.scanning.pyramid import Level
 from vj.scanning.scanner import Scanner
@@ -424,7 +424,4 @@ def clip_boxes(boxes: Boxes, shape: tuple[int, ...]) -> tuple[Boxes, npt.NDArray
     kept : ndarray of bool, shape (n,)
         Which ones these are.
     """
-    start = np.maximum(boxes[:, :2], 0)
-    end = np.minimum(boxes[:, :2] + boxes[:, 2:], np.array(shape[1::-1], dtype=np.int32))
-    kept = (end > start).all(axis=1)
-    return np.concatenate([start, end - start], axis=1)[kept].astype(np.int32), kept
+    return clip(np.ascontiguousarray(boxes, dtype=np.int32), int(shape[1]), int(shape[0]))  # type: ignore[no-any-return]

@@ -236,6 +236,53 @@ def _near(cells, a, b, low, high):
     return False
 
 
+@njit(cache=True, nogil=True)
+def _group_few(boxes, sums, limit, min_neighbors, eps):
+    """Return what `group_rectangles` does of few boxes, in one call: a quarter of the time, most of it at a first call.
+
+    The order of the comparisons does not matter, so boxes are sorted by x in the simplest way.
+    """
+    n = len(boxes)
+    order = np.arange(n)
+    for a in range(1, n):
+        i, b = order[a], a
+        while b > 0 and boxes[order[b - 1], 0] > boxes[i, 0]:
+            order[b] = order[b - 1]
+            b -= 1
+        order[b] = i
+    labels, count = _sweep(boxes.astype(np.int64), order, eps)
+    totals, counts = np.zeros((count, 4), np.int64), np.zeros(count, np.int64)
+    best, evidence = np.full(count, -np.inf), np.zeros(count)
+    for i in range(n):
+        g = labels[i]
+        counts[g] += 1
+        best[g] = max(best[g], sums[i])
+        for k in range(4):
+            totals[g, k] += boxes[i, k]
+    for i in range(n):
+        evidence[labels[i]] += np.exp((sums[i] - limit) - (best[labels[i]] - limit))
+    m = 0
+    means = np.empty((count, 4), np.int64)
+    for g in range(count):
+        if counts[g] > min_neighbors:
+            for k in range(4):
+                # float32 throughout: the rounding of OpenCV's average.
+                share = np.float32(1) / np.float32(counts[g])
+                means[m, k] = np.int64(np.rint(np.float32(totals[g, k]) * share))
+            counts[m], best[m], evidence[m] = counts[g], best[g], (best[g] - limit) + np.log(evidence[g])
+            m += 1
+    inside = _swallowed(means[:m], counts[:m], eps)
+    kept = 0
+    out, out_counts = np.empty((m, 4), np.int32), np.empty(m, np.int32)
+    for g in range(m):
+        if not inside[g]:
+            for k in range(4):
+                out[kept, k] = means[g, k]
+            out_counts[kept], best[kept], evidence[kept] = counts[g], best[g], evidence[g]
+            kept += 1
+    return out[:kept], out_counts[:kept], best[:kept], evidence[:kept]
+
+
 def _label(boxes: npt.NDArray[np.int64], eps: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the group of each box, numbered by first appearance, and the size of each group."""
     eps = float(eps)
@@ -276,6 +323,8 @@ def group_rectangles(
     sums = np.zeros(n) if sums is None else np.asarray(sums, dtype=np.float64)
     if min_neighbors <= 0 or n == 0:
         return Groups(boxes, np.ones(n, dtype=np.int32), sums, sums - limit)
+    if n <= FEW:
+        return Groups(*_group_few(boxes, np.ascontiguousarray(sums), float(limit), int(min_neighbors), float(eps)))
     wide = boxes.astype(np.int64)
     labels, counts = _label(wide, eps)
     total = np.zeros((len(counts), 4), dtype=np.int64)
@@ -386,3 +435,17 @@ def non_max_suppression(boxes: Boxes, scores: npt.NDArray[np.float64], max_overl
         area = w[rest] * h[rest]
         order = rest[(shared <= max_overlap * (w[best] * h[best] + area - shared)) & (shared <= INSIDE * area)]
     return np.array(kept, dtype=np.int64)
+
+
+@njit(cache=True, nogil=True)
+def clip(boxes, width, height):
+    """Do what `vj.detector.clip_boxes` does; boxes are int32."""
+    kept, clipped, n = np.zeros(len(boxes), np.bool_), np.empty((len(boxes), 4), np.int32), 0
+    for k in range(len(boxes)):
+        x, y = max(boxes[k, 0], 0), max(boxes[k, 1], 0)
+        right, bottom = min(boxes[k, 0] + boxes[k, 2], width), min(boxes[k, 1] + boxes[k, 3], height)
+        if right > x and bottom > y:
+            kept[k] = True
+            clipped[n, 0], clipped[n, 1], clipped[n, 2], clipped[n, 3] = x, y, right - x, bottom - y
+            n += 1
+    return clipped[:n], kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vj._types import Boxes, Counts, Floats, Gray, Size
 from vj.cascade.model import Cascade
 from vj.scanning._kernels import LANES
-from vj.scanning._levels import Bands, Found, Marks, spread
+from vj.scanning._levels import Bands, Found, Marks, hit_boxes, spread
 from vj.scanning.planes import Layout, Workspace, layout, layout_entries
 from vj.scanning.pyramid import Level, levels
 from vj.scanning.scanner import Scanner
@@ -256,9 +256,7 @@ def scan_image(
         parts += _scan_bands(scanners, gray, (todo, by.phases[1]), spaces, threads, (marks, *options))
     else:
         parts = _scan_bands(scanners, gray, (todo, todo.bands), spaces, threads, (None, *options))
-    hits, sums = _one([p.hits for p in parts]), _one([p.sums for p in parts])
-    places = _one([np.repeat(p.taken[:, :4], _counts(p), axis=0) for p in parts])
-    return [_join(todo, c, scanner.cascade, parts, (hits, sums, places)) for c, scanner in enumerate(scanners)]
+    return [_join(todo, c, scanner.cascade, parts) for c, scanner in enumerate(scanners)]
 
 
 def _scan_bands(
@@ -292,43 +290,19 @@ def _scan_bands(
     return [found for results in share(work, min(threads, n), stop) for found in results]
 
 
-def _join(todo: Plan, c: int, cascade: Cascade, parts: list[Found], found: tuple[Any, Any, Any]) -> ImageScan:
-    """Select what calls found for one cascade, in the order of the bands.
-
-    `found` are the hits and sums of all calls together, and for each hit the first columns of `Found.taken`.
-    """
-    n = cascade.n_stages
-    hits, sums, places = found
-    level, row, column, owner = places.T
-    several = len(parts[0].windows) > 1
-    if len(parts) > 1 or several:
-        order = np.argsort(level << 32 | row, kind="stable")
-        if several:
-            order = order[owner[order] == c]
-        hits, sums, level, row, column = hits[order], sums[order], level[order], row[order], column[order]
-    boxes = np.empty((len(hits), 4), dtype=np.float32)
-    # In float32 and rounded to even, as OpenCV does.
-    boxes[:, 0] = hits[:, 1] + column
-    boxes[:, 1] = hits[:, 0] + row
-    boxes[:, :2] *= todo.bands.levels[level, 2:3]
-    boxes[:, 2:] = cascade.window
-    boxes *= todo.scales[level, None]
-    return ImageScan(
-        np.rint(boxes).astype(np.int32),
-        sums,
-        sum(p.windows[c] for p in parts),
-        np.bincount(level, minlength=len(todo.levels)),
-        sum(p.entered[c, :, :n] for p in parts),
-        sum(p.features[c, :, :n] for p in parts),
-    )
-
-
-def _one(arrays: list[Any]) -> Any:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _counts(part: Found) -> Counts:
-    """Return the hits of each band taken, in 2 us; `numpy.diff` takes 12."""
-    counts: Counts = part.taken[:, 4].copy()
-    counts[1:] -= part.taken[:-1, 4]
-    return counts
+def _join(todo: Plan, c: int, cascade: Cascade, parts: list[Found]) -> ImageScan:
+    """Select what calls found for one cascade, in the order of the bands."""
+    first, n = parts[0], cascade.n_stages
+    hits, sums, taken, windows, entered, features = first
+    if len(parts) > 1:
+        hits, sums = np.concatenate([p.hits for p in parts]), np.concatenate([p.sums for p in parts])
+        taken = np.concatenate([p.taken for p in parts])
+        begin, end = len(first.taken), len(first.hits)
+        for p in parts[1:]:
+            taken[begin : begin + len(p.taken), 4] += end
+            begin, end = begin + len(p.taken), end + len(p.hits)
+        windows = sum(p.windows for p in parts)
+        if entered.size:
+            entered, features = sum(p.entered for p in parts), sum(p.features for p in parts)
+    boxes, kept, counts = hit_boxes(hits, sums, taken, c, todo.bands.levels, todo.scales, cascade.window)
+    return ImageScan(boxes, kept, windows[c], counts, entered[c, :, :n], features[c, :, :n])
