@@ -239,10 +239,10 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     stage_of_tree = np.repeat(np.arange(cascade.n_stages), cascade.stage_sizes)
     stage_of_leaf = np.repeat(stage_of_tree, sizes + 1)
     leaves = cascade.leaves.astype(np.float64)
-    # Units: the largest possible sum of a stage is at most 2**29, so that sums and limits stay inside 32 bits.
+    # Units: the largest possible sum of a stage is at most 2**30, so that sums stay inside 32 bits, rounded ones too.
     largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
     bound = np.bincount(stage_of_tree, weights=largest)
-    scale = np.where(bound > 0, 2.0 ** np.floor(np.log2(2.0**29 / np.where(bound > 0, bound, 1))), 1.0)
+    scale = np.where(bound > 0, 2.0 ** np.floor(np.log2(2.0**30 / np.where(bound > 0, bound, 1))), 1.0)
     limit = parts.limits * scale[parts.stages]
     # Half a unit for each leaf of the stage so far, and two for the rest: float64 rounding is far below.
     error = (parts.starts[1:] - cascade.stage_starts[parts.stages]) * 0.5 + 2
@@ -256,7 +256,7 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
     first = np.append(_first_nodes(cascade, parts), len(order))
     segments, ends = _segments(first, cascade.node_depths[order], merged.kinds[features])
     width, height = cascade.window
-    stage_first = cascade.stage_starts[parts.stages]
+    stage_first, most = cascade.stage_starts[parts.stages], 2**31 - 1
     return LaneTables(
         lbp=lbp,
         n_stages=cascade.n_stages,
@@ -267,8 +267,8 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         segments=segments,
         ends=np.ascontiguousarray(ends),
         bases=bases,
-        low=np.append(np.clip(np.floor(limit - error), -(2**30), 2**30), 0).astype(np.int32),
-        high=np.append(np.clip(np.ceil(limit + error), -(2**30), 2**30), 0).astype(np.int32),
+        low=np.append(np.clip(np.floor(limit - error), -most, most), 0).astype(np.int32),
+        high=np.append(np.clip(np.ceil(limit + error), -most, most), 0).astype(np.int32),
         records=_records(cascade, merged, order, np.concatenate([deltas[order[:n]], more_deltas[order[n:]]]), first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
         parts=np.column_stack([parts.starts[:-1], parts.starts[1:], stage_first, parts.firsts]).astype(np.int32),
@@ -284,9 +284,9 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
 def _rest(rest: Floats, chosen: npt.NDArray[np.bool_], trees: int) -> tuple[npt.NDArray[np.int32], float]:
     """Return what rounding took from the leaves chosen in smaller steps, and how many steps are a unit; 0: no number.
 
-    So many halves of a unit are below 2**30 steps; 2**29 units are at most 2**52, and exact as float64.
+    So many halves of a unit are below 2**31 steps; 2**30 units are at most 2**52, and exact as float64.
     """
-    steps = 2.0 ** min(23, 31 - int(trees).bit_length())
+    steps = 2.0 ** min(22, 32 - int(trees).bit_length())
     found = np.where(chosen, rest * steps, 0.0)
     exact = bool((found == np.rint(found)).all())
     return (found if exact else np.zeros_like(found)).astype(np.int32), steps if exact else 0.0
