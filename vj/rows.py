@@ -12,13 +12,13 @@ from vj.detector import Detector
 from vj.errors import InputError
 from vj.images import MAX_PIXELS, decode_bgr, read_bgr, read_opaque
 
-OPENCV: dict[str, Any] = {"min_neighbors": 3, "suppression": None, "threshold": None}
+OPENCV: dict[str, Any] = {"min_neighbors": 3, "suppression": None, "threshold": None, "coarse": 0}
 """How OpenCV decides what is reported: the defaults for any cascade."""
 
-PACKAGED: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": 0.2}
-"""The mode in which the packaged cascade is best; see its model card."""
+PACKAGED: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": 0.2, "coarse": 14}
+"""The mode in which the packaged cascade is best; see its model card. From coarse to fine it takes half of the time."""
 
-ANONYMIZING: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": None}
+ANONYMIZING: dict[str, Any] = {"min_neighbors": 0, "suppression": 0.3, "threshold": None, "coarse": 0}
 """What is kept when detections are to be masked: everything, since a box too many does less harm than a face missed."""
 
 

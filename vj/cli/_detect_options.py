@@ -61,9 +61,9 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="report a box if more than N hits were merged into it. Default: 3, as in OpenCV. For the packaged "
         "cascade, if none of --cascade, --min-neighbors, --suppression and --threshold is given: its best mode, that "
-        "is 0 with --suppression 0.3 --threshold 0.2. With --anonymize, if none of the last three and no --min-score "
-        "is given: 0 with --suppression 0.3 and no threshold, since a box too many does less harm than a face missed; "
-        "the packaged cascade then runs without its last stage, and mirrored too",
+        "is 0 with --suppression 0.3 --threshold 0.2, from coarse to fine scales. With --anonymize, if none of the "
+        "last three and no --min-score is given: 0 with --suppression 0.3 and no threshold, since a box too many does "
+        "less harm than a face missed; the packaged cascade then runs without its last stage, and mirrored too",
     )
     group.add_argument(
         "--suppression", type=float, metavar="IOU", help="suppress overlapping boxes instead of grouping, such as 0.3"

@@ -162,7 +162,7 @@ def _fill_in(args: argparse.Namespace) -> None:
     """Set what decides which detections are kept, where it was not given: see the help of --min-neighbors."""
     from vj.rows import ANONYMIZING, OPENCV, PACKAGED
 
-    mode, args.lenient = OPENCV, False
+    mode, args.lenient, args.coarse = OPENCV, False, None
     if args.min_neighbors is args.suppression is args.threshold is None:
         if args.anonymize and args.min_score is None:
             mode, args.lenient = ANONYMIZING, not args.cascade
@@ -188,6 +188,7 @@ def _detector(args: argparse.Namespace) -> Detector:
         stride=args.stride,
         suppression=args.suppression,
         threads=args.threads,
+        coarse=args.coarse,
     )
 
 
