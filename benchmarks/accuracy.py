@@ -6,7 +6,7 @@ A name with `cv2:` in front is run by cv2's own CascadeClassifier; its score is 
 `suppressed:` in front is run as a score allows: groups of one hit are kept, and of those that overlap the best. With
 `proposals:` in front one is run in coarser steps, to propose regions to a second detector: what counts is the share of
 the faces that a proposal touches, and how many proposals an image has. With `coarse14:` one scans every second scale
-first, then the windows near those that pass 10 stages; with `exact:` it ignores soft thresholds. These two may stand
+first, then the windows near those that pass 14 stages; with `exact:` it ignores soft thresholds. These two may stand
 before `suppressed:`. Names with commas, of which some may have `mirrored:` in front, share one scan.
 """
 

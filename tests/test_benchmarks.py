@@ -149,7 +149,7 @@ def test_speed_is_measured_of_equal_results_only(monkeypatch):
     shown = speed.table(figures)
     assert "| frontalface_alt2 | 160x120 |" in shown
     assert "two faces near, min. size 24, 2 threads: frontalface_alt2 against frontalface_alt2 in cv2" in shown
-    assert "640x480, one thread: frontalface, coarse 10, against frontalface_alt2 in cv2" in shown
+    assert "640x480, one thread: frontalface, coarse 14, against frontalface_alt2 in cv2" in shown
     assert all(row["ratio"] == row["peer_ms"] / row["vj_ms"] for row in figures["near"])
     cascade = random_cascade(9, window=(12, 12))
     images = [gray("astronaut", (160, 120))]

@@ -1468,8 +1468,9 @@ def scan_lanes(planes, grid, words, skip, visit, results, entered, features):
         start = (tables.first_stage, np.int64(0))
         n, lanes = _run_parts(planes, tile, (n, lanes), start, tables, entered, features, visit, scratch)
         if n:
-            hits, hit_sums = _room_for(hits, hit_sums, found, lanes)
-            sums = _last_sums(planes, tile, n, tables, scratch)
+            # Not the literal 0 that they may be, for which these would be compiled as well.
+            hits, hit_sums = _room_for(hits, hit_sums, found, np.int64(lanes))
+            sums = _last_sums(planes, tile, np.int64(n), tables, scratch)
             for k in range(n):
                 g = vectors[k]
                 place = (top + g // width, g % width * LANES)

@@ -27,8 +27,8 @@ from vj.scanning.planes import SLACK, Axis, Planes, fill_planes
 from vj.scanning.tables import Grid
 
 LISTED = 128
-"""Vectors of marked windows that are scanned together. Where each band was scanned by itself, late stages had one or
-two vectors for a batch of four, and the scales between took up to half of the time around large faces."""
+"""Vectors of marked windows that are scanned together. Where each band is scanned by itself, late stages have one or
+two vectors for a batch of four: two near faces take 5 % longer, faces from 80 pixels as long."""
 
 
 class Bands(NamedTuple):

@@ -388,18 +388,18 @@ def _swallowed(means, counts, eps):
     """Return which groups lie inside a stronger one."""
     n = len(means)
     found = np.zeros(n, np.bool_)
-    across, down = np.rint(means[:, 2] * eps), np.rint(means[:, 3] * eps)
     for i in range(n):
-        x, y, w, h = means[i]
+        x, y, w, h = means[i, 0], means[i, 1], means[i, 2], means[i, 3]
         for j in range(n):
             if i == j or not (counts[j] > max(3, counts[i]) or counts[i] < 3):
                 continue
-            left, top, width, height = means[j]
+            left, top, width, height = means[j, 0], means[j, 1], means[j, 2], means[j, 3]
+            across, down = np.rint(width * eps), np.rint(height * eps)
             if (
-                x >= left - across[j]
-                and y >= top - down[j]
-                and x + w <= left + width + across[j]
-                and y + h <= top + height + down[j]
+                x >= left - across
+                and y >= top - down
+                and x + w <= left + width + across
+                and y + h <= top + height + down
             ):
                 found[i] = True
                 break
