@@ -72,7 +72,7 @@ class ImageScan(NamedTuple):
     windows, hits : ndarray of int64, shape (n_levels,)
         Windows visited, flat ones included, and those that passed all stages.
     entered, features : ndarray of int64, shape (n_levels, n_stages)
-        Windows that entered each stage, and features evaluated in it; the latter without columns unless counted.
+        Windows that entered each stage, and features evaluated in it; without columns unless counted.
     """
 
     boxes: Boxes
