@@ -120,7 +120,7 @@ class Settings:
     coarse : int
         Scan every few scales, about 1.2 apart, and on the scales in between only windows near one that passed this many
         stages; 0 scans every scale. More stages save more time and lose more detections: of the packaged cascade's 15,
-        12 lose next to nothing, 14 a little, in half of the time.
+        12 lose next to nothing, 14 a little, in about half of the time.
 
     Raises
     ------

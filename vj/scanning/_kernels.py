@@ -1453,7 +1453,7 @@ def scan_lanes(planes, grid, words, skip, visit, results, entered, features):
     width = max(1, (grid.columns + batch - 1) // batch) * BATCH
     rows = min(max(1, TILE // width), max(1, grid.rows))
     size = rows * width
-    norms, totals, scratch = _kept(tables, size)
+    norms, totals, scratch = _memory(tables, size)
     alive, began = np.empty(size, np.uint32), np.empty(size, np.uint32)
     # One more: a list is written one entry ahead.
     vectors, bases = np.empty(size + 1, np.int64), np.empty(size + 1, np.uintp)
@@ -1479,7 +1479,7 @@ def scan_lanes(planes, grid, words, skip, visit, results, entered, features):
 
 
 @njit(inline="always")
-def _kept(tables, size):
+def _memory(tables, size):
     """Return memory for the norms and the sums of so many vectors, and scratch space."""
     norms, totals = np.empty(size * LANES, np.float32), np.empty(size * LANES, np.int32)
     scratch = np.empty(tables.scratch, np.int32)
@@ -1524,7 +1524,7 @@ def list_marked(visit, rows, columns, base, row_step, listed, n):
     """Add the marked windows of a grid to a list that holds `n` vectors; return vectors and windows listed.
 
     The grid's first window is at entry `base` of the planes. A vector begins at the first window that none holds yet,
-    not at every eighth: a fifth fewer vectors around a face.
+    not at every eighth, so that there are fewer.
     """
     windows = 0
     for r in range(rows):
@@ -1559,7 +1559,7 @@ def scan_listed(planes, corners, words, listed, ends, after, results, entered, f
     tables = _read_lanes(words)
     hits, hit_sums, found = results
     n = ends[-1]
-    norms, totals, scratch = _kept(tables, n)
+    norms, totals, scratch = _memory(tables, n)
     alive, vectors, bases = listed.alive, np.arange(n), listed.bases[:n].copy()
     tile = _Tile(0, 0, 1, norms, totals, alive, alive, vectors, bases)
     n, lanes = _list_norms(planes, corners, tables, tile, n)

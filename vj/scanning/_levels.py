@@ -227,6 +227,14 @@ def _fill(gray, todo, part, space, at, shape):
 
 
 @njit(cache=True, inner=True)
+def _windows(todo, cascades, part, c):
+    """Return how many rows and columns of windows a cascade has in a part; none if either is not above 0."""
+    level, first, last, left, (width, _) = part
+    across = (width - cascades.stages[c, 2]) // todo.levels[level, 2] + 1
+    return min(last, todo.grids[level, c, 0]) - first, min(todo.grids[level, c, 1] - left, across)
+
+
+@njit(cache=True, inner=True)
 def _visit(todo, marks, part, c):
     """Return how the windows of a part are visited by a cascade."""
     level, first, _, left, _ = part
@@ -286,8 +294,7 @@ def scan_bands(gray, todo, counter, space, shapes, cascades, plain, marks, optio
         shape = shapes[stride - 1]
         planes = _fill(gray, todo, part, space, 0, shape)
         for c in range(n_cascades):
-            here, there = min(last, todo.grids[level, c, 0]) - first, todo.grids[level, c, 1] - left
-            there = min(there, (width - cascades.stages[c, 2]) // stride + 1)
+            here, there = _windows(todo, cascades, part, c)
             if here <= 0 or there <= 0:
                 continue
             visit = None if marks is None else _visit(todo, marks, part, c)
@@ -400,8 +407,7 @@ def scan_marked(gray, todo, counter, space, shapes, cascades, marks, budget, cou
         for c in range(n_cascades):
             before = lists.ends[c, listed - 1] if listed else np.int64(0)
             lists.ends[c, listed] = before
-            here, there = min(last, todo.grids[level, c, 0]) - first, todo.grids[level, c, 1] - left
-            there = min(there, (width - cascades.stages[c, 2]) // stride + 1)
+            here, there = _windows(todo, cascades, part, c)
             if here > 0 and there > 0:
                 visit = _visit(todo, marks, part, c)
                 lists = _with_room(lists, before + count_marked(visit, here, there))
