@@ -67,7 +67,9 @@ def measure(faces: list[Any], backgrounds: list[Any], heavy: Any) -> dict[str, A
     """Run all shots, with the heavy tier or without."""
     cascade = load("frontalface")
     smallest = smallest_object((SIZE[1], SIZE[0]), cascade.window)
-    looks = cascade_looks(cascade, smallest, threads=1) + ([Look("YuNet", heavy, 0.5)] if heavy else [])
+    looks = cascade_looks(cascade, smallest, threads=1) + ([Look("YuNet", heavy)] if heavy else [])
+    # As `vj-watch` does.
+    looks[-1] = looks[-1]._replace(least=0.5)
     hysteresis = Hysteresis()
     wake_up = WakeUp(looks, Motion(smallest // 4), hysteresis, time.thread_time)
     wake_up.measure(backgrounds[0])

@@ -1,5 +1,6 @@
 """`vj-watch` as a user types it, on a small video in which a face appears, and on folders."""
 
+import argparse
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from cascades import random_cascade
 from photos import photo
 
+import vj
 from vj.cascade.opencv_xml import save
 from vj.cli import watch
 from vj.cli._commands import Commands
@@ -106,6 +108,23 @@ def test_the_heavy_tier_decides(tmp_path, video, capfd):
     assert code == 0 and err == "" and report["events"] == []
     assert report["tiers"][2]["passed"] == report["tiers"][3]["asked"] == len(FACE)
     assert report["tiers"][3]["name"] == "blind" and report["tiers"][3]["passed"] == 0
+
+
+def test_the_last_tier_needs_an_even_chance_where_it_states_probabilities(tmp_path):
+    """With any detection at three neighbours, the packaged cascade woke for backgrounds."""
+    plain, calibrated = str(tmp_path / "plain.xml"), str(tmp_path / "calibrated.xml")
+    save(random_cascade(1), plain)
+    save(replace(random_cascade(1), calibration=vj.load("frontalface").calibration), calibrated)
+    for cascade, heavy, threshold, least in (
+        (None, None, None, 0.5),
+        (None, None, 0.3, 0.3),
+        (plain, None, None, None),
+        (plain, calibrated, None, 0.5),
+        (calibrated, plain, None, None),
+    ):
+        args = argparse.Namespace(cascade=cascade, heavy=heavy, threshold=threshold, threads=1)
+        looks = watch._Tiers(args).looks(24)
+        assert [look.least for look in looks] == [None] * (len(looks) - 1) + [least], (cascade, heavy, threshold)
 
 
 def test_a_folder_with_a_corrupt_image_and_a_watch_that_ends_awake(tmp_path, recorder, capfd):

@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=_common.probability,
         metavar="P",
-        help="probability that a detection of the last tier needs (default: 0.5 for YuNet, else any detection will do)",
+        help="probability that a detection of the last tier needs (default: 0.5; of a cascade without a calibration, "
+        "any detection will do)",
     )
     parser.add_argument(
         "--min-size",
@@ -133,7 +134,8 @@ class _Tiers:
         Detector(self.cascade, threads=args.threads)
         self.heavy = _detectors.named_detector(args.heavy, {"threads": args.threads}) if args.heavy else None
         last = self.heavy.cascade if self.heavy else self.cascade
-        if args.threshold is not None and last is not None and last.calibration is None:
+        self.calibrated = last is not None and last.calibration is not None
+        if args.threshold is not None and last is not None and not self.calibrated:
             raise InputError(f"--threshold: expected a cascade with a calibration, got {last.name} without one")
 
     def looks(self, smallest: int | tuple[int, int]) -> list[Look]:
@@ -145,7 +147,9 @@ class _Tiers:
         if self.heavy:
             found.append(Look(self.heavy.name, self.heavy.detector))
         last = found[-1]
-        least = 0.5 if self.args.threshold is None and isinstance(last.detector, YuNet) else self.args.threshold
+        least = self.args.threshold
+        if least is None and (self.calibrated or isinstance(last.detector, YuNet)):
+            least = 0.5
         return [*found[:-1], last._replace(least=least)]
 
 
