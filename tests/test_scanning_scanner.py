@@ -198,6 +198,20 @@ def test_sums_at_the_threshold_are_decided_exactly():
                 threshold = np.nextafter(threshold, np.float32(np.inf))
 
 
+@pytest.mark.parametrize("leaf", [None, 0.25])
+def test_hits_of_a_single_stage_have_its_sums(leaf):
+    """The first stage keeps no sums for later ones, unless there are none; leaves may need no second integer."""
+    image = gray("camera", (120, 100))
+    for seed in range(4):
+        cascade = random_cascade(seed, stages=1)
+        leaves = cascade.leaves if leaf is None else np.sign(cascade.leaves) * leaf
+        scanner = Scanner(vj.Cascade(**{**vars(cascade), "leaves": leaves, "stage_thresholds": [-0.2]}))
+        depth, sums = depths(scanner, image)
+        found = scan(scanner, image)
+        assert 0 < len(found.xs) < depth.size
+        np.testing.assert_array_equal(found.sums, sums[found.ys, found.xs])
+
+
 def test_extreme_leaves_and_thresholds_are_decided_as_the_plain_scan_does():
     image = gray("camera", (80, 70))
     for leaf in (0.0, 1e-30, 1e30, 3e38):
@@ -209,21 +223,21 @@ def test_extreme_leaves_and_thresholds_are_decided_as_the_plain_scan_does():
 
 
 @pytest.mark.parametrize("nodes", [(1,), (1, 3)])
-def test_sums_of_hits_are_exact_whether_or_not_two_integers_hold_them(nodes):
-    """A leaf far smaller than the others needs more bits than two 32-bit sums have."""
-    image, kinds = gray("camera", (80, 70)), set()
+def test_sums_of_hits_are_exact_whether_one_integer_holds_them_or_two_or_none(nodes):
+    """Short leaves need one; a small leaf has bits that a second one holds, or more than both do."""
+    image, integers = gray("camera", (80, 70)), set()
     for seed in range(6):
         cascade = random_cascade(seed, kind="all", nodes=nodes, stages=2)
-        for factor in (1.0, 1e-9):
-            leaves = cascade.leaves.copy()
-            leaves[-2:] *= np.float32(factor)
+        short = np.rint(cascade.leaves * 4096) / 4096
+        small, tiny = (np.append(cascade.leaves[:-2], cascade.leaves[-2:] * np.float32(x)) for x in (1e-3, 1e-9))
+        for name, leaves in (("short", short), ("small", small), ("tiny", tiny)):
             scanner = Scanner(vj.Cascade(**{**vars(cascade), "leaves": leaves}))
             assert_scans_agree(scanner, image)
             hits = scan(scanner, image)
             _, sums = depths(scanner, image)
             np.testing.assert_array_equal(hits.sums, sums[hits.ys, hits.xs])
-            kinds.add((factor, bool(scanner._lanes.units[1]), len(hits.xs) > 0))
-    assert {(1.0, True, True), (1e-9, False, True)} <= kinds
+            integers |= {(name, np.count_nonzero(scanner._lanes.units))} if len(hits.xs) else set()
+    assert {("short", 1), ("small", 2), ("tiny", 0)} <= integers
 
 
 @pytest.mark.parametrize("size", [(8, 9), (9, 9), (15, 9), (16, 10), (23, 40), (24, 9)])

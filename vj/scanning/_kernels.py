@@ -1174,6 +1174,7 @@ def _first_stage(planes, grid, tables, skip, tile, entries, scratch):
     """
     at = _addresses(planes, tables, scratch)
     at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
+    at_totals, only = _address(tile.totals), tables.first_stage == tables.n_parts
     c = grid.corners
     corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
     lbp, area = tables.lbp, tables.area
@@ -1208,6 +1209,9 @@ def _first_stage(planes, grid, tables, skip, tile, entries, scratch):
                         passed = _exact_bits(at.sums, place, at_norms, here * LANES, some, np.int64(part), tables)
                         sure |= passed << np.uint32(LANES * k)
                 bits &= sure
+            if only:
+                # The sums of hits; later stages do not need them.
+                _store_block(at_totals, np.uintp(vector * LANES), total)
             if skip:
                 left_out, pending = _skipped(entering & ~bits, pending)
                 inside &= ~left_out
@@ -1359,10 +1363,10 @@ def _last_sums(planes, tile, n, tables, scratch):
     unit, rest = _double_at(tables.units, np.uintp(0)), _double_at(tables.units, np.uintp(1))
     end = tables.n_parts - 1
     first, last = _part(tables, end, 2), _part(tables, end, 1)
-    block = np.empty(BATCH * LANES, np.int32)
+    block = np.zeros(BATCH * LANES, np.int32)
     for b in range(0, n, BATCH):
         bases, starts = _batch(tile.vectors, tile.bases, b, n)
-        if unit:
+        if rest:
             start = _fill(np.int32(0), bases)
             _, _, total = _run_part(at, bases, _load_floats(at_norms, starts), tables.n_parts, start, tables.lbp)
             _store_block(_address(block), np.uintp(0), total)

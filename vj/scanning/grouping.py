@@ -320,16 +320,16 @@ def group_rectangles(
     """
     boxes = np.ascontiguousarray(boxes, dtype=np.int32).reshape(-1, 4)
     n = len(boxes)
-    sums = np.zeros(n) if sums is None else np.asarray(sums, dtype=np.float64)
+    sums = np.zeros(n) if sums is None else np.ascontiguousarray(sums, dtype=np.float64)
     if min_neighbors <= 0 or n == 0:
         return Groups(boxes, np.ones(n, dtype=np.int32), sums, sums - limit)
     if n <= FEW:
-        return Groups(*_group_few(boxes, np.ascontiguousarray(sums), float(limit), int(min_neighbors), float(eps)))
+        return Groups(*_group_few(boxes, sums, float(limit), int(min_neighbors), float(eps)))
     wide = boxes.astype(np.int64)
     labels, counts = _label(wide, eps)
     total = np.zeros((len(counts), 4), dtype=np.int64)
     np.add.at(total, labels, wide)
-    best, evidence, _ = _pooled(labels, len(counts), sums, limit)
+    _, best, evidence = _weighted(wide, labels, sums, float(limit), len(counts))
     # float32 throughout: the rounding of OpenCV's average.
     means = np.rint(total.astype(np.float32) * (np.float32(1) / counts.astype(np.float32))[:, None]).astype(np.int64)
     keep = np.flatnonzero(counts > min_neighbors)
@@ -366,21 +366,31 @@ def suppress_groups(
     if not len(wide):
         return group_rectangles(boxes, 0, eps, sums=sums, limit=limit)
     labels, counts = _label(wide, eps)
-    best, evidence, weights = _pooled(labels, len(counts), np.asarray(sums, dtype=np.float64), limit)
-    means = np.stack([np.bincount(labels, weights * column, len(counts)) for column in wide.T], axis=1)
-    merged = np.rint(means / np.bincount(labels, weights, len(counts))[:, None]).astype(np.int32)
+    sums = np.ascontiguousarray(sums, dtype=np.float64)
+    merged, best, evidence = _weighted(wide, labels, sums, float(limit), len(counts))
     enough = np.flatnonzero(counts > min_neighbors)
     keep = enough[non_max_suppression(merged[enough], evidence[enough], max_overlap)]
     return Groups(merged[keep], counts[keep].astype(np.int32), best[keep], evidence[keep])
 
 
-def _pooled(labels: npt.NDArray[np.int64], count: int, sums: Floats, limit: float) -> tuple[Floats, Floats, Floats]:
-    """Return the largest sum and the evidence of each group, and each member's weight relative to its best."""
-    best = np.full(count, -np.inf)
-    np.maximum.at(best, labels, sums)
-    margin = best - limit
-    weights = np.exp((sums - limit) - margin[labels])
-    return best, margin + np.log(np.bincount(labels, weights, count)), weights
+@njit(cache=True, nogil=True)
+def _weighted(boxes, labels, sums, limit, count):
+    """Return the weighted mean, the largest sum and the evidence of each group."""
+    best, means, weights = np.full(count, -np.inf), np.zeros((count, 4)), np.zeros(count)
+    for i in range(len(boxes)):
+        best[labels[i]] = max(best[labels[i]], sums[i])
+    for i in range(len(boxes)):
+        g = labels[i]
+        weight = np.exp((sums[i] - limit) - (best[g] - limit))
+        weights[g] += weight
+        for k in range(4):
+            means[g, k] += weight * boxes[i, k]
+    merged, evidence = np.empty((count, 4), np.int32), np.empty(count)
+    for g in range(count):
+        evidence[g] = (best[g] - limit) + np.log(weights[g])
+        for k in range(4):
+            merged[g, k] = np.int32(np.rint(means[g, k] / weights[g]))
+    return merged, best, evidence
 
 
 @njit(cache=True, nogil=True)
@@ -424,17 +434,26 @@ def non_max_suppression(boxes: Boxes, scores: npt.NDArray[np.float64], max_overl
         Indices of the kept boxes, best first; equal scores in the order given.
     """
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    x, y, w, h = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
-    kept: list[int] = []
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        across = np.minimum(x[best] + w[best], x[rest] + w[rest]) - np.maximum(x[best], x[rest])
-        down = np.minimum(y[best] + h[best], y[rest] + h[rest]) - np.maximum(y[best], y[rest])
-        shared = np.maximum(across, 0) * np.maximum(down, 0)
-        area = w[rest] * h[rest]
-        order = rest[(shared <= max_overlap * (w[best] * h[best] + area - shared)) & (shared <= INSIDE * area)]
-    return np.array(kept, dtype=np.int64)
+    wide = np.ascontiguousarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return order[_unsuppressed(wide[order], float(max_overlap), INSIDE)]
+
+
+@njit(cache=True, nogil=True)
+def _unsuppressed(boxes, max_overlap, inside):
+    """Return which boxes, best first, do not overlap a better one that is kept, nor lie inside it."""
+    keep = np.ones(len(boxes), np.bool_)
+    for b in range(len(boxes)):
+        if not keep[b]:
+            continue
+        x, y, w, h = boxes[b, 0], boxes[b, 1], boxes[b, 2], boxes[b, 3]
+        for r in range(b + 1, len(boxes)):
+            across = min(x + w, boxes[r, 0] + boxes[r, 2]) - max(x, boxes[r, 0])
+            down = min(y + h, boxes[r, 1] + boxes[r, 3]) - max(y, boxes[r, 1])
+            shared = max(across, 0.0) * max(down, 0.0)
+            area = boxes[r, 2] * boxes[r, 3]
+            if shared > max_overlap * (w * h + area - shared) or shared > inside * area:
+                keep[r] = False
+    return keep
 
 
 @njit(cache=True, nogil=True)

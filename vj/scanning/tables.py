@@ -277,7 +277,7 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         links=_links(cascade),
         leaves=cascade.leaves,
         roots=cascade.tree_starts,
-        units=np.array([1.0, 1.0 / steps]) / scale[-1] if steps else np.zeros(2),
+        units=np.array([1.0, 1.0 / steps if rest.any() else 0.0]) / scale[-1] if steps else np.zeros(2),
     )
 
 
