@@ -14,7 +14,7 @@ EPSILON = 0.2
 """How far, relative to their size, rectangles of one group may lie apart."""
 
 FEW = 256
-"""Boxes up to which a sweep compares them: at 200 hits around one place it takes as long as cells do (0.2 ms)."""
+"""Boxes up to which a sweep compares them: at 200 hits around one place it takes as long as cells do (0.07 ms)."""
 
 INSIDE = 0.9
 """Share of a box inside a better one from which it is a part of the same object: an eye, a mouth. Of the 56 best false
@@ -69,21 +69,20 @@ def _root(parent, i):
 def _sweep(boxes, order, eps):
     """Label the connected components of similarity, numbered by first appearance, by comparing boxes in turn.
 
-    `order` sorts the boxes by x: two similar boxes lie within eps * (w + h) / 2 of each other in x, so the inner loop
-    ends early. The widest box bounds that distance.
+    `order` sorts the boxes by x: two similar boxes lie within eps * (w + h) / 2 of either of them in x, so the inner
+    loop ends early.
     """
     n = len(boxes)
     parent = np.arange(n)
-    reach = 0.0
-    for i in range(n):
-        reach = max(reach, eps * (boxes[i, 2] + boxes[i, 3]) * 0.5)
     for a in range(n):
         i = order[a]
+        x, y, w, h = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
+        reach = eps * (w + h) * 0.5
         for b in range(a + 1, n):
             j = order[b]
-            if boxes[j, 0] - boxes[i, 0] > reach:
+            if boxes[j, 0] - x > reach:
                 break
-            if _similar(boxes[i], boxes[j], eps):
+            if abs(boxes[j, 1] - y) <= reach and _similar((x, y, w, h), boxes[j], eps):
                 parent[_root(parent, i)] = _root(parent, j)
     return _numbered(parent, np.arange(n))
 
