@@ -1,5 +1,6 @@
 """Cascades for tests: stock ones where OpenCV has them, and small random ones of every shape."""
 
+import itertools
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,28 @@ def softened(cascade, seed, share=0.5):
     inside = np.setdiff1d(np.arange(cascade.n_trees), cascade.stage_starts[1:] - 1)
     trees = np.sort(rng.choice(inside, max(1, int(share * len(inside))), replace=False))
     return replace(cascade, soft=SoftThresholds(trees, rng.normal(-0.8, 0.5, len(trees))))
+
+
+def chained(cascade, links):
+    """The cascade with the weak classifiers of the stage before put in front of each stage that `links` says."""
+    stages = []
+    for k, (first, end) in enumerate(itertools.pairwise(cascade.stage_starts.tolist())):
+        stages.append([*(stages[-1] if links[k] else []), *range(first, end)])
+    trees = np.concatenate(stages)
+    sizes = np.diff(cascade.tree_starts)
+    nodes = np.concatenate([np.arange(*cascade.tree_starts[t : t + 2]) for t in trees])
+    # A tree has one leaf more than it has nodes.
+    leaves = np.concatenate([np.arange(cascade.tree_starts[t] + t, cascade.tree_starts[t + 1] + t + 1) for t in trees])
+    return replace(
+        cascade,
+        stage_starts=np.concatenate([[0], np.cumsum([len(stage) for stage in stages])]),
+        tree_starts=np.concatenate([[0], np.cumsum(sizes[trees])]),
+        node_features=cascade.node_features[nodes],
+        node_children=cascade.node_children[nodes],
+        node_thresholds=cascade.node_thresholds[nodes],
+        node_subsets=cascade.node_subsets[nodes] if cascade.kind == "lbp" else cascade.node_subsets,
+        leaves=cascade.leaves[leaves],
+    )
 
 
 def stump_cascade(window, features, stages):

@@ -1,5 +1,6 @@
 """The whole trainer on small data: what it reports is what the detector does."""
 
+import dataclasses
 import json
 import sys
 import tracemalloc
@@ -209,6 +210,66 @@ def test_thresholds_are_not_set_on_sources_that_say_so(faces, photos, tmp_path):
     assert first.stage_thresholds[0] == min(stage_threshold(one, 0.95) for one in groups)
     assert (reports[0].positives, reports[0].held_out) == (360, 40)
     assert reports[0].training_hit_rate == (groups[0] >= first.stage_limits[0]).mean()
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_depth": 2, "pruning": 0.1}, {"features": "lbp"}], ids=str)
+def test_stages_of_a_chain_go_on_from_the_stage_before(faces, photos, tmp_path, changes):
+    settings = {**BASE, "chain": True, "max_weak_count": 6, "max_false_alarm_rate": 0.001, **changes}
+    run, reports = _train(faces, photos, **settings)
+    cascade = run.cascade
+    assert cascade.carried.tolist() == [0, *cascade.stage_sizes[:-1]]
+    # What a stage adds is reported, and bounded by the recipe.
+    assert [r.weak_classifiers for r in reports] == (cascade.stage_sizes - cascade.carried).tolist()
+    assert max(r.weak_classifiers for r in reports) <= 6 < cascade.stage_sizes[-1]
+    depth = np.array([_depth(cascade, window) for window in run.positives.windows[run.held_out]])
+    for r in run.reports:
+        assert r.hit_rate == (depth[depth >= r.index] > r.index).mean()
+
+    # Stopped within a stage, it goes on from a checkpoint as if nothing had happened.
+    class Stop(Exception):
+        pass
+
+    def stop(step):
+        if step.kind == "round" and (step.stage, step.round.weak_count) == (2, 2):
+            raise Stop
+
+    first = Training(positives=faces, backgrounds=photos, output=tmp_path, progress=stop, **settings)
+    with pytest.raises(Stop):
+        list(first)
+    first._save()
+    second = Training(positives=faces, backgrounds=photos, output=tmp_path, **settings)
+    list(second)
+    assert any("resuming after 2 stages and 2 weak classifiers" in note for note in second.notes)
+    assert second.cascade == cascade == vj.load(tmp_path / "cascade.xml")
+    # One that has finished, too.
+    third = Training(positives=faces, backgrounds=photos, output=tmp_path, **settings)
+    assert list(third) == [] and third.cascade == cascade
+
+
+def test_a_chain_rejects_more_with_as_many_weak_classifiers(faces, photos):
+    settings = {"max_weak_count": 5, "max_false_alarm_rate": 0.001, "stages": 4, "negatives_per_stage": 1000}
+    (_, apart), (_, chain) = (_train(faces, photos, **settings, chain=chain) for chain in (False, True))
+    assert apart[0] == dataclasses.replace(chain[0], seconds=apart[0].seconds, mining_seconds=apart[0].mining_seconds)
+    last = [reports[-1].acceptance_ratio * reports[-1].false_alarm_rate for reports in (apart, chain)]
+    assert last[1] < 0.8 * last[0]
+
+
+def test_a_chain_has_no_soft_thresholds():
+    with pytest.raises(InputError, match="expected chain or soft_loss, got both"):
+        TrainingConfig(chain=True, soft_loss=0.01)
+
+
+def test_leaves_are_rounded_at_the_end_so_that_one_integer_holds_a_sum(faces, photos):
+    before = []
+    for changes in ({}, {"chain": True, "max_depth": 2}, {"boosting": "real"}):
+        run, _ = _train(faces, photos, max_weak_count=80, max_false_alarm_rate=0.001, min_hit_rate=1.0, **changes)
+        stages = run._learner.state.stages
+        trained = np.concatenate([tree.leaves for stage in stages for tree in stage.trees])
+        assert (run.cascade.leaves != trained).any()
+        np.testing.assert_allclose(run.cascade.leaves, trained, rtol=0, atol=1e-6)
+        assert Scanner(run.cascade)._lanes.units[1] == 0
+        before.append(Scanner(run._learner._built(stages))._lanes.units[1] > 0)
+    assert sum(before) >= 2
 
 
 def test_fixed_point_fits_16_bits(faces, photos):

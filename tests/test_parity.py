@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from cascades import LBP_FILE, stock
+from cascades import LBP_FILE, chained, random_cascade, stock
 from photos import photo
 
 import vj
@@ -112,3 +112,18 @@ def test_a_large_photo_in_several_bands():
     image = cv2.resize(photo("astronaut"), (1200, 1100), interpolation=cv2.INTER_CUBIC)
     path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
     assert compare(stock(str(path)), cv2.CascadeClassifier(str(path)), image, (1.2, 1, (0, 0), (0, 0))) > 0
+
+
+@pytest.mark.parametrize("kind", ["all", "lbp"])
+def test_a_chain_of_stages_gives_what_opencv_finds_in_its_file(kind, tmp_path):
+    """OpenCV sums each stage from 0."""
+    cv2.setNumThreads(1)
+    total = 0
+    for seed in range(3):
+        cascade = chained(random_cascade(seed, kind=kind, nodes=(1, 3), stages=5), (0, 1, 1, 0, 1))
+        vj.save(cascade, tmp_path / "chain.xml")
+        loaded, theirs = vj.load(tmp_path / "chain.xml"), cv2.CascadeClassifier(str(tmp_path / "chain.xml"))
+        assert loaded == cascade and loaded.carried.any()
+        for name in ("odd", "tiny", "flat"):
+            total += sum(compare(loaded, theirs, IMAGES[name], SETTINGS[k]) for k in (0, 2))
+    assert total > 100

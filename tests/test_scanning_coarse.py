@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cascades import random_cascade, softened
+from cascades import chained, random_cascade, softened
 from photos import gray
 from scans import depths, whole
 
@@ -44,7 +44,8 @@ def test_windows_visited_marks_hits_and_counts(kind, nodes, stride, skip):
     # Widths around a batch of vectors.
     for seed, size in enumerate([(150, 141), (72, 40), (73, 41), (39, 30), (9, 9)]):
         image, rng = gray("camera", size), np.random.default_rng(seed)
-        for cascade in (random_cascade(seed, kind=kind, nodes=nodes), softened(random_cascade(seed, kind=kind), seed)):
+        plain = random_cascade(seed, kind=kind, nodes=nodes)
+        for cascade in (plain, chained(plain, (0, 1, 1, 0)), softened(random_cascade(seed, kind=kind), seed)):
             scanner, n = Scanner(cascade), cascade.n_stages
             planes, rows, columns = whole(cascade, image, stride)
             depth, sums = depths(scanner, image, stride)
@@ -52,11 +53,11 @@ def test_windows_visited_marks_hits_and_counts(kind, nodes, stride, skip):
             some = rng.random(depth.shape) < rng.random((rows, 1)) ** 4
             for fine, stages in ((False, 1), (False, 2), (False, n), (False, 99), (True, 2)):
                 results = []
-                for plain in (True, False):
+                for one_by_one in (True, False):
                     # Not at the start, as other levels' marks come before.
                     marks = np.concatenate([np.full(7, 255, np.uint8), bits(some if fine else np.zeros_like(some))])
                     visit = Visit(fine, stages, marks, 7, -(-columns // 8))
-                    result = scanner._run(planes, rows, columns, skip, visit=visit, count=True, plain=plain)
+                    result = scanner._run(planes, rows, columns, skip, visit=visit, count=True, plain=one_by_one)
                     results.append((*result, marks))
                 for a, b in zip(*results, strict=True):
                     np.testing.assert_array_equal(a, b)

@@ -4,7 +4,7 @@ from collections import Counter
 import naive
 import numpy as np
 import pytest
-from cascades import LBP_FILE, random_cascade
+from cascades import LBP_FILE, chained, random_cascade
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from photos import gray
@@ -101,6 +101,57 @@ def test_features_are_counted_as_a_walk_through_the_trees_counts_them(shape):
         assert counted.features.tolist() == expected.tolist()
         several |= bool((counted.features > counted.entered * cascade.stage_sizes).any())
     assert several == (nodes != (1,))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("links", [(0, 1, 1, 1), (0, 1, 0, 1), (0, 0, 1, 0)])
+def test_stages_that_begin_with_the_stage_before_go_on_from_its_sum(shape, links):
+    """As if each was summed from 0, which is what its file says and OpenCV does."""
+    kind, nodes, fractions = shape
+    small, image = gray("astronaut", (16, 15)), gray("camera", (150, 140))
+    hits = 0
+    for seed in range(3):
+        apart = random_cascade(seed, kind=kind, nodes=nodes, fractions=fractions)
+        cascade = chained(apart, links)
+        assert cascade.carried.tolist() == [n * k for n, k in zip([0, *cascade.stage_sizes], links, strict=False)]
+        scanner = Scanner(cascade)
+        depth, sums = depths(scanner, small)
+        for (r, i), found in np.ndenumerate(depth):
+            assert (found, sums[r, i]) == naive.window_depth(cascade, small[r : r + 9, i : i + 8]), (r, i)
+        for stride, skip in ((1, False), (2, False), (1, True)):
+            assert_scans_agree(scanner, image, stride, skip)
+        found, counted, (depth, sums) = scan(scanner, image), count(scanner, image), depths(scanner, image)
+        np.testing.assert_array_equal(found.sums, sums[found.ys, found.xs])
+        assert len(found.xs) == (depth == cascade.n_stages).sum()
+        if nodes == (1,):
+            assert counted.features.tolist() == (counted.entered * apart.stage_sizes).tolist()
+        hits += len(found.xs)
+    assert hits > 0
+
+
+def test_what_only_looks_like_the_stage_before_is_not_carried():
+    cascade = chained(random_cascade(1, stages=3), (0, 1, 1))
+    assert (cascade.carried[1:] > 0).all()
+    changed = cascade.leaves.copy()
+    # The first leaf of the second stage: neither it nor the third begins with the stage before now.
+    changed[2 * cascade.stage_starts[1]] += 1
+    assert vj.Cascade(**{**vars(cascade), "leaves": changed}).carried.tolist() == [0, 0, 0]
+    twice = chained(random_cascade(1, stages=1), (0,))
+    n = twice.n_trees
+    same = {name: np.concatenate([getattr(twice, name)] * 2) for name in ("node_features", "node_thresholds", "leaves")}
+    again = vj.Cascade(
+        **{
+            **vars(twice),
+            **same,
+            "node_children": np.tile(twice.node_children, (2, 1)),
+            "stage_starts": [0, n, 2 * n],
+            "stage_thresholds": [-1.0, 0.5],
+            "tree_starts": np.arange(2 * n + 1),
+        }
+    )
+    # Nothing would be left to evaluate.
+    assert again.carried.tolist() == [0, 0]
+    assert_scans_agree(Scanner(again), gray("camera", (80, 70)))
 
 
 def test_skipping_leaves_out_the_right_neighbour_of_what_the_first_stage_rejects():

@@ -356,7 +356,7 @@ class Detector(Settings):
             windows=found.windows,
             hits=found.hits,
             entered=found.entered,
-            weak_classifiers=found.entered * self.cascade.stage_sizes,
+            weak_classifiers=found.entered * (self.cascade.stage_sizes - self.cascade.carried),
             features=found.features,
         )
 

@@ -177,7 +177,7 @@ class Checkpoint:
             "phase": state.phase,
             "kept": state.harvest.kept,
             "stages": [
-                {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.trees]}
+                {"threshold": float(stage.threshold), "trees": [_tree_table(tree) for tree in stage.added]}
                 for stage in state.stages
             ],
             "reports": [dataclasses.asdict(report) for report in state.reports],

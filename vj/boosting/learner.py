@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vj._version import __version__
 from vj.boosting.advice import stage_advice
-from vj.boosting.build import build_cascade, pool
+from vj.boosting.build import build_cascade, pool, short_leaves
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
 from vj.boosting.engine import Engine
 from vj.boosting.fast_search import FastCandidates, Neighbours
@@ -148,7 +148,10 @@ class Learner:
         self._arena = Arena()
 
     def cascade(self) -> Cascade:
-        """Return the cascade of the stages so far, of which there must be one; at the end with soft thresholds."""
+        """Return the cascade of the stages so far, of which there must be one.
+
+        At the end its leaves are rounded, see `short_leaves`, and it may have soft thresholds.
+        """
         if self.state.phase != FINISHED or not self.config.soft_loss:
             return self._cascade(self.state.stages)
         if self._softened is None:
@@ -156,6 +159,10 @@ class Learner:
         return self._softened or self._cascade(self.state.stages)
 
     def _cascade(self, stages: list[Stage]) -> Cascade:
+        found = self._built(stages)
+        return short_leaves(found) if self.state.phase == FINISHED else found
+
+    def _built(self, stages: list[Stage]) -> Cascade:
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
         return build_cascade(self.config.window, self._features, stages, provenance)
 
@@ -206,6 +213,7 @@ class Learner:
             held_samples,
             config,
             deciding=~self.positives.boosted_only[training],
+            before=state.stages[-1].trees if config.chain and state.stages else (),
             trees=state.trees,
             chooser=self._chooser(),
             progress=self._round,
@@ -353,16 +361,16 @@ class Learner:
         return raised, [note]
 
     def _loosened(self, stages: list[Stage], notes: list[str]) -> tuple[list[Stage], list[str]]:
-        """Return the stages with lowered thresholds, if asked for, and what there is to say."""
+        """Return the stages with lowered or raised thresholds, if asked for, and what there is to say."""
         amounts = np.array([self.config.of_stage(k).loosening for k in range(len(stages))], dtype=np.float32)
         if self.config.fixed_point:
             amounts = fixed(amounts, LEAF_STEPS)
         if not amounts.any():
             return stages, notes
-        lowered = [
+        changed = [
             replace(one, threshold=np.float32(one.threshold - by)) for one, by in zip(stages, amounts, strict=True)
         ]
-        return lowered, [*notes, "thresholds lowered at the end (loosening); reports describe the lowered stages"]
+        return changed, [*notes, "thresholds changed at the end (loosening); reports describe the changed stages"]
 
     def _soften(self) -> str:
         """Set soft thresholds; return one line on them. They follow from the state: no checkpoint holds them."""

@@ -84,7 +84,7 @@ def prune(
         The raised stages, and one line on the effect.
     """
     positives, negatives = (stage_sums(table, stages, windows, tilted=tilted) for windows in groups)
-    costs = [sum(len(tree.splits) for tree in stage.trees) for stage in stages]
+    costs = [sum(len(tree.splits) for tree in stage.added) for stage in stages]
     thresholds = pruned_thresholds([stage.threshold for stage in stages], costs, positives, negatives, share)
     raised = [replace(stage, threshold=t) for stage, t in zip(stages, thresholds, strict=True)]
     limits = [np.array([stage_limit(stage.threshold) for stage in kind]) for kind in (stages, raised)]

@@ -164,7 +164,7 @@ class TrainingConfig:
         0,
         0,
         16,
-        "Haar: positions and sizes of features are multiples of this; 0: 1, or more if a million fit",
+        "Haar: grid of positions and sizes; 0: 1 pixel, or more if a million fit",
     )
     stages: int = integer(20, 1, 200, "maximum number of stages")
     positives_per_stage: int = integer(2000, 2, 10**7, "positives a stage is trained on")
@@ -175,14 +175,18 @@ class TrainingConfig:
         0.0, 0.0, 1.0, "training ends when fewer background windows pass; 0: never"
     )
     max_weak_count: int = integer(200, 1, 10000, "maximum number of weak classifiers in a stage", True)
+    chain: bool = flag(
+        False,
+        "stages go on from the sum before",
+    )
     pruning: float = number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )
     loosening: float = number(
         0.0,
-        0.0,
+        -100.0,
         100.0,
-        "lowers a stage's threshold at the end, after pruning",
+        "lowers a stage's threshold at the end; negative: raises it",
         True,
     )
     soft_loss: float = number(
@@ -228,6 +232,8 @@ class TrainingConfig:
         for name, value in _resolved(given, Path(), None).items():
             object.__setattr__(self, name, value)
         check_fields(self, "")
+        if self.chain and self.soft_loss:
+            raise InputError("expected chain or soft_loss, got both: no sum is carried past a soft threshold")
         width, height = self.window
         if not (8 <= width <= 128 and 8 <= height <= 128):
             raise InputError(f"expected window between 8x8 and 128x128, got {width}x{height}")

@@ -108,7 +108,8 @@ def read_stages(tables: Any, limits: Limits) -> list[Stage]:
         trees = read_trees(table["trees"], limits, k)
         if not trees:
             raise ValueError(f"stage {k} without weak classifiers")
-        found.append(Stage(trees, threshold))
+        before = found[-1].trees if limits.config.chain and found else ()
+        found.append(Stage((*before, *trees), threshold, len(before)))
     return found
 
 
@@ -129,7 +130,7 @@ def read_reports(tables: Any, stages: Sequence[Stage]) -> list[StageReport]:
             else:
                 number(table[name], what, -np.inf if name == "threshold" else 0.0, 1.0 if rate else np.inf)
         report = StageReport(**table)
-        if (report.index, report.weak_classifiers) != (k, len(stages[k].trees)):
+        if (report.index, report.weak_classifiers) != (k, len(stages[k].added)):
             raise ValueError(f"report {k} of stage {report.index} with {report.weak_classifiers} weak classifiers")
         found.append(report)
     return found

@@ -26,10 +26,18 @@ class Stage:
     trees : tuple of WeakTree
     threshold : numpy.float32
         As a cascade file stores it; see `stage_limit`.
+    carried : int
+        How many of the trees, the first ones, are those of the stage before.
     """
 
     trees: tuple[WeakTree, ...]
     threshold: np.float32
+    carried: int = 0
+
+    @property
+    def added(self) -> tuple[WeakTree, ...]:
+        """Trees that the stage before does not have."""
+        return self.trees[self.carried :]
 
     def sums(self, table: FeatureTable, samples: Samples) -> Floats:
         """Return each sample's sum, accumulated as the detector does: float32 leaves in float64, in order."""
@@ -90,6 +98,7 @@ class Round:
     Parameters
     ----------
     weak_count : int
+        Without those carried from the stage before.
     hit_rate : float
         Of the held-out positives, or of the training positives if none are held out.
     training_hit_rate : float
@@ -108,6 +117,7 @@ def train_stage(
     config: TrainingConfig,
     *,
     deciding: npt.NDArray[np.bool_] | None = None,
+    before: tuple[WeakTree, ...] = (),
     trees: tuple[WeakTree, ...] = (),
     chooser: Callable[[int], Chooser] | None = None,
     progress: Callable[[Round, tuple[WeakTree, ...]], None] | None = None,
@@ -123,6 +133,8 @@ def train_stage(
     config : TrainingConfig
     deciding : ndarray of bool, shape (n_positives,), optional
         Positives of the search that the threshold is set on; by default all of them.
+    before : tuple of WeakTree
+        Weak classifiers of the stage before, from whose sums this one goes on.
     trees : tuple of WeakTree
         Weak classifiers that an interrupted run has already found.
     chooser : callable, optional
@@ -140,18 +152,21 @@ def train_stage(
     grown: list[WeakTree] = []
     result: tuple[Stage, Round] | None = None
     groups = [positives, negatives, *([held] if held else [])]
+    for tree in before:
+        for total, samples in zip(sums, groups, strict=False):
+            total += tree.responses(table, samples)
     while len(grown) < config.max_weak_count:
         if len(grown) < len(trees):
-            tree: WeakTree | None = trees[len(grown)]
+            following: WeakTree | None = trees[len(grown)]
         else:
             weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
             choose = chooser(len(grown)) if chooser is not None else None
-            tree = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
-        if tree is None:
+            following = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
+        if following is None:
             break
-        grown.append(tree)
+        grown.append(following)
         for total, samples in zip(sums, groups, strict=False):
-            total += tree.responses(table, samples)
+            total += following.responses(table, samples)
         training = sums[0] if deciding is None else sums[0][deciding]
         threshold = _choose_threshold(training, sums[2], config.min_hit_rate)
         done = Round(
@@ -160,7 +175,7 @@ def train_stage(
             float((training >= stage_limit(threshold)).mean()),
             float((sums[1] >= stage_limit(threshold)).mean()),
         )
-        result = Stage(tuple(grown), threshold), done
+        result = Stage((*before, *grown), threshold, len(before)), done
         if progress is not None and len(grown) > len(trees):
             progress(done, tuple(grown))
         if done.false_alarm_rate <= config.max_false_alarm_rate:

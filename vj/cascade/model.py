@@ -136,6 +136,21 @@ class Cascade:
         return np.diff(self.stage_starts)
 
     @property
+    def carried(self) -> npt.NDArray[np.int32]:
+        """Weak classifiers of the stage before with which each stage begins, all of them or none; shape (n_stages,).
+
+        Such a stage goes on from the sum of the one before, so that they are evaluated once. Stages of a boosting chain
+        are made so. None are carried where there are soft thresholds.
+        """
+        found = np.zeros(self.n_stages, dtype=np.int32)
+        for k in range(1, self.n_stages if self.soft is None else 0):
+            first, begin, end = (int(n) for n in self.stage_starts[k - 1 : k + 2])
+            size = begin - first
+            if size < end - begin and _same_trees(self, first, begin, size):
+                found[k] = size
+        return found
+
+    @property
     def stage_limits(self) -> Floats:
         """Smallest sum that passes each stage; shape (n_stages,); see the function `stage_limits`."""
         return stage_limits(self.stage_thresholds)
@@ -248,6 +263,22 @@ class Cascade:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _same_trees(cascade: Cascade, a: int, b: int, size: int) -> bool:
+    """Whether `size` weak classifiers from `a` on are equal to those from `b` on."""
+    starts = cascade.tree_starts
+    if not np.array_equal(starts[a : a + size + 1] - starts[a], starts[b : b + size + 1] - starts[b]):
+        return False
+    nodes = int(starts[a + size] - starts[a])
+    names = ("node_features", "node_children", "node_thresholds", *(["node_subsets"] * (cascade.kind == "lbp")))
+    places = [(int(starts[a]), int(starts[b]), nodes, names)]
+    places.append((int(starts[a]) + a, int(starts[b]) + b, nodes + size, ("leaves",)))
+    return all(
+        np.array_equal(array[i : i + n], array[j : j + n])
+        for i, j, n, names in places
+        for array in (getattr(cascade, name) for name in names)
+    )
 
 
 def _arrays(cascade: Cascade) -> list[npt.NDArray[Any]]:

@@ -144,7 +144,7 @@ def part_sums_plain(sums, squares, grid, tables, offsets, out):
         total = 0.0
         for part in range(len(tables.part_limits)):
             first, last = tables.part_starts[part], tables.part_starts[part + 1]
-            if tables.first_parts[part]:
+            if tables.restarts[part]:
                 total = 0.0
             total, _ = _add_trees(sums, base, norm, first, last, total, tables, offsets)
             out[r, part] = total
@@ -163,6 +163,7 @@ def _run_window(sums, squares, base, grid, tables, offsets, features):
     for part in range(len(tables.part_limits)):
         if tables.first_parts[part]:
             stage += 1
+        if tables.restarts[part]:
             total = 0.0
         first, last = tables.part_starts[part], tables.part_starts[part + 1]
         total, evaluated = _add_trees(sums, base, norm, first, last, total, tables, offsets)
@@ -280,7 +281,7 @@ class LaneTables(NamedTuple):
     and those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `RECORD`. Leaves are
     in units of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which
     a window surely and perhaps passes. The first stage has `first_stage` parts. `parts` (n_parts, 4) holds the first
-    tree of a part, the one after its last, the first of its stage, and whether the part begins the stage.
+    tree of a part, the one after its last, the first of its sum, and whether the part begins a stage.
 
     What is summed exactly is read node by node in file order: `walk` holds the corners, the threshold and the weights
     of a Haar-like feature, see `WEIGHT`, or the corners and the set of an LBP feature; `links` (n_nodes, 2) the next
@@ -1116,6 +1117,12 @@ def _part(tables, part, k):
 
 
 @njit(inline="always")
+def _restarts(tables, part):
+    """Whether a part begins a sum; not what follows the last one, for which the sums of hits are kept."""
+    return part < tables.n_parts and _part(tables, part, 0) == _part(tables, part, 2)
+
+
+@njit(inline="always")
 def _exact_sum(sums, base, norm, first, last, tables):
     """Sum of the leaves of some trees for one window, as `_add_trees` gives it."""
     first, last = np.int64(first), np.int64(last)
@@ -1174,7 +1181,7 @@ def _first_stage(planes, grid, tables, skip, tile, entries, scratch):
     """
     at = _addresses(planes, tables, scratch)
     at_sums, at_squares, at_norms = _address(planes.sums), _address(planes.squares), _address(tile.norms)
-    at_totals, only = _address(tile.totals), tables.first_stage == tables.n_parts
+    at_totals, carried = _address(tile.totals), not _restarts(tables, tables.first_stage)
     c = grid.corners
     corners = (np.uintp(c[0]), np.uintp(c[1]), np.uintp(c[2]), np.uintp(c[3]))
     lbp, area = tables.lbp, tables.area
@@ -1209,8 +1216,7 @@ def _first_stage(planes, grid, tables, skip, tile, entries, scratch):
                         passed = _exact_bits(at.sums, place, at_norms, here * LANES, some, np.int64(part), tables)
                         sure |= passed << np.uint32(LANES * k)
                 bits &= sure
-            if only:
-                # The sums of hits; later stages do not need them.
+            if carried:
                 _store_block(at_totals, np.uintp(vector * LANES), total)
             if skip:
                 left_out, pending = _skipped(entering & ~bits, pending)
@@ -1262,15 +1268,14 @@ def _filter(planes, tile, n, part, tables, scratch):
     alive, vectors, places = tile.alive, tile.vectors, tile.bases
     at_norms, at_totals = _address(tile.norms), _address(tile.totals)
     lbp = tables.lbp
-    first = _part(tables, part, 3) != 0
-    last = part + 1 == tables.n_parts or _part(tables, part + 1, 3) != 0
+    first, carried = _restarts(tables, part), not _restarts(tables, part + 1)
     for b in range(0, n, BATCH):
         bases, starts = _batch(vectors, places, b, n)
         start = _fill(np.int32(0), bases)
         if not first:
             start = _load_ints(at_totals, starts)
         sure, maybe, total = _run_part(at, bases, _load_floats(at_norms, starts), part, start, lbp)
-        if not last or part + 1 == tables.n_parts:
+        if carried:
             _store_blocks(at_totals, starts, total)
         unsure = maybe & ~sure
         for k in range(min(BATCH, n - b)):

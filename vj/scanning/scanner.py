@@ -25,8 +25,10 @@ from vj.scanning.tables import (
     lane_tables,
     merge_corners,
     offsets,
+    parts_of,
     plain_corners,
     plain_tables,
+    unchained,
     walk_corners,
 )
 
@@ -108,15 +110,17 @@ class Scanner:
 
     def __init__(self, cascade: Cascade) -> None:
         self.cascade = cascade
-        self._plain = plain_tables(cascade)
+        cascade, heads = unchained(cascade)
+        parts = parts_of(cascade, heads)
+        self._plain = plain_tables(cascade, parts)
         self._merged = merged = merge_corners(cascade)
-        order = lane_order(cascade, merged.kinds)
-        self._lanes = lane_tables(cascade, merged, order)
+        order = lane_order(cascade, parts, merged.kinds)
+        self._lanes = lane_tables(cascade, parts, merged, order)
         # Bounds checking does not see the loads of the lane scan, and where several branches lead to one node, as they
         # may in a file, the lane scan has no place for it. The plain one gives the same answer.
         self._one_by_one = bool(config.BOUNDSCHECK) or branches(cascade).shared  # type: ignore[attr-defined]
         self._plain_corners = plain_corners(cascade)
-        self._order = cascade.node_features[order]
+        self._features, self._order = cascade.node_features, cascade.node_features[order]
         self._placed: dict[Layout, _Placed] = {}
         self._called: dict[tuple[tuple[Layout, Layout], tuple[Scanner, ...]], tuple[Cascades, Any, Any]] = {}
 
@@ -300,7 +304,7 @@ class Scanner:
             merged = offsets(self._merged.corners, shape)
             records[:, : merged.shape[1]] = merged[self._order]
             corners = plain if self.cascade.kind == "lbp" else walk_corners(plain, merged, self._merged)
-            walk[:, : plain.shape[1]] = corners[self.cascade.node_features]
+            walk[:, : plain.shape[1]] = corners[self._features]
             lanes = self._lanes._replace(records=records, walk=walk)
             width, height = self.cascade.window
             inner = np.array([[1, 1, 0], [1, width - 1, 0], [height - 1, 1, 0], [height - 1, width - 1, 0]])

@@ -7,6 +7,7 @@ corners of a feature merged, and leaves rounded to integers.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class PlainTables(NamedTuple):
     """The cascade as `scan_plain` reads it; see `Cascade` for the arrays.
 
     A stage is run in parts. Part k sums the trees ``part_starts[k]`` to ``part_starts[k + 1]`` and ends with a
-    comparison with ``part_limits[k]``; `first_parts` says where a stage begins.
+    comparison with ``part_limits[k]``; `first_parts` says where a stage begins, and `restarts` where a sum does.
     """
 
     lbp: bool
@@ -47,6 +48,7 @@ class PlainTables(NamedTuple):
     part_starts: Any
     part_limits: Any
     first_parts: Any
+    restarts: Any
     tree_starts: Any
     node_features: Any
     node_children: Any
@@ -80,17 +82,48 @@ def plain_corners(cascade: Cascade) -> npt.NDArray[np.int64]:
     return np.concatenate([corners, flag], axis=2)
 
 
+def unchained(cascade: Cascade) -> tuple[Cascade, _Ints]:
+    """Return the cascade without what its stages carry, and the weak classifier with which each stage's sum begins.
+
+    See `Cascade.carried`: sums go on from one stage to the next. The weak classifiers of one sum follow each other.
+    """
+    carried = cascade.carried
+    starts, trees = cascade.stage_starts, np.ones(cascade.n_trees, dtype=np.bool_)
+    for first, size in zip(starts[:-1].tolist(), carried.tolist(), strict=True):
+        trees[first : first + size] = False
+    sizes = np.diff(cascade.tree_starts)
+    nodes = np.repeat(trees, sizes)
+    reduced = cascade
+    if carried.any():
+        reduced = replace(
+            cascade,
+            stage_starts=np.append(0, np.cumsum(np.diff(starts) - carried)),
+            tree_starts=np.append(0, np.cumsum(sizes[trees])),
+            node_features=cascade.node_features[nodes],
+            node_children=cascade.node_children[nodes],
+            node_thresholds=cascade.node_thresholds[nodes],
+            node_subsets=cascade.node_subsets[nodes] if cascade.kind == "lbp" else cascade.node_subsets,
+            leaves=cascade.leaves[np.repeat(trees, sizes + 1)],
+        )
+    heads = np.maximum.accumulate(np.where(carried > 0, 0, reduced.stage_starts[:-1]))
+    return reduced, heads.astype(np.int64)
+
+
 class Parts(NamedTuple):
-    """Where stages are divided: see `PlainTables`; `stages` (n_parts,) is the stage of each part."""
+    """Where stages are divided: see `PlainTables`.
+
+    `stages` and `heads` (n_parts,) are the stage of each part, and the weak classifier with which its sum begins.
+    """
 
     starts: npt.NDArray[np.int32]
     limits: npt.NDArray[np.float64]
     firsts: npt.NDArray[np.bool_]
     stages: _Ints
+    heads: _Ints
 
 
-def parts_of(cascade: Cascade) -> Parts:
-    """Divide the stages of a cascade after the weak classifiers that have soft thresholds."""
+def parts_of(cascade: Cascade, heads: _Ints) -> Parts:
+    """Divide the stages of a cascade, from `unchained`, after the weak classifiers that have soft thresholds."""
     ends, limits = cascade.stage_starts[1:], cascade.stage_limits
     if cascade.soft is not None:
         ends = np.concatenate([ends, cascade.soft.trees + 1])
@@ -99,15 +132,15 @@ def parts_of(cascade: Cascade) -> Parts:
         ends, limits = ends[order], limits[order]
     starts = np.concatenate([[0], ends]).astype(np.int32)
     stages = np.searchsorted(cascade.stage_starts, starts[:-1], side="right") - 1
-    return Parts(starts, np.ascontiguousarray(limits), np.isin(starts[:-1], cascade.stage_starts), stages)
+    firsts = np.isin(starts[:-1], cascade.stage_starts)
+    return Parts(starts, np.ascontiguousarray(limits), firsts, stages, heads[stages])
 
 
-def plain_tables(cascade: Cascade) -> PlainTables:
+def plain_tables(cascade: Cascade, parts: Parts) -> PlainTables:
     """Return the cascade as `scan_plain` reads it."""
     lbp = cascade.kind == "lbp"
     width, height = cascade.window
     weights = np.zeros((0, 3), np.float32) if lbp else np.array(cascade.features.weights)  # type: ignore[union-attr]
-    parts = parts_of(cascade)
     return PlainTables(
         lbp=lbp,
         window=(width, height),
@@ -117,6 +150,7 @@ def plain_tables(cascade: Cascade) -> PlainTables:
         part_starts=parts.starts,
         part_limits=parts.limits,
         first_parts=parts.firsts,
+        restarts=parts.starts[:-1] == parts.heads,
         tree_starts=np.array(cascade.tree_starts),
         node_features=np.array(cascade.node_features),
         node_children=np.array(cascade.node_children),
@@ -227,36 +261,32 @@ def _merge(
     return None
 
 
-def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
+def lane_tables(cascade: Cascade, parts: Parts, merged: _Merged, order: _Ints) -> LaneTables:
     """Return the cascade as `scan_lanes` reads it, nodes in the order of `lane_order`.
 
     Units are powers of two, so that no leaf is changed by taking it in units.
     """
     lbp, n = cascade.kind == "lbp", len(cascade.node_features)
     features = cascade.node_features[order]
-    parts = parts_of(cascade)
     sizes = np.diff(cascade.tree_starts)
-    stage_of_tree = np.repeat(np.arange(cascade.n_stages), cascade.stage_sizes)
-    stage_of_leaf = np.repeat(stage_of_tree, sizes + 1)
+    sums, sum_of_part = np.unique(parts.heads, return_inverse=True)
+    sum_of_tree = np.repeat(sum_of_part, np.diff(parts.starts))
     leaves = cascade.leaves.astype(np.float64)
-    # Units: the largest possible sum of a stage is at most 2**30, so that sums stay inside 32 bits, rounded ones too.
-    largest = np.maximum.reduceat(np.abs(leaves), cascade.tree_starts[:-1] + np.arange(cascade.n_trees))
-    bound = np.bincount(stage_of_tree, weights=largest)
-    scale = np.where(bound > 0, 2.0 ** np.floor(np.log2(2.0**30 / np.where(bound > 0, bound, 1))), 1.0)
-    limit = parts.limits * scale[parts.stages]
-    # Half a unit for each leaf of the stage so far, and two for the rest: float64 rounding is far below.
-    error = (parts.starts[1:] - cascade.stage_starts[parts.stages]) * 0.5 + 2
-    exact = leaves * scale[stage_of_leaf]
+    scale = units(np.bincount(sum_of_tree, weights=largest_leaves(cascade)))
+    limit = parts.limits * scale[sum_of_part]
+    # Half a unit for each leaf of the sum so far, and two for the rest: float64 rounding is far below.
+    error = (parts.starts[1:] - parts.heads) * 0.5 + 2
+    exact = leaves * scale[np.repeat(sum_of_tree, sizes + 1)]
     rounded = np.rint(exact)
     deltas, base = _votes(cascade, rounded.astype(np.int32))
-    rest, steps = _rest(exact - rounded, stage_of_leaf == cascade.n_stages - 1, cascade.stage_sizes[-1])
+    again = np.arange(cascade.n_trees) >= sums[-1]
+    rest, steps = _rest(exact - rounded, np.repeat(again, sizes + 1), int(again.sum()))
     more_deltas, more_base = _votes(cascade, rest)
-    again = slice(cascade.stage_starts[-2], cascade.stage_starts[-1])
     bases = np.append(np.add.reduceat(base, parts.starts[:-1]), more_base[again].sum()).astype(np.int32)
     first = np.append(_first_nodes(cascade, parts), len(order))
     segments, ends = _segments(first, cascade.node_depths[order], merged.kinds[features])
     width, height = cascade.window
-    stage_first, most = cascade.stage_starts[parts.stages], 2**31 - 1
+    most = 2**31 - 1
     return LaneTables(
         lbp=lbp,
         n_stages=cascade.n_stages,
@@ -271,7 +301,7 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         high=np.append(np.clip(np.ceil(limit + error), -most, most), 0).astype(np.int32),
         records=_records(cascade, merged, order, np.concatenate([deltas[order[:n]], more_deltas[order[n:]]]), first),
         weights=np.zeros((1, 3), np.float32) if lbp else cascade.features.weights[features],  # type: ignore[union-attr]
-        parts=np.column_stack([parts.starts[:-1], parts.starts[1:], stage_first, parts.firsts]).astype(np.int32),
+        parts=np.column_stack([parts.starts[:-1], parts.starts[1:], parts.heads, parts.firsts]).astype(np.int32),
         limits=parts.limits,
         walk=_walk(cascade, merged),
         links=_links(cascade),
@@ -279,6 +309,21 @@ def lane_tables(cascade: Cascade, merged: _Merged, order: _Ints) -> LaneTables:
         roots=cascade.tree_starts,
         units=np.array([1.0, 1.0 / steps if rest.any() else 0.0]) / scale[-1] if steps else np.zeros(2),
     )
+
+
+def largest_leaves(cascade: Cascade) -> Floats:
+    """Return the largest absolute value of each weak classifier's leaves."""
+    leaves = np.abs(cascade.leaves.astype(np.float64))
+    return np.asarray(np.maximum.reduceat(leaves, cascade.tree_starts[:-1] + np.arange(cascade.n_trees)))
+
+
+def units(bounds: Floats) -> Floats:
+    """Return in how many units 1 is divided in a sum that is at most `bounds`: a power of two.
+
+    The largest sum is at most 2**30 units, so that sums stay inside 32 bits, rounded ones too.
+    """
+    known = bounds > 0
+    return np.where(known, 2.0 ** np.floor(np.log2(2.0**30 / np.where(known, bounds, 1))), 1.0)
 
 
 def _rest(rest: Floats, chosen: npt.NDArray[np.bool_], trees: int) -> tuple[npt.NDArray[np.int32], float]:
@@ -426,14 +471,14 @@ def _records(
     return records
 
 
-def lane_order(cascade: Cascade, kinds: npt.NDArray[np.int32]) -> _Ints:
+def lane_order(cascade: Cascade, parts: Parts, kinds: npt.NDArray[np.int32]) -> _Ints:
     """Return the order in which the lane scan takes the nodes: by part, depth and kind, with a loop for each.
 
-    The nodes of the last stage come once more at the end, see `LaneTables`.
+    The nodes of the last sum come once more at the end, see `LaneTables`.
     """
     kinds = kinds[cascade.node_features]
-    first = _first_nodes(cascade, parts_of(cascade))
+    first = _first_nodes(cascade, parts)
     part = np.repeat(np.arange(len(first) - 1), np.diff(first))
-    last = np.arange(cascade.tree_starts[cascade.stage_starts[-2]], len(kinds))
+    last = np.arange(cascade.tree_starts[parts.heads[-1]], len(kinds))
     again = last[np.lexsort((kinds[last], cascade.node_depths[last]))]
     return np.concatenate([np.lexsort((kinds, cascade.node_depths, part)), again])
