@@ -138,7 +138,8 @@ def train_stage(
     trees : tuple of WeakTree
         Weak classifiers that an interrupted run has already found.
     chooser : callable, optional
-        Returns, for the number of a round, what chooses the candidates of its searches; by default all features.
+        Returns, for the number of weak classifiers so far, what chooses the candidates of the next one's searches; by
+        default all features.
     progress : callable, optional
         Called after every weak classifier.
 
@@ -160,7 +161,7 @@ def train_stage(
             following: WeakTree | None = trees[len(grown)]
         else:
             weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
-            choose = chooser(len(grown)) if chooser is not None else None
+            choose = chooser(len(before) + len(grown)) if chooser is not None else None
             following = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
         if following is None:
             break

@@ -90,14 +90,37 @@ def resampling_axis(source: int, target: int) -> Axis:
     The arithmetic is that of ``cv2.INTER_LINEAR_EXACT``: float64 positions from the two integer sizes, weights rounded
     to 1/256, and only the border pixel beyond the border.
     """
-    scale = 1.0 / (np.float64(target) / source)
-    position = scale * (np.arange(target, dtype=np.float64) + 0.5) - 0.5
-    first = np.floor(position)
-    w1 = np.rint((position - first) * 256)
-    low, high = first < 0, first >= source - 1
-    first = np.clip(first, 0, max(source - 2, 0))
-    w1 = np.where(low | (source == 1), 0, np.where(high, 256, w1))
-    return Axis(first.astype(np.int32), w1.astype(np.int32))
+    first, w1 = np.empty(target, np.int32), np.empty(target, np.int32)
+    _fill_axis(source, first, w1)
+    return Axis(first, w1)
+
+
+@njit(cache=True, nogil=True)
+def fill_axes(size, levels, first, w1):
+    """Fill in what `resampling_axis` returns for the columns and rows of levels, see `Bands`, of an image.
+
+    Compiled, all at once: as arrays the axes took a tenth of the time of a small image of a new size.
+    """
+    for k in range(len(levels)):
+        for side in range(2):
+            begin = levels[k, 3 + side]
+            end = begin + levels[k, side]
+            _fill_axis(size[side], first[begin:end], w1[begin:end])
+
+
+@njit(cache=True, nogil=True)
+def _fill_axis(source, first, w1):
+    scale = 1.0 / (np.float64(len(first)) / source)
+    for d in range(len(first)):
+        position = scale * (d + 0.5) - 0.5
+        below = np.floor(position)
+        first[d] = np.int32(min(max(below, 0.0), max(source - 2.0, 0.0)))
+        if below < 0 or source == 1:
+            w1[d] = 0
+        elif below >= source - 1:
+            w1[d] = 256
+        else:
+            w1[d] = np.int32(np.rint((position - below) * 256))
 
 
 # Numba vectorises neither a look-up by index nor a running sum, so both are written as LLVM vectors, eight pixels at a

@@ -13,7 +13,7 @@ from vj._types import Boxes, Counts, Floats, Gray, Size
 from vj.cascade.model import Cascade
 from vj.scanning._kernels import LANES
 from vj.scanning._levels import Bands, Found, Marks, hit_boxes, spread
-from vj.scanning.planes import Layout, Workspace, layout, layout_entries
+from vj.scanning.planes import Axis, Layout, Workspace, fill_axes, layout, layout_entries
 from vj.scanning.pyramid import Level, levels
 from vj.scanning.scanner import Scanner
 from vj.scanning.threads import share
@@ -123,34 +123,30 @@ def plan(
     for k, scale in enumerate(scales):
         for c, level in shared[scale].items():
             grids[k, c] = level.rows, level.columns
-    rows, firsts, weights, start = [], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], 0
+    rows, start = [], 0
     for level in found:
         rows.append((*level.size, level.stride, start, start + level.size[0]))
-        for axis in level.axes:
-            firsts.append(axis.first)
-            weights.append(axis.w1)
         start += sum(level.size)
+    measures = np.array(rows, dtype=np.int64).reshape(-1, 5)
+    axes = Axis(np.empty(start, np.int32), np.empty(start, np.int32))
+    fill_axes(size, measures, *axes)
     todo = [(k, *band) for k, level in enumerate(found) for band in bands(level)]
     tallest = max(height for _, height in windows)
-    heights = [(last - 1 - first) * found[k].stride + tallest for k, first, last in todo]
     wide = [max((level.size[0] for level in found if level.stride == s), default=0) for s in (1, 2)]
     shapes = layout(wide[0], 1, tilted), layout(wide[1], 2, tilted)
+    pixels = entries = 0
+    for k, first, last in todo:
+        width, stride = rows[k][0], rows[k][2]
+        tall = (last - 1 - first) * stride + tallest
+        pixels = max(pixels, width * tall)
+        entries = max(entries, layout_entries(shapes[stride - 1], tall))
     return Plan(
         levels=tuple(found),
         scales=np.array([level.scale for level in found], dtype=np.float32),
-        bands=Bands(
-            np.array(todo, dtype=np.int64).reshape(-1, 3),
-            np.array(rows, dtype=np.int64).reshape(-1, 5),
-            grids,
-            np.concatenate(firsts),
-            np.concatenate(weights),
-        ),
+        bands=Bands(np.array(todo, dtype=np.int64).reshape(-1, 3), measures, grids, *axes),
         shapes=shapes,
-        pixels=max((found[k].size[0] * tall for (k, *_), tall in zip(todo, heights, strict=True)), default=0),
-        entries=max(
-            (layout_entries(shapes[found[k].stride - 1], tall) for (k, *_), tall in zip(todo, heights, strict=True)),
-            default=0,
-        ),
+        pixels=pixels,
+        entries=entries,
     )
 
 

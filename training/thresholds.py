@@ -1,0 +1,205 @@
+"""Search for the stage thresholds of a proposer on labelled images: the amounts of a recipe's `loosening`.
+
+    python -m training.thresholds CASCADE IMAGES=BUDGET [IMAGES=BUDGET ...] [--cost X] [--minutes M] [--start AMOUNTS]
+
+A budget is a number of proposals per image; `frontal:` before a path asks for WIDER FACE's frontal part alone. All hits
+of the cascade with much lower thresholds are kept with their sums at every stage, and so is a sample of all windows, so
+that what any thresholds would find and cost follows without another scan. Random steps then raise the share of the
+faces that the best proposals touch, at a cost of at most X of the windows' as they are; worse steps are taken less and
+less often (simulated annealing). It prints the amounts, and what they give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.accuracy import PROPOSALS, TOUCHED
+from vj._types import Floats, Gray
+from vj.cascade.model import Cascade
+from vj.cascade.opencv_xml import load
+from vj.datasets.formats import read_labelled
+from vj.datasets.labelled import FRONTAL, Wanted
+from vj.detector import Detector, clip_boxes
+from vj.evaluation.matching import Alignment, Found, Truth, fit_alignment, overlaps
+from vj.images import read_bgr, to_gray
+from vj.scanning.grouping import suppress_groups
+
+TREE = 4.0
+"""Time of a tree of depth 2, in those of a stump: 1.0 and 4.0 ns for a window of VGA photos."""
+SAMPLE = 400
+"""Windows of each image that are kept for every stage they reach."""
+NEAR = {0.5: 0.1, 0.8: 0.3, 1.0: 1.0, 1.33: 0.3}
+"""Parts of the budget, and how much the share touched by so many proposals counts: one alone is noisy."""
+
+
+class Images(NamedTuple):
+    """A labelled set, and all that the cascade with low thresholds says about it.
+
+    `windows` (n, n_stages) are sums of sampled windows, minus infinity after the stage that rejects one, and `weights`
+    how many windows each stands for.
+    """
+
+    budget: float
+    shapes: list[tuple[int, ...]]
+    truth: list[Truth]
+    boxes: list[npt.NDArray[np.int32]]
+    sums: list[Floats]
+    windows: Floats
+    weights: Floats
+    visited: int
+
+
+def with_limits(cascade: Cascade, limits: Floats) -> Cascade:
+    """Return the cascade with other stage limits."""
+    return replace(cascade, stage_thresholds=(limits + 1e-5).astype(np.float32), calibration=None)
+
+
+def scan(cascades: list[Cascade], image: Gray) -> tuple[npt.NDArray[np.int32], Floats, int]:
+    """Return the windows that pass the first of some cascades, their sums in each, and the number visited.
+
+    Each cascade is the one before with a stage more.
+    """
+    found = [Detector(one, **PROPOSALS, threads=1).hits(image) for one in cascades]
+    keys = [(one.boxes[:, 2].astype(np.int64) << 40) | (one.boxes[:, 1] << 20) | one.boxes[:, 0] for one in found]
+    order = np.argsort(keys[0])
+    sums = np.full((len(order), len(cascades)), -np.inf)
+    for k, one in enumerate(found):
+        sums[order[np.searchsorted(keys[0][order], keys[k])], k] = one.sums
+    visited = Detector(cascades[0], **PROPOSALS, threads=1).cost(image).windows.sum()
+    return found[0].boxes, sums, int(visited)
+
+
+def collect(cascade: Cascade, limits: Floats, path: str, budget: float) -> Images:
+    """Scan a labelled set with low limits."""
+    wanted = FRONTAL if path.startswith("frontal:") else Wanted()
+    labelled = read_labelled(path.removeprefix("frontal:"), None)
+    low = with_limits(cascade, limits)
+    cascades = [low.truncated(k + 1) for k in range(low.n_stages)]
+    rng, sampled, visited = np.random.default_rng(0), [], 0
+    result = Images(budget, [], [], [], [], np.zeros(0), np.zeros(0), 0)
+    for one in labelled:
+        image = to_gray(read_bgr(one.path))
+        boxes, sums, seen = scan(cascades, image)
+        hits = np.isfinite(sums[:, -1])
+        result.shapes.append(image.shape)
+        result.truth.append(Truth(one.boxes, wanted.ignored(one)))
+        result.boxes.append(boxes[hits])
+        result.sums.append(sums[hits])
+        depth = np.isfinite(sums).sum(axis=1)
+        share = np.minimum(1, SAMPLE / np.maximum(np.bincount(depth, minlength=len(cascades) + 1)[::-1].cumsum(), 1))
+        chance = share[::-1][depth]
+        kept = rng.random(len(depth)) < chance
+        sampled.append((sums[kept], 1 / chance[kept]))
+        visited += seen
+    windows, weights = (np.concatenate(parts) for parts in zip(*sampled, strict=True))
+    return result._replace(windows=windows, weights=weights, visited=visited)
+
+
+def cost(images: Images, limits: Floats, costs: Floats) -> float:
+    """Return what a window costs after the first stage, in stumps."""
+    passed = np.logical_and.accumulate(images.windows >= limits, axis=1)[:, :-1]
+    return float((images.weights @ passed) @ costs[1:]) / images.visited
+
+
+def proposals(images: Images, limits: Floats) -> list[Found]:
+    """Return what a cascade of these limits proposes in each image."""
+    found = []
+    for boxes, sums, shape in zip(images.boxes, images.sums, images.shapes, strict=True):
+        passed = (sums >= limits).all(axis=1)
+        overlap = PROPOSALS["suppression"]
+        groups = suppress_groups(boxes[passed], 0, overlap, sums[passed, -1], limit=float(limits[-1]))
+        clipped, kept = clip_boxes(groups.boxes, shape)
+        found.append(Found(clipped.astype(np.float64), groups.evidence[kept]))
+    return found
+
+
+def touched(images: Images, limits: Floats, alignment: Alignment) -> dict[float, float]:
+    """Return the share of the faces that the best proposals touch, for each part of the budget."""
+    best, scores = [], []
+    for one, truth in zip(proposals(images, limits), images.truth, strict=True):
+        near = overlaps(alignment.apply(one.boxes), truth.boxes[~truth.ignored]) >= TOUCHED
+        best.append(np.where(near, one.scores[:, None], -np.inf).max(axis=0, initial=-np.inf))
+        scores.append(one.scores)
+    ordered, reached = np.sort(np.concatenate(scores))[::-1], np.concatenate(best)
+    shares = {}
+    for part in NEAR:
+        n = min(int(part * images.budget * len(images.truth)), len(ordered))
+        shares[part] = float((reached >= ordered[n - 1]).mean()) if n else 0.0
+    return shares
+
+
+def alignments(sets: list[Images], limits: Floats) -> list[Alignment]:
+    """Fit the box convention on each set."""
+    return [fit_alignment(proposals(one, limits), one.truth, TOUCHED) for one in sets]
+
+
+def search(
+    sets: list[Images], start: Floats, bounds: tuple[Floats, Floats], costs: Floats, dear: float, seconds: float
+) -> Iterator[tuple[Floats, list[dict[float, float]], float]]:
+    """Yield better and better limits, what they touch and what they cost."""
+    rng, limits, aligned = np.random.default_rng(0), start, alignments(sets, start)
+
+    def worth(limits: Floats) -> tuple[float, list[dict[float, float]], float]:
+        spent = float(np.mean([cost(one, limits, costs) for one in sets]))
+        shares = [touched(one, limits, fit) for one, fit in zip(sets, aligned, strict=True)]
+        value = sum(NEAR[part] * share for one in shares for part, share in one.items())
+        return value - 0.4 * max(0.0, np.log(spent / dear)) - 0.01 * np.log(spent / dear), shares, spent
+
+    now, begin, n = worth(limits), time.monotonic(), 0
+    best = (now, limits)
+    while (passed := (time.monotonic() - begin) / seconds) < 1:
+        n += 1
+        step = np.zeros(len(start))
+        chosen = rng.choice(len(start), rng.integers(1, 4), replace=False)
+        step[chosen] = rng.normal(size=len(chosen)) * rng.choice([0.05, 0.15, 0.4], len(chosen))
+        trial = np.clip(limits + step, *bounds)
+        then = worth(trial)
+        if then[0] >= now[0] or rng.random() < np.exp((then[0] - now[0]) / (0.0025 * (1 - passed) ** 2 + 1e-9)):
+            limits, now = trial, then
+        if now[0] > best[0][0]:
+            best = now, limits
+        if n % 100 == 0:
+            aligned = alignments(sets, best[1])
+            now, best = worth(limits), (worth(best[1]), best[1])
+            yield best[1], best[0][1], best[0][2]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.thresholds", description=__doc__.split("\n\n")[0])
+    parser.add_argument("cascade", help="before loosening")
+    parser.add_argument("images", nargs="+", metavar="IMAGES=BUDGET")
+    parser.add_argument("--cost", type=float, default=1.0, help="of a window after the first stage, in that as it is")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--reach", type=float, default=0.7, help="how far thresholds may be lowered; the last twice")
+    parser.add_argument("--start", type=float, nargs="+", default=[0.0], metavar="AMOUNT")
+    args = parser.parse_args(argv)
+    cascade: Any = load(args.cascade)
+    base, reach = cascade.stage_limits, np.full(cascade.n_stages, args.reach)
+    reach[-1] *= 2
+    given = [one.rpartition("=") for one in args.images]
+    sets = [collect(cascade, base - reach, path, float(budget)) for path, _, budget in given]
+    trees = np.where(np.diff(cascade.tree_starts) == 1, 1.0, TREE)
+    added = cascade.stage_starts[:-1] + cascade.carried
+    costs = np.array([trees[a:b].sum() for a, b in zip(added, cascade.stage_starts[1:], strict=True)])
+    dear = args.cost * float(np.mean([cost(one, base, costs) for one in sets]))
+    amounts = np.array((args.start + args.start[-1:] * cascade.n_stages)[: cascade.n_stages])
+    start = np.maximum(base - amounts, base - reach)
+    for limits, shares, spent in search(sets, start, (base - reach, base + 2), costs, dear, 60 * args.minutes):
+        found = "; ".join(
+            ", ".join(f"{100 * share:.1f} % by {part * one.budget:.0f}" for part, share in all_of.items())
+            for one, all_of in zip(sets, shares, strict=True)
+        )
+        print(f"cost {spent:.1f} stumps; {found}\nloosening = {np.round(base - limits, 2).tolist()}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
