@@ -102,7 +102,7 @@ def header(shape: tuple[int, ...]) -> bytes:
 
 def read_stages(tables: Any, limits: Limits) -> list[Stage]:
     """Return finished stages."""
-    found = []
+    found: list[Stage] = []
     for k, table in enumerate(items(tables, limits.config.stages, "stages")):
         threshold = _float32([number(table["threshold"], f"threshold of stage {k}")])[0]
         trees = read_trees(table["trees"], limits, k)

@@ -434,7 +434,7 @@ def non_max_suppression(boxes: Boxes, scores: npt.NDArray[np.float64], max_overl
     """
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     wide = np.ascontiguousarray(boxes, dtype=np.float64).reshape(-1, 4)
-    return order[_unsuppressed(wide[order], float(max_overlap), INSIDE)]
+    return np.asarray(order[_unsuppressed(wide[order], float(max_overlap), INSIDE)])
 
 
 @njit(cache=True, nogil=True)

@@ -272,7 +272,7 @@ def lane_tables(cascade: Cascade, parts: Parts, merged: _Merged, order: _Ints) -
     sums, sum_of_part = np.unique(parts.heads, return_inverse=True)
     sum_of_tree = np.repeat(sum_of_part, np.diff(parts.starts))
     leaves = cascade.leaves.astype(np.float64)
-    scale = units(np.bincount(sum_of_tree, weights=largest_leaves(cascade)))
+    scale = units(np.bincount(sum_of_tree, weights=largest_leaves(cascade)).astype(np.float64))
     limit = parts.limits * scale[sum_of_part]
     # Half a unit for each leaf of the sum so far, and two for the rest: float64 rounding is far below.
     error = (parts.starts[1:] - parts.heads) * 0.5 + 2
