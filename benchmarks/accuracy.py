@@ -60,7 +60,7 @@ CASCADES = (
 PROPOSING = ("proposals:frontalface_fast", "proposals:frontalface")
 
 SUPPRESSED = {"min_neighbors": 0, "suppression": 0.3}
-PROPOSALS = SUPPRESSED | {"scale_factor": 1.2, "stride": 2, "min_size": 24}
+PROPOSALS = {"min_neighbors": 0, "suppression": 0.45, "scale_factor": 1.2, "stride": 2, "min_size": 24}
 TOUCHED = 0.3
 """Intersection over union from which a proposal touches a face: whoever looks there with some margin sees it."""
 BUDGETS = (15, 60)

@@ -4,9 +4,11 @@
 
 A budget is a number of proposals per image; `frontal:` before a path asks for WIDER FACE's frontal part alone. All hits
 of the cascade with much lower thresholds are kept with their sums at every stage, and so is a sample of all windows, so
-that what any thresholds would find and cost follows without another scan. Random steps then raise the share of the
-faces that the best proposals touch, at a cost of at most X of the windows' as they are; worse steps are taken less and
-less often (simulated annealing). It prints the amounts, and what they give.
+that what any thresholds would find and cost follows without another scan. Every image is scanned three times, mirrored
+and half a step of the scales larger as well: thresholds searched for on the images alone touched 95 % of FDDB's faces
+at a scale factor of 1.2, and 92 to 93 % at 1.19 and 1.21. Random steps then raise the share of the faces that the best
+proposals touch, at a cost of at most X of the windows' as they are; worse steps are taken less and less often
+(simulated annealing). It prints the amounts, and what they give.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ from vj.detector import Detector, clip_boxes
 from vj.evaluation.matching import Alignment, Found, Truth, fit_alignment, overlaps
 from vj.images import read_bgr, to_gray
 from vj.scanning.grouping import suppress_groups
+from vj.scanning.planes import resize
 
 TREE = 4.0
 """Time of a tree of depth 2, in those of a stump: 1.0 and 4.0 ns for a window of VGA photos."""
-SAMPLE = 400
+SAMPLE = 150
 """Windows of each image that are kept for every stage they reach."""
 NEAR = {0.5: 0.1, 0.8: 0.3, 1.0: 1.0, 1.33: 0.3}
 """Parts of the budget, and how much the share touched by so many proposals counts: one alone is noisy."""
@@ -77,6 +80,17 @@ def scan(cascades: list[Cascade], image: Gray) -> tuple[npt.NDArray[np.int32], F
     return found[0].boxes, sums, int(visited)
 
 
+def variants(image: Gray, boxes: Floats) -> Iterator[tuple[Gray, Floats]]:
+    """Yield an image and its boxes as they are, mirrored, and half a step of the scales larger."""
+    yield image, boxes
+    mirrored = boxes.copy()
+    mirrored[:, 0] = image.shape[1] - boxes[:, 0] - boxes[:, 2]
+    yield np.ascontiguousarray(image[:, ::-1]), mirrored
+    factor = PROPOSALS["scale_factor"] ** 0.5
+    height, width = (round(side * factor) for side in image.shape)
+    yield resize(image, (width, height)), boxes * factor
+
+
 def collect(cascade: Cascade, limits: Floats, path: str, budget: float) -> Images:
     """Scan a labelled set with low limits."""
     wanted = FRONTAL if path.startswith("frontal:") else Wanted()
@@ -86,19 +100,19 @@ def collect(cascade: Cascade, limits: Floats, path: str, budget: float) -> Image
     rng, sampled, visited = np.random.default_rng(0), [], 0
     result = Images(budget, [], [], [], [], np.zeros(0), np.zeros(0), 0)
     for one in labelled:
-        image = to_gray(read_bgr(one.path))
-        boxes, sums, seen = scan(cascades, image)
-        hits = np.isfinite(sums[:, -1])
-        result.shapes.append(image.shape)
-        result.truth.append(Truth(one.boxes, wanted.ignored(one)))
-        result.boxes.append(boxes[hits])
-        result.sums.append(sums[hits])
-        depth = np.isfinite(sums).sum(axis=1)
-        share = np.minimum(1, SAMPLE / np.maximum(np.bincount(depth, minlength=len(cascades) + 1)[::-1].cumsum(), 1))
-        chance = share[::-1][depth]
-        kept = rng.random(len(depth)) < chance
-        sampled.append((sums[kept], 1 / chance[kept]))
-        visited += seen
+        for image, labels in variants(to_gray(read_bgr(one.path)), np.asarray(one.boxes, dtype=np.float64)):
+            boxes, sums, seen = scan(cascades, image)
+            hits = np.isfinite(sums[:, -1])
+            result.shapes.append(image.shape)
+            result.truth.append(Truth(labels, wanted.ignored(one)))
+            result.boxes.append(boxes[hits])
+            result.sums.append(sums[hits])
+            depth = np.isfinite(sums).sum(axis=1)
+            reached = np.bincount(depth, minlength=len(cascades) + 1)[::-1].cumsum()[::-1]
+            chance = np.minimum(1, SAMPLE / np.maximum(reached, 1))[depth]
+            kept = rng.random(len(depth)) < chance
+            sampled.append((sums[kept], 1 / chance[kept]))
+            visited += seen
     windows, weights = (np.concatenate(parts) for parts in zip(*sampled, strict=True))
     return result._replace(windows=windows, weights=weights, visited=visited)
 
