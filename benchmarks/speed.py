@@ -2,9 +2,10 @@
 
 One process calls ours and cv2's in turn, warm; a figure is the median of seven. Before anything is timed, both must
 have found the same boxes. Two faces near the camera take longest; there the packaged cascade also meets YuNet, if its
-model is given with ``--yunet``, from 24 and from 80 px, and is timed from coarse to fine as well. Also: the pyramid
-alone, whole processes of `vj-detect` with kernels cached and without, and the memory that one image of 48 million
-pixels takes. Needs opencv-python 4.
+model is given with ``--yunet``, from 24 and from 80 px, and is timed from coarse to fine as well; `frontalface_fast`
+proposes regions there in the coarse steps of `benchmarks.accuracy`. Also: the pyramid alone, whole processes of
+`vj-detect` with kernels cached and without, and the memory that one image of 48 million pixels takes. Needs
+opencv-python 4.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 import vj
 from benchmarks import _runner
+from benchmarks.accuracy import PROPOSALS
 from vj.cascade import stock
 from vj.cascade.model import Cascade
 from vj.errors import InputError
@@ -174,8 +176,8 @@ def near(yunet: str | None = None) -> list[dict[str, Any]]:
     """Time detection of near faces: stock cascades against cv2, the packaged one against alt2 in cv2 and YuNet."""
     rows: list[dict[str, Any]] = []
 
-    def add(what: str, peer: str, cascade: Cascade, image: Gray, theirs: Callable[[], object], **settings: int) -> None:
-        detector = vj.Detector(cascade, scale_factor=SCALE_FACTOR, **settings)
+    def add(what: str, peer: str, cascade: Cascade, image: Gray, theirs: Callable[[], object], **settings: Any) -> None:
+        detector = vj.Detector(cascade, **{"scale_factor": SCALE_FACTOR} | settings)
         found = timing(lambda: detector.detect(image), theirs, 1)
         name = cascade.name.removeprefix("haarcascade_")
         row = {"what": what, "cascade": name, "peer": peer} | settings
@@ -215,6 +217,8 @@ def near(yunet: str | None = None) -> list[dict[str, Any]]:
 
         for coarse in (0, COARSE):
             add(what, "YuNet", ours, image, by_yunet, min_size=least, threads=1, coarse=coarse)
+        if least == 24 or image is one:
+            add(what, "YuNet", vj.load("frontalface_fast"), image, by_yunet, threads=1, **PROPOSALS)
     return rows
 
 
