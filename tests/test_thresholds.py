@@ -1,0 +1,62 @@
+"""The search for stage thresholds: what it derives from one scan is what other thresholds find and cost."""
+
+import ast
+
+import cv2
+import numpy as np
+import pytest
+from photos import photo
+
+import vj
+from benchmarks.accuracy import PROPOSALS
+from training import thresholds
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    cv2.imwrite(str(folder / "astronaut.png"), photo("astronaut")[:260, 100:360])
+    (folder / "boxes.csv").write_text("file,x,y,w,h\nastronaut.png,76,62,95,110\n")
+    return folder / "boxes.csv"
+
+
+def test_what_other_thresholds_find_and_cost_follows_from_one_scan(labelled, monkeypatch):
+    monkeypatch.setattr(thresholds, "SAMPLE", 10**9)
+    cascade = vj.load("frontalface_fast")
+    base = cascade.stage_limits
+    images = thresholds.collect(cascade, base - 0.5, str(labelled), 15)
+    variants = list(thresholds.variants(vj.images.to_gray(photo("astronaut")[:260, 100:360]), np.zeros((0, 4))))
+    assert [image.shape for image, _ in variants] == images.shapes and len(variants) == 3
+    costs = (cascade.stage_sizes - cascade.carried).astype(float)
+    for change in (0.0, 0.3, -0.2):
+        limits = base + change * np.arange(cascade.n_stages) / cascade.n_stages
+        detector = vj.Detector(thresholds.with_limits(cascade, limits), **PROPOSALS)
+        limits = detector.cascade.stage_limits
+        spent = visited = 0
+        for (image, _), one in zip(variants, thresholds.proposals(images, limits), strict=True):
+            found = detector.detect(image)
+            np.testing.assert_array_equal(one.boxes, found.boxes)
+            np.testing.assert_array_equal(one.scores, found.scores)
+            cost = detector.cost(image)
+            spent += (cost.entered.sum(axis=0)[1:] * costs[1:]).sum()
+            visited += cost.windows.sum()
+        assert thresholds.cost(images, limits, costs) == pytest.approx(spent / visited)
+
+
+def test_mirrored_and_larger_images_have_their_boxes_where_the_object_is():
+    image = np.zeros((40, 60), np.uint8)
+    image[10:20, 5:17] = 255
+    for seen, (box,) in thresholds.variants(image, np.array([[5.0, 10.0, 12.0, 10.0]])):
+        x, y, w, h = np.rint(box).astype(int)
+        assert seen[y + 1 : y + h - 1, x + 1 : x + w - 1].min() > 200
+        assert (seen > 127).sum() == pytest.approx(float(w * h), abs=float(w + h))
+
+
+def test_the_search_prints_amounts_that_a_recipe_takes(labelled, capsys, monkeypatch):
+    # Time passes by a quarter of a second at each look.
+    monkeypatch.setattr(thresholds.time, "monotonic", iter(np.linspace(0, 30, 120)).__next__)
+    assert thresholds.main(["frontalface_fast", f"{labelled}=5", "--minutes", "0.5", "--cost", "1.2"]) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("loosening = ")]
+    assert found
+    amounts = ast.literal_eval(found[-1].removeprefix("loosening = "))
+    assert len(amounts) == vj.load("frontalface_fast").n_stages and max(amounts) <= 1.4
