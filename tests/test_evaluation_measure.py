@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cascades import random_cascade
+from cascades import random_cascade, stock
 from photos import photo
 
 from vj.datasets.labelled import LabelledImage, Wanted
@@ -196,6 +196,9 @@ def test_description_counts_what_the_cascade_holds():
     cascade = random_cascade(4, kind="all", nodes=(1, 2, 3))
     found = describe(cascade)
     assert found["weak_classifiers"] == sum(found["weak_per_stage"]) == cascade.n_trees
+    assert not any(found["carried_per_stage"])
+    chain = describe(stock("frontalface_fast"))
+    assert chain["carried_per_stage"] == [0, *chain["weak_per_stage"][:-1]]
     assert found["nodes"] == len(cascade.node_features)
     used = sorted(set(cascade.node_features.tolist()))
     assert found["features"] == len(used)

@@ -87,6 +87,8 @@ def _print_description(figures: dict[str, Any]) -> None:
     print(f"{figures['stages']} stages, {figures['weak_classifiers']} weak classifiers ({trees}), ", end="")
     print(f"{figures['features']} different features{tilted}")
     print("weak classifiers per stage: " + " ".join(map(str, per_stage)))
+    if any(figures["carried_per_stage"]):
+        print("of these, from the stage before: " + " ".join(map(str, figures["carried_per_stage"])))
     for key, value in figures["provenance"].items():
         print(f"{key}: {' '.join(str(value).split())}")
 

@@ -25,7 +25,8 @@ def describe(cascade: Cascade) -> dict[str, Any]:
     -------
     dict
         name, kind, window, stages, weak_classifiers, nodes, features (different ones), depth (of its deepest tree),
-        tilted_share (of its features), weak_per_stage, stage_thresholds, provenance.
+        tilted_share (of its features), weak_per_stage, carried_per_stage (of these, from the stage before),
+        stage_thresholds, provenance.
     """
     features = cascade.features
     used = np.unique(cascade.node_features)
@@ -41,6 +42,7 @@ def describe(cascade: Cascade) -> dict[str, Any]:
         "depth": int(cascade.node_depths.max()) + 1,
         "tilted_share": round(float(tilted.mean()), 4),
         "weak_per_stage": cascade.stage_sizes.tolist(),
+        "carried_per_stage": cascade.carried.tolist(),
         "stage_thresholds": [round(float(v), 6) for v in cascade.stage_thresholds],
         "provenance": dict(cascade.provenance),
     }
