@@ -377,7 +377,9 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path):
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == "vj-detect: interrupted\n"
+    # A first run also says that it compiles.
+    said = [line for line in err.splitlines() if "compiling" not in line]
+    assert process.returncode == 130 and said == ["vj-detect: interrupted"]
     made = list((tmp_path / "out").iterdir())
     assert 0 < len(made) < 3000
     assert {read_bgr(path).shape for path in made if not path.name.startswith(".vj-")} == {(512, 512, 3)}

@@ -26,7 +26,8 @@ def test_recipe_log_and_card_describe_the_cascade(name):
     recipe = TrainingConfig.from_toml(ROOT / "training" / f"{name}.toml", data="images")
     assert (recipe.window, recipe.stages) == (cascade.window, cascade.n_stages)
     wanted = np.broadcast_to(recipe.max_weak_count, cascade.n_stages)
-    assert (cascade.stage_sizes <= wanted).all()
+    assert (cascade.stage_sizes - cascade.carried <= wanted).all()
+    assert recipe.chain == cascade.carried.any()
     card = (ROOT / "vj" / "models" / f"{name}.md").read_text(encoding="utf-8")
     assert f"# Model card: `{name}`" in card
     assert f"{cascade.n_stages} stages, {cascade.window[0]}x{cascade.window[1]} pixels" in card
