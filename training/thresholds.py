@@ -7,7 +7,7 @@ of the cascade with much lower thresholds are kept with their sums at every stag
 that what any thresholds would find and cost follows without another scan. Every image is scanned three times, mirrored
 and half a step of the scales larger as well: thresholds searched for on the images alone touched 95 % of FDDB's faces
 at a scale factor of 1.2, and 92 to 93 % at 1.19 and 1.21. Random steps then raise the share of the faces that the best
-proposals touch, at a cost of at most X of the windows' as they are; worse steps are taken less and less often
+proposals touch, at no more than X times the cost of the cascade as given; worse steps are taken less and less often
 (simulated annealing). It prints the amounts, and what they give.
 """
 
@@ -36,7 +36,7 @@ from vj.scanning.grouping import suppress_groups
 from vj.scanning.planes import resize
 
 TREE = 4.0
-"""Time of a tree of depth 2, in those of a stump: 1.0 and 4.0 ns for a window of VGA photos."""
+"""Time of a tree of depth 2, in those of a stump: 4.0 and 1.0 ns for a window of FDDB's images."""
 SAMPLE = 150
 """Windows of each image that are kept for every stage they reach."""
 NEAR = {0.5: 0.1, 0.8: 0.3, 1.0: 1.0, 1.33: 0.3}
@@ -65,19 +65,20 @@ def with_limits(cascade: Cascade, limits: Floats) -> Cascade:
     return replace(cascade, stage_thresholds=(limits + 1e-5).astype(np.float32), calibration=None)
 
 
-def scan(cascades: list[Cascade], image: Gray) -> tuple[npt.NDArray[np.int32], Floats, int]:
-    """Return the windows that pass the first of some cascades, their sums in each, and the number visited.
+def scan(detectors: list[Detector], image: Gray) -> tuple[npt.NDArray[np.int32], Floats, int]:
+    """Return the windows that pass the first of some detectors, their sums in each, and the number visited.
 
-    Each cascade is the one before with a stage more.
+    Each has the cascade of the one before with a stage more.
     """
-    found = [Detector(one, **PROPOSALS, threads=1).hits(image) for one in cascades]
-    keys = [(one.boxes[:, 2].astype(np.int64) << 40) | (one.boxes[:, 1] << 20) | one.boxes[:, 0] for one in found]
+    found = [one.hits(image) for one in detectors]
+    # No two windows have the same corner and width. In 64 bits: rows from 2,048 on would not fit.
+    corners = [one.boxes.astype(np.int64) for one in found]
+    keys = [box[:, 2] << 40 | box[:, 1] << 20 | box[:, 0] for box in corners]
     order = np.argsort(keys[0])
-    sums = np.full((len(order), len(cascades)), -np.inf)
+    sums = np.full((len(order), len(detectors)), -np.inf)
     for k, one in enumerate(found):
         sums[order[np.searchsorted(keys[0][order], keys[k])], k] = one.sums
-    visited = Detector(cascades[0], **PROPOSALS, threads=1).cost(image).windows.sum()
-    return found[0].boxes, sums, int(visited)
+    return found[0].boxes, sums, int(detectors[0].cost(image).windows.sum())
 
 
 def variants(image: Gray, boxes: Floats) -> Iterator[tuple[Gray, Floats]]:
@@ -96,19 +97,19 @@ def collect(cascade: Cascade, limits: Floats, path: str, budget: float) -> Image
     wanted = FRONTAL if path.startswith("frontal:") else Wanted()
     labelled = read_labelled(path.removeprefix("frontal:"), None)
     low = with_limits(cascade, limits)
-    cascades = [low.truncated(k + 1) for k in range(low.n_stages)]
+    detectors = [Detector(low.truncated(k + 1), **PROPOSALS, threads=1) for k in range(low.n_stages)]
     rng, sampled, visited = np.random.default_rng(0), [], 0
     result = Images(budget, [], [], [], [], np.zeros(0), np.zeros(0), 0)
     for one in labelled:
         for image, labels in variants(to_gray(read_bgr(one.path)), np.asarray(one.boxes, dtype=np.float64)):
-            boxes, sums, seen = scan(cascades, image)
+            boxes, sums, seen = scan(detectors, image)
             hits = np.isfinite(sums[:, -1])
             result.shapes.append(image.shape)
             result.truth.append(Truth(labels, wanted.ignored(one)))
             result.boxes.append(boxes[hits])
             result.sums.append(sums[hits])
             depth = np.isfinite(sums).sum(axis=1)
-            reached = np.bincount(depth, minlength=len(cascades) + 1)[::-1].cumsum()[::-1]
+            reached = np.bincount(depth, minlength=low.n_stages + 1)[::-1].cumsum()[::-1]
             chance = np.minimum(1, SAMPLE / np.maximum(reached, 1))[depth]
             kept = rng.random(len(depth)) < chance
             sampled.append((sums[kept], 1 / chance[kept]))
@@ -184,13 +185,16 @@ def search(
             aligned = alignments(sets, best[1])
             now, best = worth(limits), (worth(best[1]), best[1])
             yield best[1], best[0][1], best[0][2]
+    yield best[1], best[0][1], best[0][2]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.thresholds", description=__doc__.split("\n\n")[0])
     parser.add_argument("cascade", help="before loosening")
     parser.add_argument("images", nargs="+", metavar="IMAGES=BUDGET")
-    parser.add_argument("--cost", type=float, default=1.0, help="of a window after the first stage, in that as it is")
+    parser.add_argument(
+        "--cost", type=float, default=1.0, help="largest cost after the first stage, relative to the cascade as given"
+    )
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--reach", type=float, default=0.7, help="how far thresholds may be lowered; the last twice")
     parser.add_argument("--start", type=float, nargs="+", default=[0.0], metavar="AMOUNT")
@@ -201,8 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     given = [one.rpartition("=") for one in args.images]
     sets = [collect(cascade, base - reach, path, float(budget)) for path, _, budget in given]
     trees = np.where(np.diff(cascade.tree_starts) == 1, 1.0, TREE)
-    added = cascade.stage_starts[:-1] + cascade.carried
-    costs = np.array([trees[a:b].sum() for a, b in zip(added, cascade.stage_starts[1:], strict=True)])
+    ends = cascade.stage_starts[1:]
+    costs = np.array([trees[end - n : end].sum() for n, end in zip(cascade.added, ends, strict=True)])
     dear = args.cost * float(np.mean([cost(one, base, costs) for one in sets]))
     amounts = np.array((args.start + args.start[-1:] * cascade.n_stages)[: cascade.n_stages])
     start = np.maximum(base - amounts, base - reach)

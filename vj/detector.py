@@ -356,7 +356,7 @@ class Detector(Settings):
             windows=found.windows,
             hits=found.hits,
             entered=found.entered,
-            weak_classifiers=found.entered * (self.cascade.stage_sizes - self.cascade.carried),
+            weak_classifiers=found.entered * self.cascade.added,
             features=found.features,
         )
 

@@ -159,12 +159,9 @@ class Learner:
         return self._softened or self._cascade(self.state.stages)
 
     def _cascade(self, stages: list[Stage]) -> Cascade:
-        found = self._built(stages)
-        return short_leaves(found) if self.state.phase == FINISHED else found
-
-    def _built(self, stages: list[Stage]) -> Cascade:
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
-        return build_cascade(self.config.window, self._features, stages, provenance)
+        found = build_cascade(self.config.window, self._features, stages, provenance)
+        return short_leaves(found) if self.state.phase == FINISHED else found
 
     def hardest_negatives(self, n: int) -> Windows:
         """Return the negatives that pass all stages with the highest last sums, at most `n`, the hardest first."""

@@ -164,7 +164,7 @@ class TrainingConfig:
         0,
         0,
         16,
-        "Haar: grid of positions and sizes; 0: 1 pixel, or more if a million fit",
+        "Haar: step of positions and sizes, in pixels; 0: 1, or more if a million fit",
     )
     stages: int = integer(20, 1, 200, "maximum number of stages")
     positives_per_stage: int = integer(2000, 2, 10**7, "positives a stage is trained on")
@@ -175,10 +175,7 @@ class TrainingConfig:
         0.0, 0.0, 1.0, "training ends when fewer background windows pass; 0: never"
     )
     max_weak_count: int = integer(200, 1, 10000, "maximum number of weak classifiers in a stage", True)
-    chain: bool = flag(
-        False,
-        "stages go on from the sum before",
-    )
+    chain: bool = flag(False, "stages continue the previous stage's sum")
     pruning: float = number(
         0.0, 0.0, 0.5, "share of the positives found that may be lost when all thresholds are raised at the end"
     )

@@ -153,21 +153,24 @@ def train_stage(
     grown: list[WeakTree] = []
     result: tuple[Stage, Round] | None = None
     groups = [positives, negatives, *([held] if held else [])]
-    for tree in before:
+
+    def add(tree: WeakTree) -> None:
         for total, samples in zip(sums, groups, strict=False):
             total += tree.responses(table, samples)
+
+    for one in before:
+        add(one)
     while len(grown) < config.max_weak_count:
         if len(grown) < len(trees):
-            following: WeakTree | None = trees[len(grown)]
+            tree: WeakTree | None = trees[len(grown)]
         else:
             weights = sample_weights(config.boosting, sums[0], sums[1], config.weight_trim_rate)
             choose = chooser(len(before) + len(grown)) if chooser is not None else None
-            following = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
-        if following is None:
+            tree = grow_tree(search, weights, config.max_depth, choose, fixed_point=config.fixed_point)
+        if tree is None:
             break
-        grown.append(following)
-        for total, samples in zip(sums, groups, strict=False):
-            total += following.responses(table, samples)
+        grown.append(tree)
+        add(tree)
         training = sums[0] if deciding is None else sums[0][deciding]
         threshold = _choose_threshold(training, sums[2], config.min_hit_rate)
         done = Round(

@@ -151,6 +151,11 @@ class Cascade:
         return found
 
     @property
+    def added(self) -> npt.NDArray[np.int32]:
+        """Number of weak classifiers of each stage without those it carries; shape (n_stages,)."""
+        return self.stage_sizes - self.carried
+
+    @property
     def stage_limits(self) -> Floats:
         """Smallest sum that passes each stage; shape (n_stages,); see the function `stage_limits`."""
         return stage_limits(self.stage_thresholds)
@@ -270,14 +275,12 @@ def _same_trees(cascade: Cascade, a: int, b: int, size: int) -> bool:
     starts = cascade.tree_starts
     if not np.array_equal(starts[a : a + size + 1] - starts[a], starts[b : b + size + 1] - starts[b]):
         return False
-    nodes = int(starts[a + size] - starts[a])
-    names = ("node_features", "node_children", "node_thresholds", *(["node_subsets"] * (cascade.kind == "lbp")))
-    places = [(int(starts[a]), int(starts[b]), nodes, names)]
-    places.append((int(starts[a]) + a, int(starts[b]) + b, nodes + size, ("leaves",)))
-    return all(
-        np.array_equal(array[i : i + n], array[j : j + n])
-        for i, j, n, names in places
-        for array in (getattr(cascade, name) for name in names)
+    i, j, nodes = int(starts[a]), int(starts[b]), int(starts[a + size] - starts[a])
+    # Of a Haar cascade no subsets, which are equal too.
+    arrays = (cascade.node_features, cascade.node_children, cascade.node_thresholds, cascade.node_subsets)
+    leaves, n = cascade.leaves, nodes + size
+    return np.array_equal(leaves[i + a : i + a + n], leaves[j + b : j + b + n]) and all(
+        np.array_equal(array[i : i + nodes], array[j : j + nodes]) for array in arrays
     )
 
 

@@ -138,13 +138,9 @@ def _profile(cascade: Cascade, cost: Cost) -> RejectionProfile:
     entered = cost.entered.sum(axis=0)
     passed = np.append(entered[1:], cost.hits.sum())
     windows, features = int(cost.windows.sum()), cost.features.sum(axis=0)
-    return RejectionProfile(cascade.name, _sizes(cascade), windows, entered, passed, features)
+    return RejectionProfile(cascade.name, cascade.added.astype(np.int64), windows, entered, passed, features)
 
 
 def _empty(cascade: Cascade) -> RejectionProfile:
     none = np.zeros(cascade.n_stages, dtype=np.int64)
-    return RejectionProfile(cascade.name, _sizes(cascade), 0, none, none, none)
-
-
-def _sizes(cascade: Cascade) -> Counts:
-    return (cascade.stage_sizes - cascade.carried).astype(np.int64)
+    return RejectionProfile(cascade.name, cascade.added.astype(np.int64), 0, none, none, none)

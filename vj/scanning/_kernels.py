@@ -279,7 +279,7 @@ class LaneTables(NamedTuple):
     A part of a stage, see `PlainTables`, has a segment for each depth of its trees, one if they are stumps: `segments`
     (n_parts + 1,) says which. A segment's nodes are sorted by kind; `ends` (n_segments, KINDS + 1) holds the first one
     and those after the last of each kind. `records` has a row of 32-bit numbers for each node, see `RECORD`. Leaves are
-    in units of their stage; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which
+    in units of their sum; `bases` is what a part adds to a sum to start with, `high` and `low` are the sums at which
     a window surely and perhaps passes. The first stage has `first_stage` parts. `parts` (n_parts, 4) holds the first
     tree of a part, the one after its last, the first of its sum, and whether the part begins a stage.
 
