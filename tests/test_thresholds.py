@@ -20,20 +20,27 @@ def labelled(tmp_path_factory):
     return folder / "boxes.csv"
 
 
-def test_what_other_thresholds_find_and_cost_follows_from_one_scan(labelled, monkeypatch):
+@pytest.mark.parametrize("budget", [15, 0])
+def test_what_other_thresholds_find_and_cost_follows_from_one_scan(labelled, budget, monkeypatch):
     monkeypatch.setattr(thresholds, "SAMPLE", 10**9)
     cascade = vj.load("frontalface_fast")
     base = cascade.stage_limits
-    images = thresholds.collect(cascade, base - 0.5, str(labelled), 15)
-    variants = list(thresholds.variants(vj.images.to_gray(photo("astronaut")[:260, 100:360]), np.zeros((0, 4))))
+    low = base - 0.5
+    if not budget:
+        # OpenCV leaves out the right neighbour of what the first stage rejects.
+        low[0] = base[0]
+    images = thresholds.collect(cascade, low, str(labelled), budget)
+    settings = PROPOSALS if budget else {"scale_factor": 1.1, "min_neighbors": 0, "suppression": 0.3}
+    gray = vj.images.to_gray(photo("astronaut")[:260, 100:360])
+    variants = list(thresholds.variants(gray, np.zeros((0, 4)), settings["scale_factor"]))
     assert [image.shape for image, _ in variants] == images.shapes and len(variants) == 3
     costs = (cascade.stage_sizes - cascade.carried).astype(float)
     for change in (0.0, 0.3, -0.2):
         limits = base + change * np.arange(cascade.n_stages) / cascade.n_stages
-        detector = vj.Detector(thresholds.with_limits(cascade, limits), **PROPOSALS)
+        detector = vj.Detector(thresholds.with_limits(cascade, limits), **settings)
         limits = detector.cascade.stage_limits
         spent = visited = 0
-        for (image, _), one in zip(variants, thresholds.proposals(images, limits), strict=True):
+        for (image, _), one in zip(variants, thresholds.detections(images, limits), strict=True):
             found = detector.detect(image)
             np.testing.assert_array_equal(one.boxes, found.boxes)
             np.testing.assert_array_equal(one.scores, found.scores)
@@ -46,17 +53,19 @@ def test_what_other_thresholds_find_and_cost_follows_from_one_scan(labelled, mon
 def test_mirrored_and_larger_images_have_their_boxes_where_the_object_is():
     image = np.zeros((40, 60), np.uint8)
     image[10:20, 5:17] = 255
-    for seen, (box,) in thresholds.variants(image, np.array([[5.0, 10.0, 12.0, 10.0]])):
+    for seen, (box,) in thresholds.variants(image, np.array([[5.0, 10.0, 12.0, 10.0]]), 1.2):
         x, y, w, h = np.rint(box).astype(int)
         assert seen[y + 1 : y + h - 1, x + 1 : x + w - 1].min() > 200
         assert (seen > 127).sum() == pytest.approx(float(w * h), abs=float(w + h))
 
 
-def test_the_search_prints_amounts_that_a_recipe_takes(labelled, capsys, monkeypatch):
+@pytest.mark.parametrize("budget, words", [("=5", "% by 5"), ("", "AP 100.0 (100.0 / 100.0)")])
+def test_the_search_prints_amounts_that_a_recipe_takes(labelled, budget, words, capsys, monkeypatch):
     # Time passes by a quarter of a second at each look.
     monkeypatch.setattr(thresholds.time, "monotonic", iter(np.linspace(0, 30, 120)).__next__)
-    assert thresholds.main(["frontalface_fast", f"{labelled}=5", "--minutes", "0.5", "--cost", "1.2"]) == 0
-    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("loosening = ")]
-    assert found
+    assert thresholds.main(["frontalface_fast", f"{labelled}{budget}", "--minutes", "0.5", "--cost", "1.2"]) == 0
+    out = capsys.readouterr().out
+    found = [line for line in out.splitlines() if line.startswith("loosening = ")]
+    assert found and words in out
     amounts = ast.literal_eval(found[-1].removeprefix("loosening = "))
     assert len(amounts) == vj.load("frontalface_fast").n_stages and max(amounts) <= 1.4

@@ -1,14 +1,15 @@
-"""Search for the stage thresholds of a proposer on labelled images: the amounts of a recipe's `loosening`.
+"""Search for the stage thresholds of a cascade on labelled images: the amounts of a recipe's `loosening`.
 
-    python -m training.thresholds CASCADE IMAGES=BUDGET [IMAGES=BUDGET ...] [--cost X] [--minutes M] [--start AMOUNTS]
+    python -m training.thresholds CASCADE IMAGES[=BUDGET] [IMAGES[=BUDGET] ...] [--cost X] [--minutes M]
 
-A budget is a number of proposals per image; `frontal:` before a path asks for WIDER FACE's frontal part alone. All hits
-of the cascade with much lower thresholds are kept with their sums at every stage, and so is a sample of all windows, so
-that what any thresholds would find and cost follows without another scan. Every image is scanned three times, mirrored
-and half a step of the scales larger as well: thresholds searched for on the images alone touched 95 % of FDDB's faces
-at a scale factor of 1.2, and 92 to 93 % at 1.19 and 1.21. Random steps then raise the share of the faces that the best
-proposals touch, at no more than X times the cost of the cascade as given; worse steps are taken less and less often
-(simulated annealing). It prints the amounts, and what they give.
+With a budget, a number of proposals per image, the search raises the share of the objects that the best proposals
+touch; without one, the average precision and the share found with 10 and 50 false positives, and the first stage is
+left as it is. `frontal:` before a path asks for WIDER FACE's frontal part alone. All hits of the cascade with much
+lower thresholds are kept with their sums at every stage, and so is a sample of all windows, so that what any thresholds
+would find and cost follows without another scan. Every image is scanned three times, mirrored and half a step of the
+scales larger as well: thresholds searched for on the images alone touched 95 % of FDDB's faces at a scale factor of
+1.2, and 92 to 93 % at 1.19 and 1.21. Random steps cost at most X times what the cascade does as given; worse steps are
+taken less and less often (simulated annealing). It prints the amounts, and what they give.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import PROPOSALS, TOUCHED
+from benchmarks.accuracy import PROPOSALS, SUPPRESSED, TOUCHED
 from vj._types import Floats, Gray
 from vj.cascade.model import Cascade
 from vj.cascade.opencv_xml import load
 from vj.datasets.formats import read_labelled
 from vj.datasets.labelled import FRONTAL, Wanted
 from vj.detector import Detector, clip_boxes
-from vj.evaluation.matching import Alignment, Found, Truth, fit_alignment, overlaps
+from vj.evaluation.curves import Curve, curve
+from vj.evaluation.matching import Alignment, Found, Truth, fit_alignment, match, overlaps
 from vj.images import read_bgr, to_gray
 from vj.scanning.grouping import suppress_groups
 from vj.scanning.planes import resize
@@ -41,13 +43,15 @@ SAMPLE = 150
 """Windows of each image that are kept for every stage they reach."""
 NEAR = {0.5: 0.1, 0.8: 0.3, 1.0: 1.0, 1.33: 0.3}
 """Parts of the budget, and how much the share touched by so many proposals counts: one alone is noisy."""
+FALSE = {10: 0.25, 50: 0.25}
+"""Numbers of false positives in a set, and how much the share found with so many counts; average precision counts 1."""
 
 
 class Images(NamedTuple):
     """A labelled set, and all that the cascade with low thresholds says about it.
 
-    `windows` (n, n_stages) are sums of sampled windows, minus infinity after the stage that rejects one, and `weights`
-    how many windows each stands for.
+    `budget` is 0 if detections are counted, not proposals. `windows` (n, n_stages) are sums of sampled windows, minus
+    infinity after the stage that rejects one, and `weights` how many windows each stands for.
     """
 
     budget: float
@@ -81,13 +85,18 @@ def scan(detectors: list[Detector], image: Gray) -> tuple[npt.NDArray[np.int32],
     return found[0].boxes, sums, int(detectors[0].cost(image).windows.sum())
 
 
-def variants(image: Gray, boxes: Floats) -> Iterator[tuple[Gray, Floats]]:
+def settings(budget: float) -> dict[str, Any]:
+    """Return what images are scanned with, for proposals or for detections."""
+    return PROPOSALS if budget else {"scale_factor": 1.1, **SUPPRESSED}
+
+
+def variants(image: Gray, boxes: Floats, scale_factor: float) -> Iterator[tuple[Gray, Floats]]:
     """Yield an image and its boxes as they are, mirrored, and half a step of the scales larger."""
     yield image, boxes
     mirrored = boxes.copy()
     mirrored[:, 0] = image.shape[1] - boxes[:, 0] - boxes[:, 2]
     yield np.ascontiguousarray(image[:, ::-1]), mirrored
-    factor = PROPOSALS["scale_factor"] ** 0.5
+    factor = scale_factor**0.5
     height, width = (round(side * factor) for side in image.shape)
     yield resize(image, (width, height)), boxes * factor
 
@@ -97,11 +106,12 @@ def collect(cascade: Cascade, limits: Floats, path: str, budget: float) -> Image
     wanted = FRONTAL if path.startswith("frontal:") else Wanted()
     labelled = read_labelled(path.removeprefix("frontal:"), None)
     low = with_limits(cascade, limits)
-    detectors = [Detector(low.truncated(k + 1), **PROPOSALS, threads=1) for k in range(low.n_stages)]
+    detectors = [Detector(low.truncated(k + 1), **settings(budget)) for k in range(low.n_stages)]
     rng, sampled, visited = np.random.default_rng(0), [], 0
     result = Images(budget, [], [], [], [], np.zeros(0), np.zeros(0), 0)
     for one in labelled:
-        for image, labels in variants(to_gray(read_bgr(one.path)), np.asarray(one.boxes, dtype=np.float64)):
+        given = np.asarray(one.boxes, dtype=np.float64)
+        for image, labels in variants(to_gray(read_bgr(one.path)), given, detectors[0].scale_factor):
             boxes, sums, seen = scan(detectors, image)
             hits = np.isfinite(sums[:, -1])
             result.shapes.append(image.shape)
@@ -124,23 +134,23 @@ def cost(images: Images, limits: Floats, costs: Floats) -> float:
     return float((images.weights @ passed) @ costs[1:]) / images.visited
 
 
-def proposals(images: Images, limits: Floats) -> list[Found]:
-    """Return what a cascade of these limits proposes in each image."""
+def detections(images: Images, limits: Floats) -> list[Found]:
+    """Return what a cascade of these limits finds or proposes in each image."""
     found = []
     for boxes, sums, shape in zip(images.boxes, images.sums, images.shapes, strict=True):
         passed = (sums >= limits).all(axis=1)
-        overlap = PROPOSALS["suppression"]
+        overlap = settings(images.budget)["suppression"]
         groups = suppress_groups(boxes[passed], 0, overlap, sums[passed, -1], limit=float(limits[-1]))
         clipped, kept = clip_boxes(groups.boxes, shape)
         found.append(Found(clipped.astype(np.float64), groups.evidence[kept]))
     return found
 
 
-def touched(images: Images, limits: Floats, alignment: Alignment) -> dict[float, float]:
+def touched(images: Images, found: list[Found]) -> dict[float, float]:
     """Return the share of the faces that the best proposals touch, for each part of the budget."""
     best, scores = [], []
-    for one, truth in zip(proposals(images, limits), images.truth, strict=True):
-        near = overlaps(alignment.apply(one.boxes), truth.boxes[~truth.ignored]) >= TOUCHED
+    for one, truth in zip(found, images.truth, strict=True):
+        near = overlaps(one.boxes, truth.boxes[~truth.ignored]) >= TOUCHED
         best.append(np.where(near, one.scores[:, None], -np.inf).max(axis=0, initial=-np.inf))
         scores.append(one.scores)
     ordered, reached = np.sort(np.concatenate(scores))[::-1], np.concatenate(best)
@@ -151,24 +161,45 @@ def touched(images: Images, limits: Floats, alignment: Alignment) -> dict[float,
     return shares
 
 
+def precision(images: Images, found: list[Found]) -> Curve:
+    """Return the precision and recall of detections."""
+    matches = [match(one, truth) for one, truth in zip(found, images.truth, strict=True)]
+    return curve([one.scores for one in found], matches, sum(one.n_wanted for one in images.truth))
+
+
+def worth(images: Images, limits: Floats, alignment: Alignment) -> tuple[float, str]:
+    """Return how good what limits find is, and that in words."""
+    found = [Found(alignment.apply(one.boxes), one.scores) for one in detections(images, limits)]
+    if images.budget:
+        shares = touched(images, found)
+        words = ", ".join(f"{100 * share:.1f} % by {part * images.budget:.0f}" for part, share in shares.items())
+        return sum(NEAR[part] * share for part, share in shares.items()), words
+    given = precision(images, found)
+    # Of the whole set: it is there three times.
+    recall = {n: given.recall_at(3 * n) for n in FALSE}
+    words = " / ".join(f"{100 * share:.1f}" for share in recall.values())
+    value = given.average_precision + sum(FALSE[n] * share for n, share in recall.items())
+    return value, f"AP {100 * given.average_precision:.1f} ({words})"
+
+
 def alignments(sets: list[Images], limits: Floats) -> list[Alignment]:
     """Fit the box convention on each set."""
-    return [fit_alignment(proposals(one, limits), one.truth, TOUCHED) for one in sets]
+    return [fit_alignment(detections(one, limits), one.truth, TOUCHED if one.budget else 0.5) for one in sets]
 
 
 def search(
     sets: list[Images], start: Floats, bounds: tuple[Floats, Floats], costs: Floats, dear: float, seconds: float
-) -> Iterator[tuple[Floats, list[dict[float, float]], float]]:
-    """Yield better and better limits, what they touch and what they cost."""
+) -> Iterator[tuple[Floats, str, float]]:
+    """Yield better and better limits, what they give in words, and what they cost."""
     rng, limits, aligned = np.random.default_rng(0), start, alignments(sets, start)
 
-    def worth(limits: Floats) -> tuple[float, list[dict[float, float]], float]:
+    def total(limits: Floats) -> tuple[float, str, float]:
         spent = float(np.mean([cost(one, limits, costs) for one in sets]))
-        shares = [touched(one, limits, fit) for one, fit in zip(sets, aligned, strict=True)]
-        value = sum(NEAR[part] * share for one in shares for part, share in one.items())
-        return value - 0.4 * max(0.0, np.log(spent / dear)) - 0.01 * np.log(spent / dear), shares, spent
+        values, words = zip(*(worth(one, limits, fit) for one, fit in zip(sets, aligned, strict=True)), strict=True)
+        dearer = np.log(spent / dear)
+        return sum(values) - 0.4 * max(0.0, dearer) - 0.01 * dearer, "; ".join(words), spent
 
-    now, begin, n = worth(limits), time.monotonic(), 0
+    now, begin, n = total(limits), time.monotonic(), 0
     best = (now, limits)
     while (passed := (time.monotonic() - begin) / seconds) < 1:
         n += 1
@@ -176,14 +207,14 @@ def search(
         chosen = rng.choice(len(start), rng.integers(1, 4), replace=False)
         step[chosen] = rng.normal(size=len(chosen)) * rng.choice([0.05, 0.15, 0.4], len(chosen))
         trial = np.clip(limits + step, *bounds)
-        then = worth(trial)
+        then = total(trial)
         if then[0] >= now[0] or rng.random() < np.exp((then[0] - now[0]) / (0.0025 * (1 - passed) ** 2 + 1e-9)):
             limits, now = trial, then
         if now[0] > best[0][0]:
             best = now, limits
         if n % 100 == 0:
             aligned = alignments(sets, best[1])
-            now, best = worth(limits), (worth(best[1]), best[1])
+            now, best = total(limits), (total(best[1]), best[1])
             yield best[1], best[0][1], best[0][2]
     yield best[1], best[0][1], best[0][2]
 
@@ -191,7 +222,7 @@ def search(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.thresholds", description=__doc__.split("\n\n")[0])
     parser.add_argument("cascade", help="before loosening")
-    parser.add_argument("images", nargs="+", metavar="IMAGES=BUDGET")
+    parser.add_argument("images", nargs="+", metavar="IMAGES[=BUDGET]")
     parser.add_argument(
         "--cost", type=float, default=1.0, help="largest cost after the first stage, relative to the cascade as given"
     )
@@ -202,20 +233,20 @@ def main(argv: list[str] | None = None) -> int:
     cascade: Any = load(args.cascade)
     base, reach = cascade.stage_limits, np.full(cascade.n_stages, args.reach)
     reach[-1] *= 2
-    given = [one.rpartition("=") for one in args.images]
-    sets = [collect(cascade, base - reach, path, float(budget)) for path, _, budget in given]
+    rise = np.full(cascade.n_stages, 2.0)
+    given = [(path, float(budget or 0)) for path, _, budget in (one.partition("=") for one in args.images)]
+    if not all(budget for _, budget in given):
+        # Detections are scanned as OpenCV does, which leaves out windows next to those that the first stage rejects.
+        reach[0] = rise[0] = 0
+    sets = [collect(cascade, base - reach, path, budget) for path, budget in given]
     trees = np.where(np.diff(cascade.tree_starts) == 1, 1.0, TREE)
     ends = cascade.stage_starts[1:]
     costs = np.array([trees[end - n : end].sum() for n, end in zip(cascade.added, ends, strict=True)])
     dear = args.cost * float(np.mean([cost(one, base, costs) for one in sets]))
     amounts = np.array((args.start + args.start[-1:] * cascade.n_stages)[: cascade.n_stages])
     start = np.maximum(base - amounts, base - reach)
-    for limits, shares, spent in search(sets, start, (base - reach, base + 2), costs, dear, 60 * args.minutes):
-        found = "; ".join(
-            ", ".join(f"{100 * share:.1f} % by {part * one.budget:.0f}" for part, share in all_of.items())
-            for one, all_of in zip(sets, shares, strict=True)
-        )
-        print(f"cost {spent:.1f} stumps; {found}\nloosening = {np.round(base - limits, 2).tolist()}", flush=True)
+    for limits, words, spent in search(sets, start, (base - reach, base + rise), costs, dear, 60 * args.minutes):
+        print(f"cost {spent:.1f} stumps; {words}\nloosening = {np.round(base - limits, 2).tolist()}", flush=True)
     return 0
 
 

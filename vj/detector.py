@@ -21,7 +21,7 @@ from vj.scanning.grouping import clip, group_rectangles, non_max_suppression, su
 from vj.scanning.planes import Workspace, layout
 from vj.scanning.pyramid import Level
 from vj.scanning.scanner import Scanner
-from vj.scanning.whole import ImageScan, coarse_plan, plan, scan_image
+from vj.scanning.whole import Geometry, ImageScan, coarse_plan, plan, scan_image
 
 MAX_STAGES = 1000
 """Most stages that a cascade's file may have."""
@@ -369,18 +369,20 @@ class Detector(Settings):
             depth, sums, limits = scanner.depths(planes, level.rows, level.columns)
             yield WindowMap(level.scale, level.stride, level.window, depth, sums - limits)
 
-    def _geometry(self, gray: Gray) -> tuple[Any, ...]:
-        """Return the arguments of `plan`."""
-        sizes = (gray.shape[1], gray.shape[0]), self._windows
-        return *sizes, self.scale_factor, self.min_size, self.max_size, self.stride, self._tilted
+    def _geometry(self, gray: Gray) -> Geometry:
+        # Pairs, once settings are checked.
+        least: Any = self.min_size
+        most: Any = self.max_size
+        size = gray.shape[1], gray.shape[0]
+        return Geometry(size, self._windows, self.scale_factor, least, most, self.stride, self._tilted)
 
     def _levels(self, gray: Gray) -> tuple[Level, ...]:
-        return plan(*self._geometry(gray)).levels
+        return plan(self._geometry(gray)).levels
 
     def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[list[ImageScan], Floats]:
         """Scan an image; return what each cascade found, and the scales of the levels."""
         geometry = self._geometry(gray)
-        todo = plan(*geometry)
+        todo = plan(geometry)
         stages = 0 if self.exact or every else self.coarse
         found = scan_image(
             [self._scanner(k) for k in range(len(self.cascades))],
@@ -389,7 +391,7 @@ class Detector(Settings):
             self._spaces,
             threads=self.threads or processors(),
             skip=self.stride is None and not every,
-            coarse=(stages, coarse_plan(*geometry)) if stages else None,
+            coarse=(stages, coarse_plan(geometry)) if stages else None,
             count=count,
         )
         return found, todo.scales.astype(np.float64)

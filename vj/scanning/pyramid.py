@@ -5,10 +5,10 @@ The rules are those of OpenCV's detector, so that the same cascade with the same
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vj._types import Gray, Size
 from vj.errors import InputError
@@ -17,8 +17,7 @@ from vj.scanning.planes import Axis, Layout, Planes, Workspace, integral_planes,
 __all__ = ["Level", "levels", "resize", "scale_list"]
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """One scale of the pyramid.
 
     Parameters
@@ -33,8 +32,8 @@ class Level:
         Width and height of the cascade's window.
     stride : int
         Pixels of this level between neighbouring windows, across and down.
-    end : int
-        Windows start on the rows 0, stride, 2 * stride, ... below `end`.
+    rows, columns : int
+        Of windows; 0 of both if there are none.
     """
 
     scale: float
@@ -42,19 +41,10 @@ class Level:
     size: Size
     window: Size
     stride: int
-    end: int
+    rows: int
+    columns: int
 
     @property
-    def columns(self) -> int:
-        """Number of windows in a row."""
-        return max(0, (self.size[0] - self.window[0]) // self.stride + 1)
-
-    @property
-    def rows(self) -> int:
-        """Number of rows of windows."""
-        return -(-self.end // self.stride)
-
-    @cached_property
     def axes(self) -> tuple[Axis, Axis]:
         """How columns and rows are resampled."""
         return (
@@ -84,7 +74,7 @@ class Level:
 
 def scale_list(
     size: Size, window: Size, scale_factor: float, min_size: Size = (0, 0), max_size: Size = (0, 0)
-) -> list[np.float32]:
+) -> npt.NDArray[np.float32]:
     """Return the scales at which an image is scanned, smallest window first.
 
     Parameters
@@ -101,7 +91,7 @@ def scale_list(
 
     Returns
     -------
-    list of float32
+    ndarray of float32, shape (n,)
 
     Raises
     ------
@@ -110,28 +100,21 @@ def scale_list(
     """
     if not (np.isfinite(scale_factor) and scale_factor > 1):
         raise InputError(f"expected a scale_factor above 1, got {scale_factor}")
-    limit = size if 0 in max_size else max_size
-    scales: list[np.float32] = []
-    factor = 1.0
-    while np.rint(window[0] * factor) <= size[0] and np.rint(window[1] * factor) <= size[1]:
-        scales.append(np.float32(factor))
+    (width, height), factor, found = window, 1.0, []
+    # Python's own floats, rounded to even: numpy's took ten times as long one by one.
+    while round(width * factor) <= size[0] and round(height * factor) <= size[1]:
+        found.append(factor)
         if factor * scale_factor == factor:
             break
         factor *= scale_factor
-    kept: list[np.float32] = []
-    for scale in scales:
-        width, height = _scaled(window, scale)
-        if width > limit[0] or height > limit[1]:
-            break
-        if width >= min_size[0] and height >= min_size[1]:
-            kept.append(scale)
-    if not kept and scales:
-        return [min(scales, key=lambda s: sum((m - v) ** 2 for m, v in zip(min_size, _scaled(window, s), strict=True)))]
+    scales = np.array(found, dtype=np.float32)
+    sides = np.rint(np.array(window, dtype=np.float32) * scales[:, None])
+    limit = size if 0 in max_size else max_size
+    kept: npt.NDArray[np.float32] = scales[(sides >= min_size).all(axis=1) & (sides <= limit).all(axis=1)]
+    if not len(kept) and len(scales):
+        nearest = ((sides.astype(np.int64) - min_size) ** 2).sum(axis=1).argmin()
+        kept = scales[nearest : nearest + 1]
     return kept
-
-
-def _scaled(window: Size, scale: np.float32) -> Size:
-    return int(np.rint(np.float32(window[0]) * scale)), int(np.rint(np.float32(window[1]) * scale))
 
 
 def levels(
@@ -158,11 +141,11 @@ def levels(
     """
     if stride not in (None, 1, 2):
         raise InputError(f"expected a stride of 1 or 2, got {stride}")
+    scales = scale_list(size, window, scale_factor, min_size, max_size)
+    sizes = np.rint(np.array(size, dtype=np.float32) / scales[:, None]).astype(np.int64)
     found: list[Level] = []
     stripes = 0
-    for scale in scale_list(size, window, scale_factor, min_size, max_size):
-        width = int(np.rint(np.float32(size[0]) / scale))
-        height = int(np.rint(np.float32(size[1]) / scale))
+    for scale, (width, height) in zip(scales.tolist(), sizes.tolist(), strict=True):
         across, down = max(width + 1 - window[0], 0), max(height + 1 - window[1], 0)
         step = stride or (1 if scale >= 2 else 2)
         if stride is None:
@@ -170,5 +153,8 @@ def levels(
             stripes = stripes or -(-across // 32)
             stripe = max((down // step + stripes - 1) // stripes, 1) * step if stripes else 0
             down = min(stripes * stripe, down)
-        found.append(Level(float(scale), size, (width, height), window, step, down if across else 0))
+        rows, columns = -(-down // step), -(-across // step)
+        found.append(
+            Level(scale, size, (width, height), window, step, *((rows, columns) if rows and columns else (0, 0)))
+        )
     return found

@@ -30,6 +30,28 @@ COARSE_STEP = 1.22
 Every third loses 0.6 points of average precision instead of none (6 stages to pass, FDDB)."""
 
 
+class Geometry(NamedTuple):
+    """What decides how images are scanned.
+
+    Parameters
+    ----------
+    size, scale_factor, min_size, max_size, stride
+        As for `levels`.
+    windows : tuple of (int, int)
+        Of each cascade.
+    tilted : bool
+        Whether any cascade has tilted features.
+    """
+
+    size: Size
+    windows: tuple[Size, ...]
+    scale_factor: float
+    min_size: Size
+    max_size: Size
+    stride: int | None
+    tilted: bool
+
+
 class Plan(NamedTuple):
     """How images of one size are scanned.
 
@@ -92,30 +114,13 @@ def bands(level: Level, pixels: int = BAND_PIXELS) -> Iterator[tuple[int, int]]:
 
 
 @lru_cache(maxsize=16)
-def plan(
-    size: Size,
-    windows: tuple[Size, ...],
-    scale_factor: float,
-    min_size: Size,
-    max_size: Size,
-    stride: int | None,
-    tilted: bool,
-) -> Plan:
-    """Return how images of a size are scanned; kept, as the frames of a video are all of one size.
-
-    Parameters
-    ----------
-    size, scale_factor, min_size, max_size, stride
-        As for `levels`.
-    windows : tuple of (int, int)
-        Of each cascade.
-    tilted : bool
-        Whether any cascade has tilted features.
-    """
+def plan(geometry: Geometry) -> Plan:
+    """Return how images of a size are scanned; kept, as the frames of a video are all of one size."""
+    windows = geometry.windows
     shared: dict[float, dict[int, Level]] = {}
     for c, window in enumerate(windows):
-        for level in levels(size, window, scale_factor, min_size, max_size, stride):
-            if level.rows > 0 and level.columns > 0:
+        for level in levels(geometry.size, window, *geometry[2:6]):
+            if level.rows:
                 shared.setdefault(level.scale, {})[c] = level
     scales = sorted(shared)
     found = [max(shared[scale].values(), key=lambda level: level.rows) for scale in scales]
@@ -129,11 +134,11 @@ def plan(
         start += sum(level.size)
     measures = np.array(rows, dtype=np.int64).reshape(-1, 5)
     axes = Axis(np.empty(start, np.int32), np.empty(start, np.int32))
-    fill_axes(size, measures, *axes)
+    fill_axes(geometry.size, measures, *axes)
     todo = [(k, *band) for k, level in enumerate(found) for band in bands(level)]
     tallest = max(height for _, height in windows)
     wide = [max((level.size[0] for level in found if level.stride == s), default=0) for s in (1, 2)]
-    shapes = layout(wide[0], 1, tilted), layout(wide[1], 2, tilted)
+    shapes = layout(wide[0], 1, geometry.tilted), layout(wide[1], 2, geometry.tilted)
     pixels = entries = 0
     for k, first, last in todo:
         width, stride = rows[k][0], rows[k][2]
@@ -151,21 +156,13 @@ def plan(
 
 
 @lru_cache(maxsize=16)
-def coarse_plan(
-    size: Size,
-    windows: tuple[Size, ...],
-    scale_factor: float,
-    min_size: Size,
-    max_size: Size,
-    stride: int | None,
-    tilted: bool,
-) -> CoarsePlan:
-    """Return how images of a size are scanned from coarse to fine; see `plan` for the parameters."""
-    todo = plan(size, windows, scale_factor, min_size, max_size, stride, tilted)
+def coarse_plan(geometry: Geometry) -> CoarsePlan:
+    """Return how images of a size are scanned from coarse to fine."""
+    todo = plan(geometry)
     # Only what holds marks is made, so a band has to be small for that to be little.
     small = [(k, *band) for k, level in enumerate(todo.levels) for band in bands(level, 0)]
     grids = todo.bands.grids
-    is_coarse, steps = _coarse_levels(grids, scale_factor)
+    is_coarse, steps = _coarse_levels(grids, geometry.scale_factor)
     sizes = (grids[:, :, 0] * (-(-grids[:, :, 1] // LANES))).T
     return CoarsePlan(
         phases=(
@@ -175,7 +172,7 @@ def coarse_plan(
         places=np.ascontiguousarray((np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape), dtype=np.int64),
         n_marks=int(sizes.sum()),
         spacing=np.array([(level.scale, level.stride) for level in todo.levels], dtype=np.float64).reshape(-1, 2),
-        windows=np.array([window[::-1] for window in windows], dtype=np.int64),
+        windows=np.array([window[::-1] for window in geometry.windows], dtype=np.int64),
         steps=steps,
     )
 
