@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--suppression", type=float)
     parser.add_argument("--threads", type=int, default=1, help="for the times; default 1, as cv2 is set to")
     parser.add_argument("--output", metavar="DIR", default=str(_runner.RESULTS), help="where JSON and plot go")
-    return _runner.run("accuracy", _run, parser.parse_args(argv))
+    return _runner.run("accuracy", _run, parser.parse_intermixed_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:

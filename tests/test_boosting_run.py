@@ -397,6 +397,19 @@ def test_loosening_lowers_thresholds_and_nothing_else(faces, photos, tmp_path):
     np.testing.assert_array_equal(again.cascade.stage_thresholds, lowered)
 
 
+def test_scaled_margins_find_the_same_with_other_scores(faces, photos):
+    plain, half = (
+        vj.train(positives=faces, backgrounds=photos, **{**BASE, "margin_scale": factor}).cascade
+        for factor in (1.0, 0.5)
+    )
+    hits = [vj.Detector(one, min_neighbors=0).hits(photos[0]) for one in (plain, half)]
+    assert len(hits[0].sums)
+    np.testing.assert_array_equal(hits[0].boxes, hits[1].boxes)
+    np.testing.assert_array_equal(hits[0].sums, 2 * hits[1].sums)
+    with pytest.raises(InputError, match="fixed_point or margin_scale"):
+        vj.train(positives=faces, backgrounds=photos, **{**BASE, "margin_scale": 0.5, "fixed_point": True})
+
+
 def test_loosening_keeps_thresholds_in_fixed_point(faces, photos):
     plain, loose = (
         vj.train(positives=faces, backgrounds=photos, **{**BASE, "fixed_point": True, "loosening": amount}).cascade

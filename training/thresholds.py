@@ -15,6 +15,7 @@ taken less and less often (simulated annealing). It prints the amounts, and what
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -35,54 +36,69 @@ from vj.evaluation.curves import Curve, curve
 from vj.evaluation.matching import Alignment, Found, Truth, fit_alignment, match, overlaps
 from vj.images import read_bgr, to_gray
 from vj.scanning.grouping import suppress_groups
-from vj.scanning.planes import resize
+from vj.scanning.pyramid import levels, resize
+from vj.scanning.scanner import Scanner
 
 TREE = 4.0
 """Time of a tree of depth 2, in those of a stump: 4.0 and 1.0 ns for a window of FDDB's images."""
-SAMPLE = 150
-"""Windows of each image that are kept for every stage they reach."""
+SAMPLE, EVERY = 150, 3
+"""Windows of each image that are kept of those that pass one stage, four stages, and so on: they say what thresholds
+cost."""
 NEAR = {0.5: 0.1, 0.8: 0.3, 1.0: 1.0, 1.33: 0.3}
 """Parts of the budget, and how much the share touched by so many proposals counts: one alone is noisy."""
 FALSE = {10: 0.25, 50: 0.25}
 """Numbers of false positives in a set, and how much the share found with so many counts; average precision counts 1."""
 
 
+class Sample(NamedTuple):
+    """Windows that pass the first stages of the cascade with low thresholds.
+
+    `sums` (n, n_stages) are theirs, minus infinity after the stage that rejects one, and `weights` how many windows
+    each stands for.
+    """
+
+    passed: int
+    sums: Floats
+    weights: Floats
+
+
 class Images(NamedTuple):
     """A labelled set, and all that the cascade with low thresholds says about it.
 
-    `budget` is 0 if detections are counted, not proposals. `windows` (n, n_stages) are sums of sampled windows, minus
-    infinity after the stage that rejects one, and `weights` how many windows each stands for.
+    `budget` is 0 if detections are counted, not proposals, and each image is there in so many `copies`; `boxes` and
+    `sums` are the hits of each.
     """
 
     budget: float
+    copies: int
     shapes: list[tuple[int, ...]]
     truth: list[Truth]
     boxes: list[npt.NDArray[np.int32]]
     sums: list[Floats]
-    windows: Floats
-    weights: Floats
+    samples: list[Sample]
     visited: int
 
 
 def with_limits(cascade: Cascade, limits: Floats) -> Cascade:
     """Return the cascade with other stage limits."""
-    return replace(cascade, stage_thresholds=(limits + 1e-5).astype(np.float32), calibration=None)
+    return replace(cascade, stage_thresholds=(limits + 1e-5).astype(np.float32), calibration=None, soft=None)
 
 
-def scan(detectors: list[Detector], image: Gray) -> tuple[npt.NDArray[np.int32], Floats, int]:
-    """Return the windows that pass the first of some detectors, their sums in each, and the number visited.
+def stage_sums(scanner: Scanner, detector: Detector, image: Gray, boxes: npt.NDArray[np.int32]) -> Floats:
+    """Return the sums of windows of an image at every stage (n, n_stages), minus infinity after the one that rejects.
 
-    Each has the cascade of the one before with a stage more.
+    The boxes are hits of a detector whose cascade begins as the scanner's.
     """
-    found = [one.hits(image) for one in detectors]
-    # No two windows have the same corner and width. In 64 bits: rows from 2,048 on would not fit.
-    corners = [one.boxes.astype(np.int64) for one in found]
-    keys = [box[:, 2] << 40 | box[:, 1] << 20 | box[:, 0] for box in corners]
-    order = np.argsort(keys[0])
-    sums = np.full((len(order), len(detectors)), -np.inf)
-    for k, one in enumerate(found):
-        sums[order[np.searchsorted(keys[0][order], keys[k])], k] = one.sums
-    return found[0].boxes, sums, int(detectors[0].cost(image).windows.sum())
+    (width, height), given = scanner.cascade.window, detector
+    sizes: Any = (given.scale_factor, given.min_size, given.max_size, given.stride)
+    sums = np.empty((len(boxes), scanner.cascade.n_stages))
+    for level in levels((image.shape[1], image.shape[0]), (width, height), *sizes):
+        here = np.flatnonzero(boxes[:, 2] == np.rint(np.float32(width) * np.float32(level.scale)))
+        if len(here):
+            corners = np.rint(boxes[here, :2] / (level.scale * level.stride)).astype(np.int64) * level.stride
+            windows = np.lib.stride_tricks.sliding_window_view(resize(image, level.size), (height, width))
+            sums[here] = scanner.part_sums(windows[corners[:, 1], corners[:, 0]])
+    return sums
 
 
 def settings(budget: float) -> dict[str, Any]:
@@ -101,37 +117,42 @@ def variants(image: Gray, boxes: Floats, scale_factor: float) -> Iterator[tuple[
     yield resize(image, (width, height)), boxes * factor
 
 
-def collect(cascade: Cascade, limits: Floats, path: str, budget: float) -> Images:
-    """Scan a labelled set with low limits."""
+def collect(cascade: Cascade, limits: Floats, path: str, budget: float, *, varied: bool = True) -> Images:
+    """Scan a labelled set with low limits; images as they are only, or `varied`."""
     wanted = FRONTAL if path.startswith("frontal:") else Wanted()
     labelled = read_labelled(path.removeprefix("frontal:"), None)
     low = with_limits(cascade, limits)
-    detectors = [Detector(low.truncated(k + 1), **settings(budget)) for k in range(low.n_stages)]
-    rng, sampled, visited = np.random.default_rng(0), [], 0
-    result = Images(budget, [], [], [], [], np.zeros(0), np.zeros(0), 0)
+    scanner, whole = Scanner(low), Detector(low, **settings(budget))
+    first = {n: Detector(low.truncated(n), **settings(budget)) for n in range(1, low.n_stages, EVERY)}
+    parts: dict[int, list[tuple[Floats, Floats]]] = {n: [] for n in first}
+    rng, visited = np.random.default_rng(0), 0
+    result = Images(budget, 3 if varied else 1, [], [], [], [], [], 0)
     for one in labelled:
         given = np.asarray(one.boxes, dtype=np.float64)
-        for image, labels in variants(to_gray(read_bgr(one.path)), given, detectors[0].scale_factor):
-            boxes, sums, seen = scan(detectors, image)
-            hits = np.isfinite(sums[:, -1])
+        found = variants(to_gray(read_bgr(one.path)), given, whole.scale_factor)
+        for image, labels in itertools.islice(found, result.copies):
+            boxes = whole.hits(image).boxes
             result.shapes.append(image.shape)
             result.truth.append(Truth(labels, wanted.ignored(one)))
-            result.boxes.append(boxes[hits])
-            result.sums.append(sums[hits])
-            depth = np.isfinite(sums).sum(axis=1)
-            reached = np.bincount(depth, minlength=low.n_stages + 1)[::-1].cumsum()[::-1]
-            chance = np.minimum(1, SAMPLE / np.maximum(reached, 1))[depth]
-            kept = rng.random(len(depth)) < chance
-            sampled.append((sums[kept], 1 / chance[kept]))
-            visited += seen
-    windows, weights = (np.concatenate(parts) for parts in zip(*sampled, strict=True))
-    return result._replace(windows=windows, weights=weights, visited=visited)
+            result.boxes.append(boxes)
+            result.sums.append(stage_sums(scanner, whole, image, boxes))
+            for n, detector in first.items():
+                boxes = detector.hits(image).boxes
+                kept = rng.permutation(len(boxes))[:SAMPLE]
+                sums = stage_sums(scanner, whole, image, boxes[kept])
+                parts[n].append((sums, np.full(len(kept), len(boxes) / max(1, len(kept)))))
+            visited += int(first[1].cost(image).windows.sum())
+    samples = [Sample(n, *(np.concatenate(p) for p in zip(*of, strict=True))) for n, of in parts.items()]
+    return result._replace(samples=samples, visited=visited)
 
 
 def cost(images: Images, limits: Floats, costs: Floats) -> float:
     """Return what a window costs after the first stage, in stumps."""
-    passed = np.logical_and.accumulate(images.windows >= limits, axis=1)[:, :-1]
-    return float((images.weights @ passed) @ costs[1:]) / images.visited
+    spent = 0.0
+    for n, sums, weights in images.samples:
+        passed = np.logical_and.accumulate(sums >= limits, axis=1)[:, n - 1 : min(n - 1 + EVERY, len(costs) - 1)]
+        spent += float((weights @ passed) @ costs[n : n + EVERY])
+    return spent / images.visited
 
 
 def detections(images: Images, limits: Floats) -> list[Found]:
@@ -175,8 +196,8 @@ def worth(images: Images, limits: Floats, alignment: Alignment) -> tuple[float, 
         words = ", ".join(f"{100 * share:.1f} % by {part * images.budget:.0f}" for part, share in shares.items())
         return sum(NEAR[part] * share for part, share in shares.items()), words
     given = precision(images, found)
-    # Of the whole set: it is there three times.
-    recall = {n: given.recall_at(3 * n) for n in FALSE}
+    # In the set as it is.
+    recall = {n: given.recall_at(images.copies * n) for n in FALSE}
     words = " / ".join(f"{100 * share:.1f}" for share in recall.values())
     value = given.average_precision + sum(FALSE[n] * share for n, share in recall.items())
     return value, f"AP {100 * given.average_precision:.1f} ({words})"
@@ -226,6 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--cost", type=float, default=1.0, help="largest cost after the first stage, relative to the cascade as given"
     )
+    parser.add_argument("--as-given", action="store_true", help="scan each image once, as it is")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--reach", type=float, default=0.7, help="how far thresholds may be lowered; the last twice")
     parser.add_argument("--start", type=float, nargs="+", default=[0.0], metavar="AMOUNT")
@@ -238,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     if not all(budget for _, budget in given):
         # Detections are scanned as OpenCV does, which leaves out windows next to those that the first stage rejects.
         reach[0] = rise[0] = 0
-    sets = [collect(cascade, base - reach, path, budget) for path, budget in given]
+    sets = [collect(cascade, base - reach, path, budget, varied=not args.as_given) for path, budget in given]
     trees = np.where(np.diff(cascade.tree_starts) == 1, 1.0, TREE)
     ends = cascade.stage_starts[1:]
     costs = np.array([trees[end - n : end].sum() for n, end in zip(cascade.added, ends, strict=True)])

@@ -73,6 +73,12 @@ def build_cascade(
     )
 
 
+def scaled(cascade: Cascade, factor: float) -> Cascade:
+    """Return the cascade with leaves and stage thresholds multiplied by a factor: it finds the same, scores differ."""
+    leaves, thresholds = cascade.leaves * np.float32(factor), cascade.stage_thresholds * np.float32(factor)
+    return replace(cascade, leaves=leaves, stage_thresholds=thresholds)
+
+
 def short_leaves(cascade: Cascade) -> Cascade:
     """Return the cascade with leaves rounded so that one integer of the scan holds each sum.
 

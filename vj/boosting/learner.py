@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vj._version import __version__
 from vj.boosting.advice import stage_advice
-from vj.boosting.build import build_cascade, pool, short_leaves
+from vj.boosting.build import build_cascade, pool, scaled, short_leaves
 from vj.boosting.checkpoint import BOOSTING, FINISHED, MINING, State
 from vj.boosting.engine import Engine
 from vj.boosting.fast_search import FastCandidates, Neighbours
@@ -150,7 +150,7 @@ class Learner:
     def cascade(self) -> Cascade:
         """Return the cascade of the stages so far, of which there must be one.
 
-        At the end its leaves are rounded, see `short_leaves`, and it may have soft thresholds.
+        At the end its leaves are scaled and rounded, see `short_leaves`, and it may have soft thresholds.
         """
         if self.state.phase != FINISHED or not self.config.soft_loss:
             return self._cascade(self.state.stages)
@@ -161,7 +161,7 @@ class Learner:
     def _cascade(self, stages: list[Stage]) -> Cascade:
         provenance = {"trainer": f"vj {__version__}", "boosting": self.config.boosting, "seed": str(self.config.seed)}
         found = build_cascade(self.config.window, self._features, stages, provenance)
-        return short_leaves(found) if self.state.phase == FINISHED else found
+        return short_leaves(scaled(found, self.config.margin_scale)) if self.state.phase == FINISHED else found
 
     def hardest_negatives(self, n: int) -> Windows:
         """Return the negatives that pass all stages with the highest last sums, at most `n`, the hardest first."""

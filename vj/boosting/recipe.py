@@ -186,6 +186,7 @@ class TrainingConfig:
         "lowers a stage's threshold at the end; negative: raises it",
         True,
     )
+    margin_scale: float = number(1.0, 0.01, 100.0, "factor on all margins, applied at the end")
     soft_loss: float = number(
         0.0, 0.0, 0.5, "share of the positives found that soft thresholds, set at the end, may lose; 0: none are set"
     )
@@ -195,7 +196,7 @@ class TrainingConfig:
     max_depth: int = integer(1, 1, 8, "depth of the weak classifiers; 1: stumps", True)
     fixed_point: bool = flag(
         False,
-        "round to what fits 16 bits: thresholds of features in 1/4096, leaves and stage thresholds in 1/256",
+        "fit 16 bits: thresholds of features in 1/4096, leaves and stage thresholds in 1/256",
     )
     weight_trim_rate: float = number(
         1.0, 0.5, 1.0, "share of the sample weight that a round uses, heaviest samples first; 1: all", True
@@ -210,7 +211,7 @@ class TrainingConfig:
         1000,
         "jittered copies of every positive; -1: enough for positives_per_stage, at most 15; none of .vec",
     )
-    shift: float = number(0.04, 0.0, 0.5, "jitter: largest shift, fraction of the window")
+    shift: float = number(0.04, 0.0, 0.5, "jitter: largest shift, in windows")
     scale: float = number(0.06, 0.0, 0.5, "jitter: largest change of size, fraction")
     rotation: float = number(6.0, 0.0, 90.0, "jitter: largest rotation in degrees")
     contrast: float = number(0.0, 0.0, 0.9, "jitter: largest change of contrast, fraction")
@@ -229,6 +230,8 @@ class TrainingConfig:
         for name, value in _resolved(given, Path(), None).items():
             object.__setattr__(self, name, value)
         check_fields(self, "")
+        if self.fixed_point and self.margin_scale != 1:
+            raise InputError("expected fixed_point or margin_scale, got both: scaled sums would not fit its steps")
         if self.chain and self.soft_loss:
             raise InputError("expected chain or soft_loss, got both: no sum is carried past a soft threshold")
         width, height = self.window
