@@ -149,12 +149,14 @@ def test_evidence_is_the_log_of_summed_exponentials():
     np.testing.assert_allclose(suppress_groups(boxes, 1, 0.5, scores).evidence, expected)
 
 
+@pytest.mark.parametrize("few", [0, 256])
 @pytest.mark.parametrize(("min_neighbors", "limit"), [(0, 0.3), (1, 0.5), (2, 0.0)])
-def test_suppressed_groups_equal_those_of_the_naive_twin(min_neighbors, limit):
+def test_suppressed_groups_equal_those_of_the_naive_twin(min_neighbors, limit, few):
     rng = np.random.default_rng(6)
     for seed in range(20):
         boxes, scores = clusters(25, seed), rng.normal(size=25)
-        ours = suppress_groups(boxes, min_neighbors, limit, scores)
+        with mock.patch.object(grouping, "FEW", few):
+            ours = suppress_groups(boxes, min_neighbors, limit, scores)
         at = {tuple(box): score for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)}
         members = [m for m in naive.group(boxes.tolist(), 0) if len(m) > min_neighbors]
         weights = [[np.exp(at[tuple(b)]) for b in m] for m in members]

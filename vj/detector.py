@@ -19,7 +19,7 @@ from vj.errors import InputError
 from vj.images import to_gray
 from vj.scanning.grouping import clip, group_rectangles, non_max_suppression, suppress_groups
 from vj.scanning.planes import Workspace, layout
-from vj.scanning.pyramid import Level
+from vj.scanning.pyramid import Level, levels
 from vj.scanning.scanner import Scanner
 from vj.scanning.whole import Geometry, ImageScan, coarse_plan, plan, scan_image
 
@@ -299,7 +299,7 @@ class Detector(Settings):
         ndarray of float64, shape (n,)
             The largest sum of each group.
         """
-        limit, calibration = float(self.cascades[source].stage_limits[-1]), self.cascades[source].calibration
+        limit, calibration = self._scanner(source).limit, self.cascades[source].calibration
         if self.suppression is None:
             groups = group_rectangles(found.boxes, self.min_neighbors, sums=found.sums, limit=limit)
         else:
@@ -376,8 +376,10 @@ class Detector(Settings):
         size = gray.shape[1], gray.shape[0]
         return Geometry(size, self._windows, self.scale_factor, least, most, self.stride, self._tilted)
 
-    def _levels(self, gray: Gray) -> tuple[Level, ...]:
-        return plan(self._geometry(gray)).levels
+    def _levels(self, gray: Gray) -> list[Level]:
+        geometry = self._geometry(gray)
+        found = levels(geometry.size, geometry.windows[0], *geometry[2:6])
+        return [level for level in found if level.rows]
 
     def _scan(self, gray: Gray, *, every: bool = False, count: bool = False) -> tuple[list[ImageScan], Floats]:
         """Scan an image; return what each cascade found, and the scales of the levels."""

@@ -235,21 +235,24 @@ def _near(cells, a, b, low, high):
     return False
 
 
-@njit(cache=True, nogil=True)
-def _group_few(boxes, sums, limit, min_neighbors, eps):
-    """Return what `group_rectangles` does for few boxes, in one compiled call instead of two dozen of numpy.
-
-    Which of two boxes with the same x comes first does not matter, so they are sorted in the simplest way.
-    """
-    n = len(boxes)
-    order = np.arange(n)
-    for a in range(1, n):
-        i, b = order[a], a
-        while b > 0 and boxes[order[b - 1], 0] > boxes[i, 0]:
+@njit(cache=True, inner=True)
+def _sorted(keys):
+    """Return the order of a few keys, least first and equal ones as given; simple, and so quick to compile."""
+    order = np.arange(len(keys))
+    for a in range(1, len(keys)):
+        b = a
+        while b > 0 and keys[order[b - 1]] > keys[a]:
             order[b] = order[b - 1]
             b -= 1
-        order[b] = i
-    labels, count = _sweep(boxes.astype(np.int64), order, eps)
+        order[b] = a
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _group_few(boxes, sums, limit, min_neighbors, eps):
+    """Return what `group_rectangles` does for few boxes, in one compiled call instead of two dozen of numpy."""
+    n = len(boxes)
+    labels, count = _sweep(boxes.astype(np.int64), _sorted(boxes[:, 0].astype(np.float64)), eps)
     totals, counts = np.zeros((count, 4), np.int64), np.zeros(count, np.int64)
     best, evidence = np.full(count, -np.inf), np.zeros(count)
     for i in range(n):
@@ -362,14 +365,33 @@ def suppress_groups(
         Best first.
     """
     wide = np.ascontiguousarray(boxes, dtype=np.int64).reshape(-1, 4)
-    if not len(wide):
-        return group_rectangles(boxes, 0, eps, sums=sums, limit=limit)
-    labels, counts = _label(wide, eps)
     sums = np.ascontiguousarray(sums, dtype=np.float64)
+    if len(wide) <= FEW:
+        return Groups(*_suppress_few(wide, sums, float(limit), int(min_neighbors), float(max_overlap), float(eps)))
+    labels, counts = _label(wide, eps)
     merged, best, evidence = _weighted(wide, labels, sums, float(limit), len(counts))
     enough = np.flatnonzero(counts > min_neighbors)
     keep = enough[non_max_suppression(merged[enough], evidence[enough], max_overlap)]
     return Groups(merged[keep], counts[keep].astype(np.int32), best[keep], evidence[keep])
+
+
+@njit(cache=True, nogil=True)
+def _suppress_few(boxes, sums, limit, min_neighbors, max_overlap, eps):
+    """Return what `suppress_groups` does for few boxes, in one compiled call: a tenth of the time of a small image."""
+    labels, count = _sweep(boxes, _sorted(boxes[:, 0].astype(np.float64)), eps)
+    merged, best, evidence = _weighted(boxes, labels, sums, limit, count)
+    counts = np.zeros(count, np.int32)
+    for i in range(len(labels)):
+        counts[labels[i]] += 1
+    order = _sorted(-evidence)
+    m = 0
+    for g in order:
+        if counts[g] > min_neighbors:
+            order[m] = g
+            m += 1
+    order = order[:m]
+    order = order[_unsuppressed(merged[order].astype(np.float64), max_overlap, INSIDE)]
+    return merged[order], counts[order], best[order], evidence[order]
 
 
 @njit(cache=True, nogil=True)

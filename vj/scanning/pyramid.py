@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vj._types import Gray, Size
 from vj.errors import InputError
+from vj.scanning._geometry import fitting_scales, level_table
 from vj.scanning.planes import Axis, Layout, Planes, Workspace, integral_planes, resampling_axis, resize
 
 __all__ = ["Level", "levels", "resize", "scale_list"]
@@ -100,21 +101,8 @@ def scale_list(
     """
     if not (np.isfinite(scale_factor) and scale_factor > 1):
         raise InputError(f"expected a scale_factor above 1, got {scale_factor}")
-    (width, height), factor, found = window, 1.0, []
-    # Python's own floats, rounded to even: numpy's took ten times as long one by one.
-    while round(width * factor) <= size[0] and round(height * factor) <= size[1]:
-        found.append(factor)
-        if factor * scale_factor == factor:
-            break
-        factor *= scale_factor
-    scales = np.array(found, dtype=np.float32)
-    sides = np.rint(np.array(window, dtype=np.float32) * scales[:, None])
-    limit = size if 0 in max_size else max_size
-    kept: npt.NDArray[np.float32] = scales[(sides >= min_size).all(axis=1) & (sides <= limit).all(axis=1)]
-    if not len(kept) and len(scales):
-        nearest = ((sides.astype(np.int64) - min_size) ** 2).sum(axis=1).argmin()
-        kept = scales[nearest : nearest + 1]
-    return kept
+    found: npt.NDArray[np.float32] = fitting_scales(size, window, float(scale_factor), (*min_size, *max_size))
+    return found
 
 
 def levels(
@@ -142,19 +130,5 @@ def levels(
     if stride not in (None, 1, 2):
         raise InputError(f"expected a stride of 1 or 2, got {stride}")
     scales = scale_list(size, window, scale_factor, min_size, max_size)
-    sizes = np.rint(np.array(size, dtype=np.float32) / scales[:, None]).astype(np.int64)
-    found: list[Level] = []
-    stripes = 0
-    for scale, (width, height) in zip(scales.tolist(), sizes.tolist(), strict=True):
-        across, down = max(width + 1 - window[0], 0), max(height + 1 - window[1], 0)
-        step = stride or (1 if scale >= 2 else 2)
-        if stride is None:
-            # OpenCV divides the rows into stripes for its threads, and the division can leave out the last row.
-            stripes = stripes or -(-across // 32)
-            stripe = max((down // step + stripes - 1) // stripes, 1) * step if stripes else 0
-            down = min(stripes * stripe, down)
-        rows, columns = -(-down // step), -(-across // step)
-        found.append(
-            Level(scale, size, (width, height), window, step, *((rows, columns) if rows and columns else (0, 0)))
-        )
-    return found
+    rows = zip(scales.tolist(), level_table(size, window, scales, stride or 0).tolist(), strict=True)
+    return [Level(scale, size, (row[0], row[1]), window, *row[2:]) for scale, row in rows]

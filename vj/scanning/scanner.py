@@ -106,10 +106,15 @@ class Scanner:
     Parameters
     ----------
     cascade : Cascade
+
+    Attributes
+    ----------
+    limit : float
+        The last stage limit.
     """
 
     def __init__(self, cascade: Cascade) -> None:
-        self.cascade = cascade
+        self.cascade, self.limit = cascade, float(cascade.stage_limits[-1])
         cascade, heads = unchained(cascade)
         parts = parts_of(cascade, heads)
         self._plain = plain_tables(cascade, parts)

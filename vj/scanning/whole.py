@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from vj._types import Boxes, Counts, Floats, Gray, Size
 from vj.cascade.model import Cascade
+from vj.scanning._geometry import level_table, room, split
 from vj.scanning._kernels import LANES
 from vj.scanning._levels import Bands, Found, Marks, hit_boxes, spread
-from vj.scanning.planes import Axis, Layout, Workspace, fill_axes, layout, layout_entries
-from vj.scanning.pyramid import Level, levels
+from vj.scanning.planes import Layout, Workspace, axes, layout, layout_entries
+from vj.scanning.pyramid import Level, scale_list
 from vj.scanning.scanner import Scanner
 from vj.scanning.threads import share
 
@@ -55,11 +56,10 @@ class Geometry(NamedTuple):
 class Plan(NamedTuple):
     """How images of one size are scanned.
 
-    Their levels and the levels' scales, the bands in the order they are taken, layouts for strides of 1 and 2, and the
-    memory for a band. A level that several cascades have is that of the one with the most rows of windows.
+    The scales of their levels, the bands in the order they are taken, layouts for strides of 1 and 2, and the memory
+    for a band.
     """
 
-    levels: tuple[Level, ...]
     scales: npt.NDArray[np.float32]
     bands: Bands
     shapes: tuple[Layout, Layout]
@@ -105,54 +105,44 @@ class ImageScan(NamedTuple):
     features: Counts
 
 
-def bands(level: Level, pixels: int = BAND_PIXELS) -> Iterator[tuple[int, int]]:
-    """Split a level's rows of windows: a band has about so many pixels, but at least four times a window's height."""
-    height = max(pixels // level.size[0], 4 * level.window[1])
-    rows = max(1, height // level.stride)
-    for first in range(0, level.rows, rows):
-        yield first, min(first + rows, level.rows)
+def bands(level: Level) -> list[tuple[int, int]]:
+    """Split a level's rows of windows into bands, see `split`."""
+    table = np.array([(*level.size, level.stride, level.rows)])
+    found = split(table, table[:, 3], np.array([level.window[1]]), BAND_PIXELS)
+    return [(first, last) for _, first, last in found.tolist()]
 
 
 @lru_cache(maxsize=16)
 def plan(geometry: Geometry) -> Plan:
     """Return how images of a size are scanned; kept, as the frames of a video are all of one size."""
-    windows = geometry.windows
-    shared: dict[float, dict[int, Level]] = {}
-    for c, window in enumerate(windows):
-        for level in levels(geometry.size, window, *geometry[2:6]):
-            if level.rows:
-                shared.setdefault(level.scale, {})[c] = level
-    scales = sorted(shared)
-    found = [max(shared[scale].values(), key=lambda level: level.rows) for scale in scales]
-    grids = np.zeros((len(found), len(windows), 2), dtype=np.int64)
-    for k, scale in enumerate(scales):
-        for c, level in shared[scale].items():
-            grids[k, c] = level.rows, level.columns
-    rows, start = [], 0
-    for level in found:
-        rows.append((*level.size, level.stride, start, start + level.size[0]))
-        start += sum(level.size)
-    measures = np.array(rows, dtype=np.int64).reshape(-1, 5)
-    axes = Axis(np.empty(start, np.int32), np.empty(start, np.int32))
-    fill_axes(geometry.size, measures, *axes)
-    todo = [(k, *band) for k, level in enumerate(found) for band in bands(level)]
-    tallest = max(height for _, height in windows)
-    wide = [max((level.size[0] for level in found if level.stride == s), default=0) for s in (1, 2)]
+    size, windows, stride = geometry.size, geometry.windows, geometry.stride or 0
+    scales = [scale_list(size, window, *geometry[2:5]) for window in windows]
+    every = scales[0] if len(scales) == 1 else np.unique(np.concatenate(scales))
+    grids = np.zeros((len(every), len(windows), 2), dtype=np.int64)
+    for c, (window, own) in enumerate(zip(windows, scales, strict=True)):
+        grids[np.searchsorted(every, own), c] = level_table(size, window, own, stride)[:, 3:]
+    scanned = grids[:, :, 0].any(axis=1)
+    every, grids = every[scanned], grids[scanned]
+    measures, first, w1 = axes(size, level_table(size, windows[0], every, stride))
+    todo = _split(measures, grids, windows, BAND_PIXELS)
+    pixels, wide, tall = room(todo, measures, max(height for _, height in windows))
     shapes = layout(wide[0], 1, geometry.tilted), layout(wide[1], 2, geometry.tilted)
-    pixels = entries = 0
-    for k, first, last in todo:
-        width, stride = rows[k][0], rows[k][2]
-        tall = (last - 1 - first) * stride + tallest
-        pixels = max(pixels, width * tall)
-        entries = max(entries, layout_entries(shapes[stride - 1], tall))
     return Plan(
-        levels=tuple(found),
-        scales=np.array([level.scale for level in found], dtype=np.float32),
-        bands=Bands(np.array(todo, dtype=np.int64).reshape(-1, 3), measures, grids, *axes),
+        scales=every,
+        bands=Bands(todo, measures, grids, first, w1),
         shapes=shapes,
         pixels=pixels,
-        entries=entries,
+        entries=max(layout_entries(shape, height) for shape, height in zip(shapes, tall, strict=True)),
     )
+
+
+def _split(
+    measures: npt.NDArray[np.int64], grids: npt.NDArray[np.int64], windows: tuple[Size, ...], pixels: int
+) -> npt.NDArray[np.int64]:
+    """Split levels that several cascades may have: by the one with the most rows of windows."""
+    heights, rows = np.array([height for _, height in windows]), grids[:, :, 0]
+    found: npt.NDArray[np.int64] = split(measures, rows.max(axis=1), heights[rows.argmax(axis=1)], pixels)
+    return found
 
 
 @lru_cache(maxsize=16)
@@ -160,18 +150,18 @@ def coarse_plan(geometry: Geometry) -> CoarsePlan:
     """Return how images of a size are scanned from coarse to fine."""
     todo = plan(geometry)
     # Only what holds marks is made, so a band has to be small for that to be little.
-    small = [(k, *band) for k, level in enumerate(todo.levels) for band in bands(level, 0)]
-    grids = todo.bands.grids
+    measures, grids = todo.bands.levels, todo.bands.grids
+    small = _split(measures, grids, geometry.windows, 0)
     is_coarse, steps = _coarse_levels(grids, geometry.scale_factor)
     sizes = (grids[:, :, 0] * (-(-grids[:, :, 1] // LANES))).T
     return CoarsePlan(
         phases=(
             _phase(todo.bands, is_coarse, todo.bands.bands),
-            _phase(todo.bands, ~is_coarse, np.array(small, dtype=np.int64)),
+            _phase(todo.bands, ~is_coarse, small),
         ),
         places=np.ascontiguousarray((np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape), dtype=np.int64),
         n_marks=int(sizes.sum()),
-        spacing=np.array([(level.scale, level.stride) for level in todo.levels], dtype=np.float64).reshape(-1, 2),
+        spacing=np.column_stack([todo.scales.astype(np.float64), measures[:, 2]]),
         windows=np.array([window[::-1] for window in geometry.windows], dtype=np.int64),
         steps=steps,
     )
@@ -201,8 +191,8 @@ def _coarse_levels(
 
 def _phase(whole: Bands, chosen: npt.NDArray[np.bool_], parts: npt.NDArray[np.int64]) -> Bands:
     """Return those bands out of `parts` that have the levels and cascades chosen."""
-    parts, levels = parts.reshape(-1, 3), np.flatnonzero(chosen.any(axis=1))
-    return whole._replace(bands=parts[np.isin(parts[:, 0], levels)], grids=whole.grids * chosen[:, :, None])
+    taken = np.asarray(chosen.any(axis=1))
+    return whole._replace(bands=parts[taken[parts[:, 0]]], grids=whole.grids * chosen[:, :, None])
 
 
 def scan_image(
