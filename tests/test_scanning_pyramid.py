@@ -24,7 +24,9 @@ def test_sizes_bound_the_window(least, most, sides):
     assert len(widths) == sum(sides[0] <= w <= sides[1] for w in every)
 
 
-@pytest.mark.parametrize("least, most", [((33, 33), (33, 33)), ((900, 900), (0, 0)), ((300, 300), (40, 40))])
+@pytest.mark.parametrize(
+    "least, most", [((33, 33), (33, 33)), ((900, 900), (0, 0)), ((300, 300), (40, 40)), ((10**30, 10**30), (0, 0))]
+)
 def test_contradictory_sizes_leave_the_nearest_scale(least, most):
     scales = scale_list((640, 480), (24, 24), 1.5, least, most)
     assert len(scales) == 1

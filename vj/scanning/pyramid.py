@@ -101,7 +101,9 @@ def scale_list(
     """
     if not (np.isfinite(scale_factor) and scale_factor > 1):
         raise InputError(f"expected a scale_factor above 1, got {scale_factor}")
-    found: npt.NDArray[np.float32] = fitting_scales(size, window, float(scale_factor), (*min_size, *max_size))
+    # Squares of more would not fit 64 bits.
+    sides = tuple(min(int(side), 1 << 30) for side in (*min_size, *max_size))
+    found: npt.NDArray[np.float32] = fitting_scales(size, window, float(scale_factor), sides)
     return found
 
 
