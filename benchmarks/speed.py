@@ -32,9 +32,10 @@ from vj.cascade import stock
 from vj.cascade.model import Cascade
 from vj.errors import InputError
 from vj.images import to_gray
+from vj.scanning._geometry import split
 from vj.scanning.planes import Planes, Workspace, layout
 from vj.scanning.pyramid import Level, levels
-from vj.scanning.whole import bands
+from vj.scanning.whole import BAND_PIXELS
 from vj.tiers.detectors import open_yunet
 
 Gray = npt.NDArray[np.uint8]
@@ -229,7 +230,7 @@ def pyramid() -> list[dict[str, Any]]:
     for name, size in SIZES.items():
         photos = frames(size)
         found = levels(size, (24, 24), SCALE_FACTOR)
-        found = [level for level in found if level.rows > 0 and level.columns > 0]
+        found = [level for level in found if level.rows]
         space = Workspace()
 
         def ours(found: list[Level] = found, photos: list[Gray] = photos, space: Workspace = space) -> None:
@@ -251,6 +252,13 @@ def pyramid() -> list[dict[str, Any]]:
         megapixels = sum(level.size[0] * level.size[1] for level in found) / 1e6
         rows.append({"size": name, "levels": len(found), "megapixels": megapixels} | timing(ours, theirs))
     return rows
+
+
+def bands(level: Level) -> list[tuple[int, int]]:
+    """Split a level's rows of windows as the detector does."""
+    table = np.array([(*level.size, level.stride, level.rows)])
+    found = split(table, table[:, 3], np.array([level.window[1]]), BAND_PIXELS)
+    return [(first, last) for _, first, last in found.tolist()]
 
 
 def check_planes(level: Level, image: Gray) -> None:

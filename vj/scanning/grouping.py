@@ -237,7 +237,7 @@ def _near(cells, a, b, low, high):
 
 @njit(cache=True, inner=True)
 def _sorted(keys):
-    """Return the order of a few keys, least first and equal ones as given; simple, and so quick to compile."""
+    """Return the order of a few keys, smallest first, equal ones as given: by insertion, which compiles quickly."""
     order = np.arange(len(keys))
     for a in range(1, len(keys)):
         b = a

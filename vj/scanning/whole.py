@@ -15,7 +15,7 @@ from vj.scanning._geometry import level_table, room, split
 from vj.scanning._kernels import LANES
 from vj.scanning._levels import Bands, Found, Marks, hit_boxes, spread
 from vj.scanning.planes import Layout, Workspace, axes, layout, layout_entries
-from vj.scanning.pyramid import Level, scale_list
+from vj.scanning.pyramid import scale_list
 from vj.scanning.scanner import Scanner
 from vj.scanning.threads import share
 
@@ -105,25 +105,19 @@ class ImageScan(NamedTuple):
     features: Counts
 
 
-def bands(level: Level) -> list[tuple[int, int]]:
-    """Split a level's rows of windows into bands, see `split`."""
-    table = np.array([(*level.size, level.stride, level.rows)])
-    found = split(table, table[:, 3], np.array([level.window[1]]), BAND_PIXELS)
-    return [(first, last) for _, first, last in found.tolist()]
-
-
 @lru_cache(maxsize=16)
 def plan(geometry: Geometry) -> Plan:
     """Return how images of a size are scanned; kept, as the frames of a video are all of one size."""
     size, windows, stride = geometry.size, geometry.windows, geometry.stride or 0
     scales = [scale_list(size, window, *geometry[2:5]) for window in windows]
     every = scales[0] if len(scales) == 1 else np.unique(np.concatenate(scales))
-    grids = np.zeros((len(every), len(windows), 2), dtype=np.int64)
+    sizes, grids = np.zeros((len(every), 3), dtype=np.int64), np.zeros((len(every), len(windows), 2), dtype=np.int64)
     for c, (window, own) in enumerate(zip(windows, scales, strict=True)):
-        grids[np.searchsorted(every, own), c] = level_table(size, window, own, stride)[:, 3:]
+        table, at = level_table(size, window, own, stride), np.searchsorted(every, own)
+        sizes[at], grids[at, c] = table[:, :3], table[:, 3:]
     scanned = grids[:, :, 0].any(axis=1)
     every, grids = every[scanned], grids[scanned]
-    measures, first, w1 = axes(size, level_table(size, windows[0], every, stride))
+    measures, first, w1 = axes(size, sizes[scanned])
     todo = _split(measures, grids, windows, BAND_PIXELS)
     pixels, wide, tall = room(todo, measures, max(height for _, height in windows))
     shapes = layout(wide[0], 1, geometry.tilted), layout(wide[1], 2, geometry.tilted)
